@@ -1,0 +1,190 @@
+"""Django's settings for Gourmious. The environment is read here and nowhere else."""
+
+import ipaddress
+import os
+from pathlib import Path
+
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+
+def required_in_production(name):
+    """Return a variable, or "" in development; raise where production lacks it."""
+    value = os.environ.get(name, "").strip()
+    if not value and not DEBUG:
+        raise ImproperlyConfigured(f"Set {name}: production mode (GOURMIOUS_SECRET_KEY) needs it.")
+    return value
+
+
+def listed(value):
+    """Split a comma-separated value."""
+    return [item.strip() for item in value.split(",") if item.strip()]
+
+
+def server(address):
+    """Return a memcached server's host:port as it is, or raise."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ImproperlyConfigured(
+            f"GOURMIOUS_MEMCACHED holds {address!r}; it may be host:port, separated by commas."
+        )
+    return address
+
+
+def proxy(address):
+    """Return a proxy's address as it is, or raise."""
+    try:
+        ipaddress.ip_network(address)
+    except ValueError as error:
+        raise ImproperlyConfigured(
+            f"GOURMIOUS_TRUSTED_PROXIES holds {address!r}; it may be IP addresses or networks, "
+            "separated by commas."
+        ) from error
+    return address
+
+
+def data_folder(*parts):
+    """Return a folder below GOURMIOUS_DATA_DIR, made where it is missing."""
+    folder = Path(os.environ.get("GOURMIOUS_DATA_DIR") or BASE_DIR / "var", *parts).absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"GOURMIOUS_DATA_DIR must be a folder that the server can write to; {folder} cannot "
+            f"be made: {error.strerror}."
+        ) from error
+    return folder
+
+
+SECRET_KEY = os.environ.get("GOURMIOUS_SECRET_KEY", "").strip()
+DEBUG = not SECRET_KEY
+if DEBUG:
+    SECRET_KEY = "django-insecure-for-development-only"  # noqa: S105
+
+ALLOWED_HOSTS = listed(required_in_production("GOURMIOUS_ALLOWED_HOSTS"))
+
+MEMCACHED = [server(address) for address in listed(required_in_production("GOURMIOUS_MEMCACHED"))]
+
+TRUSTED_PROXIES = [
+    proxy(address)
+    for address in listed(os.environ.get("GOURMIOUS_TRUSTED_PROXIES") or "127.0.0.1,::1")
+]
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "uploads",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "gourmious.urls"
+WSGI_APPLICATION = "gourmious.wsgi.application"
+CSRF_FAILURE_VIEW = "uploads.views.csrf_failure"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": data_folder() / "db.sqlite3",
+        "OPTIONS": {
+            # Pages can be read while an upload's row is written.
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
+            # A transaction that turns to writing late fails at once, without a wait, where another
+            # has written since it began; so each waits its turn at its beginning.
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 10,
+        },
+    },
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+if MEMCACHED:
+    CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
+            "LOCATION": MEMCACHED,
+            "OPTIONS": {
+                # A server that is down or hung costs fractions of a second, and raises nothing.
+                "connect_timeout": 0.2,
+                "timeout": 0.2,
+                "ignore_exc": True,
+                "dead_timeout": 2,
+                # Text goes in and out as it is. memcached has no passwords, and a pickle that
+                # somebody planted there would run as this process.
+                "serde": None,
+            },
+        },
+    }
+else:
+    CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+
+# Ours comes before Django's own list, whose memory handler stops those that follow it.
+FILE_UPLOAD_HANDLERS = [
+    "uploads.uploadhandler.UploadProgressCachedHandler",
+    "django.core.files.uploadhandler.MemoryFileUploadHandler",
+    "django.core.files.uploadhandler.TemporaryFileUploadHandler",
+]
+# Every upload goes to the disk, so that memory does not depend on its size; and to the disk that
+# the pictures live on, so that storing it is a rename.
+FILE_UPLOAD_MAX_MEMORY_SIZE = 0
+FILE_UPLOAD_TEMP_DIR = data_folder("incoming")
+DATA_UPLOAD_MAX_NUMBER_FILES = 10
+
+# The originals, as they were sent. No URL leads there.
+ORIGINALS_ROOT = data_folder("originals")
+# The renditions, which anybody may see.
+MEDIA_ROOT = data_folder("media")
+MEDIA_URL = "media/"
+
+PICTURE_MAX_SIZE = 25 * 2**20  # bytes
+PICTURE_MAX_PIXELS = 100_000_000
+
+# How often a page asks for the progress of an upload, in milliseconds.
+PROGRESS_POLL_INTERVAL = 1000
+
+STATIC_URL = "static/"
+STATIC_ROOT = data_folder() / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_I18N = False
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"stderr": {"class": "logging.StreamHandler"}},
+    "root": {"handlers": ["stderr"], "level": "INFO"},
+    # Django's own handlers are silent in production.
+    "loggers": {"django": {"level": "INFO"}},
+}
+
+TEST_RUNNER = "tests.runner.Runner"

@@ -1,0 +1,74 @@
+"""What the tests share: empty folders, dishes, uploads, and waiting for a condition."""
+
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from xml.etree import ElementTree
+
+from django.core.cache import cache
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import TestCase, override_settings
+
+from uploads.models import Dish
+
+
+def wait_for(condition, seconds=20):
+    """Return what the condition gives once that is true; raise after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"Not within {seconds} seconds: {condition}")
+        time.sleep(0.01)
+    return result
+
+
+def make_dish(name="Bouillabaisse", restaurant="Chez Fonfon"):
+    return Dish.objects.create(name=name, restaurant=restaurant)
+
+
+def uploaded(content, name="dish.jpg"):
+    return SimpleUploadedFile(name, content)
+
+
+class FoldersMixin:
+    """Give each test empty folders for its files, and an empty cache."""
+
+    def setUp(self):
+        super().setUp()
+        self.folder = Path(self.enterContext(TemporaryDirectory(prefix="gourmious-")))
+        for name in ("incoming", "originals", "media"):
+            (self.folder / name).mkdir()
+        self.enterContext(
+            override_settings(
+                FILE_UPLOAD_TEMP_DIR=self.folder / "incoming",
+                ORIGINALS_ROOT=self.folder / "originals",
+                MEDIA_ROOT=self.folder / "media",
+            )
+        )
+        cache.clear()
+
+    def files(self, folder="."):
+        return sorted(path for path in (self.folder / folder).rglob("*") if path.is_file())
+
+
+class UploadTestCase(FoldersMixin, TestCase):
+    """Upload through the view with Django's test client."""
+
+    def setUp(self):
+        super().setUp()
+        self.dish = make_dish()
+
+    def post(self, *files, query="", accept="application/xml", **fields):
+        data = {"id": self.dish.pk, "picture": list(files), **fields}
+        return self.client.post(f"/upload{query}", data, headers={"accept": accept})
+
+    def assert_refused(self, response, code, status):
+        """Assert that the answer is an error with this code, and that nothing was kept."""
+        upload = ElementTree.fromstring(response.content)
+        self.assertEqual(response["Content-Type"], "application/xml")
+        self.assertEqual(upload.findtext("status"), "error")
+        self.assertEqual([error.get("code") for error in upload.iter("error")], [code])
+        self.assertRegex(upload.findtext("error"), r"^[A-Z].*\.$")
+        self.assertEqual(response.status_code, status)
+        self.assertEqual(self.files(), [])
+        self.assertFalse(self.dish.pictures.exists())

@@ -1,0 +1,48 @@
+import logging
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from django.db import connections
+from django.test.runner import DiscoverRunner
+
+
+class Runner(DiscoverRunner):
+    """Run the tests with a database file of their own, and with warnings as errors."""
+
+    def setup_test_environment(self, **kwargs):
+        super().setup_test_environment(**kwargs)
+        # The refusals that the tests provoke would fill the screen.
+        for handler in logging.getLogger().handlers:
+            handler.setLevel(logging.CRITICAL)
+
+    def setup_databases(self, **kwargs):
+        # A file: SQLite in memory is one connection that all threads of a live server share.
+        self.folder = TemporaryDirectory(prefix="gourmious-database-")
+        name = Path(self.folder.name, "test.sqlite3")
+        connections["default"].settings_dict["TEST"]["NAME"] = name
+        return super().setup_databases(**kwargs)
+
+    def teardown_databases(self, old_config, **kwargs):
+        super().teardown_databases(old_config, **kwargs)
+        self.folder.cleanup()
+
+    def get_test_runner_kwargs(self):
+        return {**super().get_test_runner_kwargs(), "warnings": "error"}
+
+    def run_suite(self, suite, **kwargs):
+        # What is raised while an object is collected, an unclosed file's ResourceWarning say,
+        # cannot fail the test; it is counted here.
+        self.unraisable = []
+        previous, sys.unraisablehook = sys.unraisablehook, self.note_unraisable
+        try:
+            return super().run_suite(suite, **kwargs)
+        finally:
+            sys.unraisablehook = previous
+
+    def note_unraisable(self, unraisable):
+        self.unraisable.append(unraisable.exc_value)
+        sys.__unraisablehook__(unraisable)
+
+    def suite_result(self, suite, result, **kwargs):
+        return super().suite_result(suite, result, **kwargs) + len(self.unraisable)

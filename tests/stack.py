@@ -1,0 +1,115 @@
+"""Start the real servers that the tests talk to, on free loopback ports, and stop them again."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import unittest
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from .base import wait_for
+
+ROOT = Path(__file__).resolve().parent.parent
+ADDRESS = "127.0.0.1"
+
+
+def requires(*programs):
+    """Skip a test where a program is missing; fail it there in continuous integration."""
+    packages = {"chromedriver": "chromium-driver"}
+    missing = [packages.get(name, name) for name in programs if not shutil.which(name)]
+    reason = f"Install the Debian package {' '.join(missing)} to run this test."
+    if missing and os.environ.get("CI") == "true":
+        raise RuntimeError(reason)
+    return unittest.skipIf(missing, reason)
+
+
+def free_port():
+    with closing(socket.create_server((ADDRESS, 0))) as server:
+        return server.getsockname()[1]
+
+
+def listens(port):
+    with closing(socket.socket()) as client:
+        return client.connect_ex((ADDRESS, port)) == 0
+
+
+class Server:
+    """A program that listens on a port; it is stopped when the block ends, however that ends."""
+
+    def __init__(self, port, command, **options):
+        self.port = port
+        self.command = command
+        self.options = options
+
+    @property
+    def address(self):
+        return f"{ADDRESS}:{self.port}"
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info):
+        self.stop()
+
+    def start(self):
+        self.process = subprocess.Popen(self.command, **self.options)
+        try:
+            wait_for(lambda: self.process.poll() is not None or listens(self.port))
+            if self.process.poll() is not None:
+                raise RuntimeError(f"{self.command[0]} stopped at once.")
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+
+    @contextmanager
+    def hung(self):
+        """Stop the process in its tracks: it accepts connections, and never answers."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+
+class Memcached(Server):
+    def __init__(self):
+        port = free_port()
+        user = ["-u", "nobody"] if os.geteuid() == 0 else []
+        super().__init__(port, ["memcached", "-l", ADDRESS, "-p", str(port), "-U", "0", *user])
+
+    def ask(self, command):
+        """Return the answer to a command of memcached's text protocol."""
+        with closing(socket.create_connection((ADDRESS, self.port))) as client:
+            client.sendall(f"{command}\r\nquit\r\n".encode())
+            return b"".join(iter(lambda: client.recv(4096), b"")).decode()
+
+
+class Granian(Server):
+    """The app in one worker process of Granian; its environment comes as keyword arguments."""
+
+    def __init__(self, **environment):
+        port = free_port()
+        command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--host", ADDRESS]
+        command += ["--port", str(port), "--blocking-threads", "8", "--no-ws", "--no-log"]
+        command += ["gourmious.wsgi:application"]
+        super().__init__(port, command, cwd=ROOT, env={**os.environ, **environment})
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+
+    def memory(self, field):
+        """Return VmRSS or VmHWM, the present or the highest memory of the worker, in bytes."""
+        pid = self.process.pid
+        [worker] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        status = Path(f"/proc/{worker}/status").read_text()
+        return 1024 * int(re.search(rf"{field}:\s+(\d+) kB", status)[1])

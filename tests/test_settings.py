@@ -1,0 +1,85 @@
+import os
+import runpy
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connection
+from django.test import SimpleTestCase, TestCase
+
+from .stack import ROOT
+
+PRODUCTION = {
+    "GOURMIOUS_SECRET_KEY": "a secret of production",
+    "GOURMIOUS_ALLOWED_HOSTS": "gourmious.example, www.gourmious.example",
+    "GOURMIOUS_MEMCACHED": "127.0.0.1:11211,127.0.0.1:11212",
+}
+
+
+def read_settings(**environment):
+    """Return the settings as they are with this environment and no other."""
+    with (
+        TemporaryDirectory() as folder,
+        patch.dict(os.environ, {"GOURMIOUS_DATA_DIR": folder, **environment}, clear=True),
+    ):
+        return runpy.run_path(ROOT / "gourmious" / "settings.py")
+
+
+class SettingsTests(SimpleTestCase):
+    def assert_improper(self, name, **environment):
+        with self.assertRaisesRegex(ImproperlyConfigured, f"{name}.*\\.$"):
+            read_settings(**environment)
+
+    def test_development_needs_no_variable(self):
+        settings = read_settings()
+
+        self.assertTrue(settings["DEBUG"])
+        self.assertIn("LocMemCache", settings["CACHES"]["default"]["BACKEND"])
+
+    def test_production_takes_its_values_from_the_environment(self):
+        settings = read_settings(**PRODUCTION)
+
+        self.assertFalse(settings["DEBUG"])
+        self.assertEqual(settings["ALLOWED_HOSTS"], ["gourmious.example", "www.gourmious.example"])
+        self.assertEqual(
+            settings["CACHES"]["default"]["LOCATION"], ["127.0.0.1:11211", "127.0.0.1:11212"]
+        )
+
+    def test_production_stops_without_a_required_variable_and_names_it(self):
+        for name in ("GOURMIOUS_ALLOWED_HOSTS", "GOURMIOUS_MEMCACHED"):
+            with self.subTest(name):
+                self.assert_improper(name, **{**PRODUCTION, name: ""})
+
+    def test_a_value_that_cannot_be_used_stops_the_start_and_is_named(self):
+        for name, value in (
+            ("GOURMIOUS_MEMCACHED", "localhost"),
+            ("GOURMIOUS_MEMCACHED", "localhost:http"),
+            ("GOURMIOUS_MEMCACHED", "localhost:65536"),
+            ("GOURMIOUS_TRUSTED_PROXIES", "nginx"),
+            ("GOURMIOUS_TRUSTED_PROXIES", "10.0.0.0/33"),
+        ):
+            with self.subTest(value):
+                self.assert_improper(name, **{name: value})
+
+    def test_a_data_folder_that_cannot_be_made_stops_the_start(self):
+        self.assert_improper("GOURMIOUS_DATA_DIR", GOURMIOUS_DATA_DIR=__file__)
+
+    def test_the_data_folder_holds_everything_that_is_kept(self):
+        with TemporaryDirectory() as folder:
+            settings = read_settings(GOURMIOUS_DATA_DIR=folder)
+
+            for name in ("FILE_UPLOAD_TEMP_DIR", "ORIGINALS_ROOT", "MEDIA_ROOT"):
+                self.assertEqual(settings[name].parent, Path(folder))
+                self.assertTrue(settings[name].is_dir())
+            self.assertEqual(settings["DATABASES"]["default"]["NAME"].parent, Path(folder))
+
+
+class DatabaseTests(TestCase):
+    def test_readers_do_not_wait_for_a_writer(self):
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA journal_mode")
+            self.assertEqual(cursor.fetchone(), ("wal",))
+
+    def test_a_transaction_takes_the_write_lock_at_its_beginning(self):
+        self.assertEqual(connection.transaction_mode, "IMMEDIATE")
