@@ -1,0 +1,38 @@
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from django.conf import settings
+from django.core.checks import run_checks
+from django.test import SimpleTestCase, override_settings
+
+from .base import FoldersMixin
+
+
+def ids():
+    return [message.id for message in run_checks() if message.id.startswith("uploads.")]
+
+
+class CheckTests(FoldersMixin, SimpleTestCase):
+    def test_the_settings_as_they_are_pass(self):
+        self.assertEqual(ids(), [])
+
+    def test_a_handler_that_is_not_first_or_not_there_is_warned_of(self):
+        for handlers in (settings.FILE_UPLOAD_HANDLERS[::-1], []):
+            with override_settings(FILE_UPLOAD_HANDLERS=handlers):
+                self.assertEqual(ids(), ["uploads.W001"])
+
+    def test_a_temporary_folder_that_is_not_there_is_warned_of(self):
+        for folder in (None, self.folder / "missing"):
+            with override_settings(FILE_UPLOAD_TEMP_DIR=folder):
+                self.assertEqual(ids(), ["uploads.W002"])
+
+    def test_a_temporary_folder_on_another_file_system_is_warned_of(self):
+        shared_memory = Path("/dev/shm")
+        here = self.folder.stat().st_dev
+        if not shared_memory.is_dir() or shared_memory.stat().st_dev == here:
+            self.skipTest("There is no second file system to test this with.")
+        with (
+            TemporaryDirectory(dir=shared_memory) as folder,
+            override_settings(FILE_UPLOAD_TEMP_DIR=folder),
+        ):
+            self.assertEqual(ids(), ["uploads.W002"])

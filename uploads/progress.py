@@ -1,0 +1,98 @@
+"""The progress of uploads, as it is kept in the cache while their bytes arrive.
+
+This module alone knows the key of a record, its shape, its lifetime, and that caches can fail.
+"""
+
+import json
+import logging
+import re
+import time
+
+from django.core.cache import cache
+from django.core.exceptions import ValidationError
+
+WRITE_INTERVAL = 0.5  # seconds; an upload is written of no more often
+LIFETIME = 120  # seconds after the last write, for the record of a process that was killed
+CACHE_SHARE = 0.05  # of an upload's time is what a cache that is slow or hung may take
+
+PROGRESS_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+logger = logging.getLogger(__name__)
+
+
+def get_progress_id(request):
+    """Return the upload id of a request, or None where it has none.
+
+    It comes from the query, or else from a header; both are called X-Progress-ID, as in nginx's
+    upload progress module. Raise ValidationError, code bad_progress_id, where it is malformed.
+    """
+    progress_id = request.GET.get("X-Progress-ID", request.headers.get("X-Progress-ID"))
+    if progress_id is not None and not PROGRESS_ID.fullmatch(progress_id):
+        raise ValidationError(
+            "An upload id is 1 to 64 characters long: letters, digits, _ and - are allowed.",
+            code="bad_progress_id",
+        )
+    return progress_id
+
+
+def get_record(request, progress_id):
+    """Return the JSON text that is kept for an upload from this request's address, or None."""
+    try:
+        return cache.get(cache_key(request, progress_id))
+    except Exception:
+        logger.warning("The progress of an upload could not be read.", exc_info=True)
+        return None
+
+
+def cache_key(request, progress_id):
+    return f"{request.META['REMOTE_ADDR']}_{progress_id}"
+
+
+def pause_after(duration):
+    """Return how long to write no more, after a write of this duration; both in seconds."""
+    return max(WRITE_INTERVAL, duration / CACHE_SHARE)
+
+
+class UploadProgress:
+    """Keep the record of one upload: {"length": bytes to come, "uploaded": bytes received}.
+
+    The cache is written to and never read back, so that an evicted record is simply there again
+    with the next write. Nothing that the cache does makes an upload fail.
+    """
+
+    def __init__(self, request):
+        self.key = self._get_key(request)
+        self.length = 0
+        self.uploaded = 0
+        self.next_write = 0.0
+
+    def _get_key(self, request):
+        try:
+            progress_id = get_progress_id(request)
+        except ValidationError:
+            return None
+        return progress_id and cache_key(request, progress_id)
+
+    def add(self, count):
+        """Count so many bytes more, and tell the cache if it is time to."""
+        self.uploaded += count
+        if self.key and time.monotonic() >= self.next_write:
+            self._write()
+
+    def delete(self):
+        """Delete the record, if there is one."""
+        if self.next_write:
+            self._attempt(cache.delete, self.key)
+
+    def _write(self):
+        record = json.dumps({"length": self.length, "uploaded": self.uploaded})
+        started = time.monotonic()
+        self._attempt(cache.set, self.key, record, LIFETIME)
+        finished = time.monotonic()
+        self.next_write = finished + pause_after(finished - started)
+
+    def _attempt(self, method, *args):
+        try:
+            method(*args)
+        except Exception:
+            logger.warning("The progress of an upload could not be written.", exc_info=True)
