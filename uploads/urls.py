@@ -1,0 +1,11 @@
+from django.urls import path
+
+from . import views
+
+urlpatterns = [
+    path("", views.dish_list, name="dish_list"),
+    path("dishes/new", views.dish_new, name="dish_new"),
+    path("dishes/<int:pk>/", views.dish_detail, name="dish_detail"),
+    path("upload", views.upload, name="upload"),
+    path("get_upload_progress", views.get_upload_progress, name="get_upload_progress"),
+]
