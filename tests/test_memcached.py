@@ -1,0 +1,137 @@
+"""The whole way of an upload, with a real memcached."""
+
+import json
+import re
+
+from django.conf import settings
+from django.contrib.staticfiles.testing import StaticLiveServerTestCase
+from django.test import override_settings
+
+from .base import FoldersMixin, make_dish, wait_for
+from .client import SlowUpload, poll
+from .photos import photo
+from .stack import Memcached, requires
+from .test_settings import PRODUCTION, read_settings
+
+KEY = ":1:127.0.0.1_dish-1"
+PIECE = 200_000  # bytes
+
+
+@requires("memcached")
+class MemcachedTests(FoldersMixin, StaticLiveServerTestCase):
+    def setUp(self):
+        self.memcached = self.enterContext(Memcached())
+        environment = {**PRODUCTION, "GOURMIOUS_MEMCACHED": self.memcached.address}
+        caches = read_settings(**environment)["CACHES"]
+        self.enterContext(override_settings(CACHES=caches))
+        super().setUp()
+        self.dish = make_dish()
+        self.address = self.live_server_url.removeprefix("http://")
+
+    def upload(self):
+        """Begin an upload of megabytes, and return it when its record is there."""
+        upload = self.enterContext(SlowUpload(self.address, self.dish, photo(1600, 1200), "dish-1"))
+        upload.send(PIECE)
+        wait_for(self.poll)
+        return upload
+
+    def poll(self):
+        return poll(self.address, "dish-1")
+
+    def send_until(self, upload, condition):
+        """Send on, little by little, until the condition holds."""
+        wait_for(lambda: upload.send(1000) or condition())
+
+    def assert_kept(self, upload):
+        with upload:
+            status, text = upload.answer()
+        self.assertEqual(status, 200)
+        self.assertIn("<status>ok</status>", text)
+        self.assertEqual(self.dish.pictures.count(), 1)
+
+    def test_a_slow_upload_can_be_watched(self):
+        upload = self.upload()
+        length = len(upload.body) + PIECE
+        seen = [self.poll()]
+        while len(seen) < 3:
+            self.send_until(upload, lambda: self.poll() != seen[-1])
+            seen.append(self.poll())
+
+        self.assertEqual({record["length"] for record in seen}, {length})
+        counts = [record["uploaded"] for record in seen]
+        self.assertEqual(counts, sorted(counts))
+        self.assertLessEqual(counts[-1], length - len(upload.body))
+        self.assert_kept(upload)
+        self.assertIsNone(self.poll())
+
+    def test_the_record_is_text_under_the_key_of_the_tutorial(self):
+        self.upload()
+
+        flags, text = re.search(
+            rf"VALUE {KEY} (\d+) \d+\r\n(.*)\r\n", self.memcached.ask(f"get {KEY}")
+        ).groups()
+
+        self.assertEqual(flags, "0")
+        self.assertEqual(set(json.loads(text)), {"length", "uploaded"})
+
+    def test_the_record_of_a_killed_process_has_an_end(self):
+        self.upload()
+
+        seconds = int(re.search(r"HD t(-?\d+)", self.memcached.ask(f"mg {KEY} t"))[1])
+
+        self.assertGreater(seconds, 0)
+        self.assertLessEqual(seconds, 120)
+
+    def test_an_evicted_record_comes_back(self):
+        upload = self.upload()
+        self.memcached.ask("flush_all")
+        self.assertIsNone(self.poll())
+
+        self.send_until(upload, self.poll)
+
+        self.assert_kept(upload)
+
+    def test_an_upload_outlives_memcached_and_finds_it_again(self):
+        upload = self.upload()
+        self.memcached.stop()
+        upload.send(PIECE)
+        self.assertIsNone(self.poll())
+
+        self.memcached.start()
+        self.send_until(upload, self.poll)
+
+        self.assert_kept(upload)
+
+    def test_an_upload_is_kept_without_memcached(self):
+        self.memcached.stop()
+
+        self.assert_kept(SlowUpload(self.address, self.dish, photo(), "dish-1"))
+
+    def test_an_upload_is_kept_while_memcached_hangs(self):
+        with self.memcached.hung():
+            self.assert_kept(SlowUpload(self.address, self.dish, photo(1600, 1200), "dish-1"))
+            self.assertIsNone(self.poll())
+
+    def test_a_line_that_breaks_leaves_nothing(self):
+        upload = self.upload()
+        self.assertEqual(len(self.files("incoming")), 1)
+
+        upload.connection.close()
+
+        wait_for(lambda: not self.files())
+        wait_for(lambda: self.poll() is None)
+        self.assertFalse(self.dish.pictures.exists())
+
+    def test_two_uploads_at_once_have_a_record_each(self):
+        first = self.upload()
+        with SlowUpload(self.address, self.dish, photo(1600, 1200), "dish-2") as second:
+            second.send(PIECE)
+            wait_for(lambda: poll(self.address, "dish-2"))
+
+            self.assertNotEqual(self.poll(), poll(self.address, "dish-2"))
+            first.answer()
+            self.assertIsNone(self.poll())
+            self.assertTrue(poll(self.address, "dish-2"))
+
+    def test_nothing_is_pickled(self):
+        self.assertIsNone(settings.CACHES["default"]["OPTIONS"]["serde"])

@@ -1,0 +1,112 @@
+"""The app as it is deployed: in production mode, served by Granian, with a real memcached."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from unittest import skipUnless
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
+
+from django.test import SimpleTestCase
+
+from uploads.models import Dish
+
+from .base import FoldersMixin, wait_for
+from .client import TOKEN, SlowUpload, poll
+from .photos import photo
+from .stack import ROOT, Granian, Memcached, requires
+
+CLIENT = "192.0.2.7"
+
+
+@requires("memcached")
+class GranianTests(FoldersMixin, SimpleTestCase):
+    def setUp(self):
+        super().setUp()
+        self.memcached = self.enterContext(Memcached())
+        self.environment = {
+            "GOURMIOUS_SECRET_KEY": "a secret of production",
+            "GOURMIOUS_ALLOWED_HOSTS": "127.0.0.1",
+            "GOURMIOUS_MEMCACHED": self.memcached.address,
+            "GOURMIOUS_DATA_DIR": str(self.folder),
+        }
+
+    def serve(self, **environment):
+        return self.enterContext(Granian(**self.environment, **environment))
+
+    def serve_a_dish(self, **environment):
+        """Serve the app, and add its first dish."""
+        subprocess.run(
+            [sys.executable, "manage.py", "migrate", "--verbosity", "0"],
+            cwd=ROOT,
+            env={**os.environ, **self.environment},
+            check=True,
+        )
+        server = self.serve(**environment)
+        form = {"name": "Aïoli", "restaurant": "Chez Fonfon", "csrfmiddlewaretoken": TOKEN}
+        headers = {"Cookie": f"csrftoken={TOKEN}"}
+        url = f"http://{server.address}/dishes/new"
+        with urlopen(Request(url, urlencode(form).encode(), headers)) as response:
+            self.assertTrue(response.url.endswith("/dishes/1/"))
+        return server, Dish(pk=1)
+
+    def uploaded_files(self):
+        return [path for name in ("incoming", "originals", "media") for path in self.files(name)]
+
+    def poll_for(self, server, address):
+        url = f"http://{server.address}/get_upload_progress?X-Progress-ID=dish-1"
+        with urlopen(Request(url, headers={"X-Forwarded-For": address})) as response:
+            return json.load(response)
+
+    def test_an_upload_can_be_watched_and_is_kept(self):
+        server, dish = self.serve_a_dish()
+
+        with SlowUpload(server.address, dish, photo(1600, 1200), "dish-1") as upload:
+            upload.send(200_000)
+            first = wait_for(lambda: poll(server.address, "dish-1"))
+            self.assertLessEqual(first["uploaded"], 200_000)
+            status, text = upload.answer()
+
+        self.assertEqual((status, text.count("<picture ")), (200, 1))
+        self.assertIsNone(poll(server.address, "dish-1"))
+        self.assertEqual(len(self.uploaded_files()), 3)
+
+    def test_a_line_that_breaks_leaves_nothing(self):
+        server, dish = self.serve_a_dish()
+
+        with SlowUpload(server.address, dish, photo(1600, 1200), "dish-1") as upload:
+            upload.send(200_000)
+            wait_for(lambda: poll(server.address, "dish-1"))
+            self.assertEqual(len(self.uploaded_files()), 1)
+
+        wait_for(lambda: not self.uploaded_files())
+        wait_for(lambda: poll(server.address, "dish-1") is None)
+
+    @skipUnless(Path("/proc/self/status").exists(), "Memory is read from /proc, as Linux has it.")
+    def test_memory_does_not_depend_on_the_size_of_an_upload(self):
+        server, dish = self.serve_a_dish(DJANGO_SETTINGS_MODULE="tests.settings")
+        content = photo()
+        with SlowUpload(server.address, dish, content) as upload:
+            self.assertEqual(upload.answer()[0], 200)
+        before = server.memory("VmRSS")
+
+        with SlowUpload(server.address, dish, content.ljust(200 * 2**20, b"\0")) as upload:
+            self.assertEqual(upload.answer()[0], 200)
+
+        self.assertEqual(max(path.stat().st_size for path in self.files("originals")), 200 * 2**20)
+        self.assertLess(server.memory("VmHWM") - before, 10 * 2**20)
+
+    def test_a_trusted_proxy_tells_the_clients_address(self):
+        server = self.serve()
+        self.memcached.ask(f"set :1:{CLIENT}_dish-1 0 60 2\r\n{{}}")
+
+        self.assertEqual(self.poll_for(server, CLIENT), {})
+        self.assertIsNone(self.poll_for(server, "192.0.2.8"))
+
+    def test_nobody_else_can_tell_an_address(self):
+        server = self.serve(GOURMIOUS_TRUSTED_PROXIES="192.0.2.1")
+        self.memcached.ask(f"set :1:{CLIENT}_dish-1 0 60 2\r\n{{}}")
+
+        self.assertIsNone(self.poll_for(server, CLIENT))
