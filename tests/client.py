@@ -2,6 +2,7 @@
 
 import json
 from http.client import HTTPConnection
+from socket import SHUT_WR
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
@@ -30,6 +31,8 @@ class SlowUpload:
         return self
 
     def __exit__(self, *exc_info):
+        if self.body and self.connection.sock:
+            self.break_off()
         self.connection.close()
 
     def send(self, count=None):
@@ -40,6 +43,15 @@ class SlowUpload:
     def answer(self):
         """Send what is left, and return the status of the answer and its text."""
         self.send()
+        return self._answer()
+
+    def break_off(self):
+        """Send no more, and return what the server answers to that."""
+        self.body = b""
+        self.connection.sock.shutdown(SHUT_WR)
+        return self._answer()
+
+    def _answer(self):
         response = self.connection.getresponse()
         return response.status, response.read().decode()
 

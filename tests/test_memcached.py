@@ -116,10 +116,12 @@ class MemcachedTests(FoldersMixin, StaticLiveServerTestCase):
         upload = self.upload()
         self.assertEqual(len(self.files("incoming")), 1)
 
-        upload.connection.close()
+        status, text = upload.break_off()
 
-        wait_for(lambda: not self.files())
-        wait_for(lambda: self.poll() is None)
+        self.assertEqual(status, 400)
+        self.assertIn('<error code="interrupted">', text)
+        self.assertEqual(self.files(), [])
+        self.assertIsNone(self.poll())
         self.assertFalse(self.dish.pictures.exists())
 
     def test_two_uploads_at_once_have_a_record_each(self):

@@ -80,6 +80,7 @@ class GranianTests(FoldersMixin, SimpleTestCase):
             upload.send(200_000)
             wait_for(lambda: poll(server.address, "dish-1"))
             self.assertEqual(len(self.uploaded_files()), 1)
+            upload.connection.close()
 
         wait_for(lambda: not self.uploaded_files())
         wait_for(lambda: poll(server.address, "dish-1") is None)
