@@ -2,37 +2,43 @@
 
 import ipaddress
 import os
+import re
 from pathlib import Path
 
+from django.conf import global_settings
 from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 
-def required_in_production(name):
-    """Return a variable, or "" in development; raise where production lacks it."""
-    value = os.environ.get(name, "").strip()
-    if not value and not DEBUG:
-        raise ImproperlyConfigured(f"Set {name}: production mode (GOURMIOUS_SECRET_KEY) needs it.")
-    return value
-
-
-def listed(value):
-    """Split a comma-separated value."""
+def listed(name, default=""):
+    """Return the items of a comma-separated variable."""
+    value = os.environ.get(name) or default
     return [item.strip() for item in value.split(",") if item.strip()]
 
 
-def server(address):
+def required_in_production(name):
+    """Return the items of a variable; raise where production mode has none."""
+    items = listed(name)
+    if not items and not DEBUG:
+        raise ImproperlyConfigured(
+            f"Set {name}, separated by commas: production mode needs it, which the "
+            "GOURMIOUS_SECRET_KEY turns on."
+        )
+    return items
+
+
+def memcached_server(address):
     """Return a memcached server's host:port as it is, or raise."""
-    host, _, port = address.rpartition(":")
-    if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+    match = re.fullmatch(r"[^\s:]+:([0-9]{1,5})", address)
+    if not match or not 0 < int(match[1]) < 65536:
         raise ImproperlyConfigured(
             f"GOURMIOUS_MEMCACHED holds {address!r}; it may be host:port, separated by commas."
         )
     return address
 
 
-def proxy(address):
+def trusted_proxy(address):
     """Return a proxy's address as it is, or raise."""
     try:
         ipaddress.ip_network(address)
@@ -46,29 +52,34 @@ def proxy(address):
 
 def data_folder(*parts):
     """Return a folder below GOURMIOUS_DATA_DIR, made where it is missing."""
-    folder = Path(os.environ.get("GOURMIOUS_DATA_DIR") or BASE_DIR / "var", *parts).absolute()
+    folder = Path(os.environ.get("GOURMIOUS_DATA_DIR") or BASE_DIR / "var", *parts).resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        reason = error.strerror
+    else:
+        reason = None if os.access(folder, os.W_OK | os.X_OK) else "Permission denied"
+    if reason:
         raise ImproperlyConfigured(
-            f"GOURMIOUS_DATA_DIR must be a folder that the server can write to; {folder} cannot "
-            f"be made: {error.strerror}."
-        ) from error
+            "GOURMIOUS_DATA_DIR must be a folder that the server can write to; "
+            f"{folder} cannot be used: {reason}."
+        )
     return folder
 
 
-SECRET_KEY = os.environ.get("GOURMIOUS_SECRET_KEY", "").strip()
-DEBUG = not SECRET_KEY
-if DEBUG:
-    SECRET_KEY = "django-insecure-for-development-only"  # noqa: S105
+DEBUG = "GOURMIOUS_SECRET_KEY" not in os.environ
+SECRET_KEY = os.environ.get("GOURMIOUS_SECRET_KEY", "django-insecure-for-development-only").strip()
+if not SECRET_KEY:
+    raise ImproperlyConfigured(
+        "GOURMIOUS_SECRET_KEY is empty; it may be any long random text, or unset for development."
+    )
 
-ALLOWED_HOSTS = listed(required_in_production("GOURMIOUS_ALLOWED_HOSTS"))
+ALLOWED_HOSTS = required_in_production("GOURMIOUS_ALLOWED_HOSTS")
 
-MEMCACHED = [server(address) for address in listed(required_in_production("GOURMIOUS_MEMCACHED"))]
+MEMCACHED = [memcached_server(address) for address in required_in_production("GOURMIOUS_MEMCACHED")]
 
 TRUSTED_PROXIES = [
-    proxy(address)
-    for address in listed(os.environ.get("GOURMIOUS_TRUSTED_PROXIES") or "127.0.0.1,::1")
+    trusted_proxy(address) for address in listed("GOURMIOUS_TRUSTED_PROXIES", "127.0.0.1,::1")
 ]
 
 INSTALLED_APPS = [
@@ -146,11 +157,11 @@ if MEMCACHED:
 else:
     CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 
-# Ours comes before Django's own list, whose memory handler stops those that follow it.
+# Ours come before Django's own list, whose memory handler stops those that follow it.
 FILE_UPLOAD_HANDLERS = [
     "uploads.uploadhandler.UploadProgressCachedHandler",
-    "django.core.files.uploadhandler.MemoryFileUploadHandler",
-    "django.core.files.uploadhandler.TemporaryFileUploadHandler",
+    "uploads.uploadhandler.PictureFileUploadHandler",
+    *global_settings.FILE_UPLOAD_HANDLERS,
 ]
 # Every upload goes to the disk, so that memory does not depend on its size; and to the disk that
 # the pictures live on, so that storing it is a rename.
@@ -164,8 +175,12 @@ ORIGINALS_ROOT = data_folder("originals")
 MEDIA_ROOT = data_folder("media")
 MEDIA_URL = "media/"
 
+# Locks that all processes share, so that no more pictures are decoded at once than there are cores.
+LOCKS_ROOT = data_folder("locks")
+
 PICTURE_MAX_SIZE = 25 * 2**20  # bytes
 PICTURE_MAX_PIXELS = 100_000_000
+UPLOAD_MAX_SIZE = (DATA_UPLOAD_MAX_NUMBER_FILES + 1) * PICTURE_MAX_SIZE  # bytes, fields and all
 
 # How often a page asks for the progress of an upload, in milliseconds.
 PROGRESS_POLL_INTERVAL = 1000
@@ -183,7 +198,7 @@ LOGGING = {
     "disable_existing_loggers": False,
     "handlers": {"stderr": {"class": "logging.StreamHandler"}},
     "root": {"handlers": ["stderr"], "level": "INFO"},
-    # Django's own handlers are silent in production.
+    # Named without handlers, it loses Django's own, which are silent in production.
     "loggers": {"django": {"level": "INFO"}},
 }
 

@@ -16,8 +16,13 @@ class CheckTests(FoldersMixin, SimpleTestCase):
     def test_the_settings_as_they_are_pass(self):
         self.assertEqual(ids(), [])
 
+    def test_the_handlers_may_be_a_tuple(self):
+        with override_settings(FILE_UPLOAD_HANDLERS=tuple(settings.FILE_UPLOAD_HANDLERS)):
+            self.assertEqual(ids(), [])
+
     def test_a_handler_that_is_not_first_or_not_there_is_warned_of(self):
-        for handlers in (settings.FILE_UPLOAD_HANDLERS[::-1], []):
+        first, second, *others = settings.FILE_UPLOAD_HANDLERS
+        for handlers in ([second, first, *others], [first, *others], others, []):
             with override_settings(FILE_UPLOAD_HANDLERS=handlers):
                 self.assertEqual(ids(), ["uploads.W001"])
 

@@ -6,17 +6,20 @@ from django.conf import settings
 from django.core.checks import Warning as CheckWarning
 from django.core.checks import register
 
-HANDLER = "uploads.uploadhandler.UploadProgressCachedHandler"
+HANDLERS = [
+    "uploads.uploadhandler.UploadProgressCachedHandler",
+    "uploads.uploadhandler.PictureFileUploadHandler",
+]
 
 
 @register
-def check_handler_is_first(**kwargs):
-    if settings.FILE_UPLOAD_HANDLERS[:1] == [HANDLER]:
+def check_handlers_are_first(**kwargs):
+    if list(settings.FILE_UPLOAD_HANDLERS[:2]) == HANDLERS:
         return []
     return [
         CheckWarning(
-            f"{HANDLER} is not the first of FILE_UPLOAD_HANDLERS.",
-            hint="Put it first: a handler before it may stop those that follow.",
+            f"FILE_UPLOAD_HANDLERS does not begin with {' and '.join(HANDLERS)}.",
+            hint="Put them first, in this order: a handler may stop those that follow it.",
             id="uploads.W001",
         )
     ]
@@ -25,7 +28,8 @@ def check_handler_is_first(**kwargs):
 @register
 def check_temporary_folder_is_on_the_pictures_disk(**kwargs):
     folders = [settings.FILE_UPLOAD_TEMP_DIR, settings.ORIGINALS_ROOT, settings.MEDIA_ROOT]
-    if None not in folders and len({device(folder) for folder in folders}) == 1:
+    devices = {device(folder) for folder in folders}
+    if None not in devices and len(devices) == 1:
         return []
     return [
         CheckWarning(
@@ -38,4 +42,4 @@ def check_temporary_folder_is_on_the_pictures_disk(**kwargs):
 
 def device(folder):
     """Return the number of a folder's file system, or None where there is no such folder."""
-    return Path(folder).stat().st_dev if Path(folder).is_dir() else None
+    return Path(folder).stat().st_dev if folder and Path(folder).is_dir() else None
