@@ -26,7 +26,7 @@ def make_dish(name="Bouillabaisse", restaurant="Chez Fonfon"):
     return Dish.objects.create(name=name, restaurant=restaurant)
 
 
-def uploaded(content, name="dish.jpg"):
+def upload_file(content, name="dish.jpg"):
     return SimpleUploadedFile(name, content)
 
 
@@ -38,8 +38,10 @@ class FoldersMixin:
         self.folder = Path(self.enterContext(TemporaryDirectory(prefix="gourmious-")))
         for name in ("incoming", "originals", "media"):
             (self.folder / name).mkdir()
+        locks = self.enterContext(TemporaryDirectory(prefix="gourmious-locks-"))
         self.enterContext(
             override_settings(
+                LOCKS_ROOT=locks,
                 FILE_UPLOAD_TEMP_DIR=self.folder / "incoming",
                 ORIGINALS_ROOT=self.folder / "originals",
                 MEDIA_ROOT=self.folder / "media",

@@ -11,8 +11,8 @@ def photo(width=640, height=480, image_format="JPEG", **options):
     return encoded(noise(width, height), image_format, **{"quality": 90, **options})
 
 
-def noise(width, height):
-    return Image.frombytes("RGB", (width, height), urandom(width * height * 3))
+def noise(width, height, randbytes=urandom):
+    return Image.frombytes("RGB", (width, height), randbytes(width * height * 3))
 
 
 def encoded(image, image_format="JPEG", **options):

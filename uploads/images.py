@@ -1,35 +1,93 @@
 """What is a picture, and its renditions, which the pages show. Only this module knows Pillow."""
 
+import errno
+import os
+import re
+import time
 import warnings
 from contextlib import closing, contextmanager
-from math import ceil
+from io import SEEK_CUR, BytesIO
+from math import prod
+from pathlib import Path
+from threading import BoundedSemaphore
 from typing import NamedTuple
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
+from django.core.files import locks
 from django.core.files.uploadedfile import TemporaryUploadedFile
-from PIL import ExifTags, Image, ImageOps
+from django.utils.text import get_text_list
+from PIL import ExifTags, Image, ImageCms
+from pillow_heif import register_heif_opener
 
-# What Pillow may take a file for, and the suffix that such an original is stored under.
-FORMATS = {
-    "JPEG": ".jpg",
-    "PNG": ".png",
-    "WEBP": ".webp",
-    "AVIF": ".avif",
-    "GIF": ".gif",
-    "TIFF": ".tif",
-}
-ACCEPT = "image/jpeg,image/png,image/webp,image/avif,image/gif,image/tiff"
-FORMAT_NAMES = "JPEG, PNG, WebP, AVIF, GIF and TIFF"
 
-# The longest side of a rendition, in pixels.
+class Format(NamedTuple):
+    """A format that is taken: Pillow's name for it, people's, its suffix, its media types."""
+
+    name: str
+    label: str
+    suffix: str
+    media_types: str
+
+
+FORMATS = (
+    Format("JPEG", "JPEG", ".jpg", "image/jpeg"),
+    Format("PNG", "PNG", ".png", "image/png"),
+    Format("WEBP", "WebP", ".webp", "image/webp"),
+    Format("AVIF", "AVIF", ".avif", "image/avif"),
+    Format("GIF", "GIF", ".gif", "image/gif"),
+    Format("TIFF", "TIFF", ".tif", "image/tiff"),
+    Format("HEIF", "HEIC", ".heic", "image/heic,image/heif"),
+)
+NAMES = tuple(image_format.name for image_format in FORMATS)
+# The suffixes as well: not every system knows every media type.
+ACCEPT = ",".join(f"{image_format.media_types},{image_format.suffix}" for image_format in FORMATS)
+LABELS = get_text_list([image_format.label for image_format in FORMATS], "and")
+SUFFIXES = {image_format.name: image_format.suffix for image_format in FORMATS}
+# Pillow finds MPO, a JPEG with more pictures behind it, by itself among the JPEGs.
+SUFFIXES["MPO"] = SUFFIXES["JPEG"]
+
+# Bytes at the beginning of a file, by which Pillow tells whether it can be of a format.
+SIGNATURE_LENGTH = 16
+
+# The longest side of a rendition, in pixels: a phone's screen held upright at three pixels a
+# point, and a column of the grid at two.
 DISPLAY_SIZE = 1600
 THUMBNAIL_SIZE = 480
 
 # Pillow's default of 75 shows blocks in smooth sauces; above 85 bytes grow faster than looks.
+# Progressive, a tenth smaller, a picture on a slow line is there at once and then sharpens.
 JPEG_OPTIONS = {"format": "JPEG", "quality": 82, "progressive": True}
 
-TRANSPOSED = {5, 6, 7, 8}  # the EXIF orientations that swap width and height
+# What turns a picture upright, by the orientation that its EXIF data tells.
+TRANSPOSES = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# What the machine, and not the file, is to blame for.
+MACHINE_ERRORS = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
+
+# A JPEG of a camera comes in one scan or in ten; a TIFF's tiles are 256 or 512 pixels wide.
+JPEG_MAX_SCANS = 50
+JPEG_MAX_SEGMENTS = 10_000
+JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # not a byte of data, nor a restart
+START_OF_SCAN, END_OF_IMAGE = b"\xda", b"\xd9"
+TILE_SIDES = (322, 323)  # the tags of their width and length
+TILE_MAX = 2**22  # pixels
+
+# So many pictures are decoded at once: by one process, and by all of them.
+CORES = os.cpu_count() or 1
+DECODERS = BoundedSemaphore(CORES)
+SLOT_INTERVAL = 0.02  # seconds between two looks for a free slot
+
+Image.init()
+register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
 
 # Pillow checks the pixels that a file declares before it decodes any: over the limit it warns, over
 # twice the limit it raises. Both are a refusal here.
@@ -47,70 +105,214 @@ class Renditions(NamedTuple):
     thumbnail: TemporaryUploadedFile
 
 
+def not_an_image():
+    return ValidationError(
+        f"This file is not a picture, or not a whole one; {LABELS} files are allowed.",
+        code="not_an_image",
+    )
+
+
+def too_many_pixels():
+    return ValidationError(
+        f"This picture has too many pixels; {settings.PICTURE_MAX_PIXELS / 1e6:g} million are "
+        "allowed.",
+        code="too_many_pixels",
+    )
+
+
+def may_be_picture(signature):
+    """Tell whether a file that begins with these bytes can be of a format that is taken."""
+    return any(Image.OPEN[name][1](signature) is True for name in NAMES)
+
+
 @contextmanager
 def render(original):
-    """Make the renditions of an uploaded file; what the block moves nowhere is gone after it.
+    """Make the renditions of a file; they are deleted after the block, unless it moved them.
 
     Raise ValidationError, code not_an_image or too_many_pixels, where there is nothing to render,
     and OSError where the disk fails.
     """
-    suffix, (width, height), image = decode(original)
+    with decoding_slot():
+        suffix, (width, height), image = decode(original)
     with closing(rendition_file()) as display, closing(rendition_file()) as thumbnail:
-        for file, longest_side in ((display, DISPLAY_SIZE), (thumbnail, THUMBNAIL_SIZE)):
-            image.thumbnail((longest_side, longest_side))
-            image.save(file.file, **JPEG_OPTIONS)
+        write_jpeg(image, display)
+        size = fit((width, height), THUMBNAIL_SIZE)
+        write_jpeg(image.resize(size, Image.Resampling.HAMMING), thumbnail)
         yield Renditions(suffix, width, height, display, thumbnail)
 
 
+@contextmanager
+def decoding_slot():
+    """Wait until fewer pictures are being decoded than there are cores, in all processes."""
+    with DECODERS:
+        while not (slot := free_slot()):
+            time.sleep(SLOT_INTERVAL)
+        with slot:
+            yield
+
+
+def free_slot():
+    """Return a file with a lock that nobody else holds, or None; the lock goes as it is closed.
+
+    A lock holds between processes, and a process that is killed holds none.
+    """
+    folder = Path(settings.LOCKS_ROOT)
+    folder.mkdir(exist_ok=True)
+    for number in range(CORES):
+        slot = (folder / f"decoding-{number}").open("ab")
+        if locks.lock(slot, locks.LOCK_EX | locks.LOCK_NB):
+            return slot
+        slot.close()
+    return None
+
+
 def decode(original):
-    """Return the suffix and the size of a picture, upright, and the picture at DISPLAY_SIZE."""
+    """Return the suffix, the size, and the picture of a file, these two as a person sees them.
+
+    The picture is at most DISPLAY_SIZE long, upright, opaque, in sRGB, and without metadata.
+    """
     try:
-        with Image.open(original, formats=tuple(FORMATS)) as image:
-            # Pillow finds MPO, a JPEG with more pictures behind it, by itself among the JPEGs.
-            image_format = "JPEG" if image.format == "MPO" else image.format
-            return FORMATS[image_format], upright_size(image), scaled_down(image)
+        with Image.open(original, formats=NAMES) as image:
+            size = image.size
+            refuse_bomb(image, original)
+            if image.format in {"JPEG", "MPO"}:
+                # A JPEG decodes in half the time or less if it is told the size that will do.
+                image.draft(None, fit(size, DISPLAY_SIZE))
+            image.load()
+            orientation = get_orientation(image)
+            picture = prepared(image, fit(size, DISPLAY_SIZE))
+            suffix = SUFFIXES[image.format]
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValidationError(
-            f"This picture has too many pixels; {settings.PICTURE_MAX_PIXELS / 1e6:g} million "
-            "are allowed.",
-            code="too_many_pixels",
-        ) from error
+        raise too_many_pixels() from error
     except Exception as error:
-        # A file that is none of the formats, or is damaged, makes Pillow raise nearly anything;
-        # only what the disk could not do carries an error number.
-        if isinstance(error, OSError) and error.errno:
+        # A file that is none of the formats, or is damaged, makes Pillow raise nearly anything.
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in MACHINE_ERRORS:
             raise
-        raise ValidationError(
-            f"This file is not a picture, or not a whole one; {FORMAT_NAMES} files are allowed.",
-            code="not_an_image",
-        ) from error
+        raise not_an_image() from error
+
+    if orientation > 1:
+        picture = picture.transpose(TRANSPOSES[orientation])
+    if orientation >= 5:  # on its side
+        size = size[::-1]
+    return suffix, size, picture
 
 
-def upright_size(image):
-    width, height = image.size
-    if image.getexif().get(ExifTags.Base.Orientation) in TRANSPOSED:
-        return height, width
-    return width, height
+def refuse_bomb(image, file):
+    """Raise DecompressionBombError where a file costs far more than the pixels that it declares."""
+    if image.format in {"JPEG", "MPO"} and has_too_many_scans(file):
+        raise Image.DecompressionBombError("Each scan of a JPEG costs as much as the whole.")
+    if image.format == "TIFF" and prod(image.tag_v2.get(tag, 1) for tag in TILE_SIDES) > TILE_MAX:
+        raise Image.DecompressionBombError("A tile is decoded whole, however small the picture.")
 
 
-def scaled_down(image):
-    """Decode a picture whole, and return it upright, opaque, and at most DISPLAY_SIZE large."""
-    scale = min(1, DISPLAY_SIZE / max(image.size))
-    # A JPEG decodes in half the time or less if it is told the size that will do.
-    image.draft("RGB", tuple(ceil(side * scale) for side in image.size))
-    if image.mode in {"1", "P"}:
-        image = image.convert("RGBA")  # these modes cannot be interpolated
-    image.thumbnail((DISPLAY_SIZE, DISPLAY_SIZE))
-    ImageOps.exif_transpose(image, in_place=True)
-    return flattened(image)
+def has_too_many_scans(file):
+    """Walk over the segments of a JPEG file's first picture (ITU-T T.81, B.1.1)."""
+    file.seek(2)
+    scans = 0
+    for _ in range(JPEG_MAX_SEGMENTS):
+        marker = next_marker(file)
+        if marker in {None, END_OF_IMAGE}:
+            return False
+        scans += marker == START_OF_SCAN
+        if scans > JPEG_MAX_SCANS:
+            return True
+        file.seek(int.from_bytes(file.read(2), "big") - 2, SEEK_CUR)
+    return True
 
 
-def flattened(image):
-    """Return a picture in RGB, on white where it is transparent, and without its metadata."""
-    canvas = Image.new("RGB", image.size, "white")
-    canvas.paste(image, mask=image.convert("RGBA") if image.has_transparency_data else None)
+def next_marker(file):
+    """Return the next marker, or None, and leave the file behind it."""
+    size = 2  # of a marker that follows at once; the data of a scan come before the others
+    while data := file.read(size):
+        if marker := JPEG_MARKER.search(data):
+            file.seek(marker.end() - len(data), SEEK_CUR)
+            return marker[1]
+        if len(data) > 1 and data.endswith(b"\xff"):
+            file.seek(-1, SEEK_CUR)
+        size = 2**16
+    return None
+
+
+def get_orientation(image):
+    """Return the orientation that is still to be applied to a loaded picture, 1 for none.
+
+    For HEIC and TIFF that is none: those are turned upright while they are loaded.
+    """
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # noqa: BLE001
+        return 1  # The EXIF data of a good picture may be damaged.
+    return orientation if orientation in TRANSPOSES else 1
+
+
+def prepared(image, size):
+    """Return a picture at this size, in sRGB and on white, and nothing else of its file."""
+    profile = image.info.get("icc_profile")
+    # HAMMING scales down as well as BICUBIC, in half the time.
+    small = reduced(image).resize(size, Image.Resampling.HAMMING)
+    alpha = small.convert("RGBA").getchannel("A") if small.has_transparency_data else None
+    canvas = Image.new("RGB", small.size, "white")
+    canvas.paste(in_srgb(small, profile), mask=alpha)
     return canvas
+
+
+def reduced(image):
+    """Return a large picture at a few times DISPLAY_SIZE, in a mode that can be interpolated.
+
+    It goes in strips, since a second copy of 100 megapixels costs another 400 MB.
+    """
+    factor = max(image.size) // (2 * DISPLAY_SIZE)
+    if factor < 2:
+        return interpolable(image)
+    width, height = image.size
+    strips = [
+        interpolable(image.crop((0, top, width, min(top + 64 * factor, height)))).reduce(factor)
+        for top in range(0, height, 64 * factor)
+    ]
+    canvas = Image.new(strips[0].mode, (strips[0].width, sum(strip.height for strip in strips)))
+    for number, strip in enumerate(strips):
+        canvas.paste(strip, (0, 64 * number))
+    return canvas
+
+
+def interpolable(image):
+    """Return a picture in a mode whose pixels can be averaged: no palettes, 8 bits a channel."""
+    if image.mode.startswith("I"):
+        return image.convert("I").point(lambda value: value / 256).convert("L")
+    if image.mode in {"1", "P", "PA"} or "transparency" in image.info:
+        return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    return image
+
+
+def in_srgb(image, profile):
+    """Return the colours of a picture as its ICC profile means them, where that can be used."""
+    colours = image if image.mode in {"L", "RGB", "CMYK"} else image.convert("RGB")
+    if not profile:
+        return colours
+    try:
+        return ImageCms.profileToProfile(
+            colours,
+            ImageCms.ImageCmsProfile(BytesIO(profile)),
+            ImageCms.createProfile("sRGB"),
+            outputMode="RGB",
+        )
+    except (ImageCms.PyCMSError, OSError):
+        return colours  # The profile is damaged, or is not one of this picture's colours.
+
+
+def fit(size, longest_side):
+    """Return a size in the same proportion whose longest side is at most this, in pixels."""
+    scale = min(1, longest_side / max(size))
+    return tuple(max(1, round(side * scale)) for side in size)
 
 
 def rendition_file():
     return TemporaryUploadedFile("rendition.jpg", "image/jpeg", 0, None)
+
+
+def write_jpeg(image, file):
+    # By way of memory: on a full disk Pillow would leave a file cut short, and raise nothing.
+    content = BytesIO()
+    image.save(content, **JPEG_OPTIONS)
+    file.write(content.getbuffer())
+    file.flush()

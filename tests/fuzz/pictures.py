@@ -1,0 +1,120 @@
+"""Upload thousands of damaged pictures, and look at each answer and at what is left.
+
+    INPUTS=20000 SEED=1 python manage.py test tests.fuzz.pictures
+
+Each input is a picture of one of the formats, with bytes changed, cut out, doubled or put in from
+another. The answer must be the contract's, and nothing may be left of what is refused.
+"""
+
+import os
+import random
+import resource
+import time
+import warnings
+from collections import Counter, defaultdict
+from warnings import catch_warnings
+from xml.etree import ElementTree
+
+from PIL import Image
+
+from tests import icc
+from tests.base import UploadTestCase, upload_file
+from tests.photos import encoded, noise
+from uploads import images
+from uploads.views import STATUSES
+
+INPUTS = int(os.environ.get("INPUTS", "2000"))
+SEED = int(os.environ.get("SEED", time.time_ns() % 2**32))
+
+
+def pictures(choice):
+    """Return pictures of each format, as pairs of a name and bytes."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    kept = {"exif": exif.tobytes(), "icc_profile": icc.profile(icc.DISPLAY_P3, icc.SRGB_CURVE)}
+    image, other = noise(48, 32, choice.randbytes), noise(48, 32, choice.randbytes)
+    plain = [(name, encoded(image, name)) for name in images.NAMES]
+    rich = [(name, encoded(image, name, **kept)) for name in images.NAMES if name != "GIF"]
+    return (
+        plain
+        + rich
+        + [
+            ("JPEG", encoded(image, "JPEG", progressive=True)),
+            ("JPEG", encoded(image.convert("CMYK"), "JPEG")),
+            ("JPEG", encoded(image, "MPO", save_all=True, append_images=[other])),
+            ("PNG", encoded(image.convert("RGBA"), "PNG")),
+            ("PNG", encoded(image.quantize(16), "PNG")),
+            ("PNG", encoded(Image.new("I;16", (48, 32), 999), "PNG")),
+            ("GIF", encoded(image, "GIF", save_all=True, append_images=[other] * 3)),
+            ("WEBP", encoded(image, "WEBP", save_all=True, append_images=[other] * 3)),
+            ("WEBP", encoded(image, "WEBP", lossless=True)),
+            *(
+                ("TIFF", encoded(image, "TIFF", compression=compression))
+                for compression in ("tiff_lzw", "tiff_deflate", "packbits", "jpeg")
+            ),
+        ]
+    )
+
+
+def change(content, other, choice):
+    """Return the content after one change at random."""
+    content = bytearray(content)
+    # Half the changes are made where the headers are.
+    end = len(content) if choice.random() < 0.5 else min(len(content), 256)
+    start = choice.randrange(max(1, end))
+    length = choice.choice((1, 1, 1, 2, 4, 16, 200))
+    match choice.randrange(6):
+        case 0:
+            content[start : start + length] = choice.randbytes(length)
+        case 1:
+            content[start : start + length] = choice.choice((b"\0", b"\xff", b"\x7f")) * length
+        case 2:
+            del content[start : start + length]
+        case 3:
+            content[start:start] = content[start : start + length]
+        case 4:
+            place = choice.randrange(max(1, len(other)))
+            content[start : start + length] = other[place : place + length]
+        case 5:
+            del content[choice.randrange(len(content) + 1) :]
+    return bytes(content)
+
+
+class PictureFuzz(UploadTestCase):
+    def test_damaged_pictures(self):
+        print(f"\n{INPUTS} inputs, SEED={SEED}")
+        choice = random.Random(SEED)
+        seeds = pictures(choice)
+        outcomes, slowest = defaultdict(Counter), 0
+
+        with catch_warnings(action="ignore"):
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            for number in range(INPUTS):
+                name, content = seeds[number % len(seeds)]
+                for _ in range(choice.randrange(1, 5)):
+                    content = change(content, choice.choice(seeds)[1], choice)
+                started = time.perf_counter()
+                outcomes[name][self.outcome(number, content)] += 1
+                slowest = max(slowest, time.perf_counter() - started)
+
+        for name, counter in sorted(outcomes.items()):
+            print(f"{name}: {dict(counter.most_common())}")
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"The slowest took {1000 * slowest:.0f} ms; at most {memory:.0f} MiB were used.")
+
+    def outcome(self, number, content):
+        """Upload the content, check the answer and what is left, and return its status or code."""
+        response = self.post(upload_file(content, f"{number}.jpg"))
+        upload = ElementTree.fromstring(response.content)
+        self.assertEqual(response["Content-Type"], "application/xml")
+        if response.status_code == 200:
+            self.assertEqual(upload.findtext("status"), "ok")
+            self.assertEqual(len(self.files()), 3)
+            with self.captureOnCommitCallbacks(execute=True):
+                self.dish.pictures.all().delete()
+            return "ok"
+        code = upload.find("error").get("code")
+        self.assertNotEqual(code, "server_error", f"Input {number} of SEED={SEED}")
+        self.assertEqual(response.status_code, STATUSES[code])
+        self.assertEqual(self.files(), [])
+        return code
