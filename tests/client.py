@@ -8,7 +8,7 @@ from urllib.request import urlopen
 
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 
-from .base import uploaded
+from .base import upload_file
 
 TOKEN = "x" * 32  # a cookie and a header that agree are all that the check for forgery asks for
 
@@ -18,7 +18,7 @@ class SlowUpload:
 
     def __init__(self, address, dish, content, progress_id=None):
         query = "?" + urlencode({"X-Progress-ID": progress_id}) if progress_id else ""
-        self.body = encode_multipart(BOUNDARY, {"id": dish.pk, "picture": uploaded(content)})
+        self.body = encode_multipart(BOUNDARY, {"id": dish.pk, "picture": upload_file(content)})
         self.connection = HTTPConnection(address, timeout=30)
         self.connection.putrequest("POST", f"/upload{query}")
         self.connection.putheader("Content-Type", MULTIPART_CONTENT)

@@ -15,13 +15,6 @@ from uploads.progress import (
 from .base import FoldersMixin
 from .stack import free_port
 
-NO_SERVER = {
-    "default": {
-        "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
-        "LOCATION": f"127.0.0.1:{free_port()}",
-    }
-}
-
 
 def request(progress_id="dish-1", address="127.0.0.1", **headers):
     query = {} if progress_id is None else {"X-Progress-ID": progress_id}
@@ -110,10 +103,22 @@ class UploadProgressTests(FoldersMixin, SimpleTestCase):
         self.assertEqual(pause_after(0.001), WRITE_INTERVAL)
         self.assertAlmostEqual(pause_after(0.4), 8)
 
-    @override_settings(CACHES=NO_SERVER)
     def test_a_cache_that_raises_is_logged_and_harms_nothing(self):
-        with self.assertLogs("uploads.progress", "WARNING"):
-            self.progress.add(10)
+        no_server = {
+            "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
+            "LOCATION": f"127.0.0.1:{free_port()}",
+        }
+        with override_settings(CACHES={"default": no_server}):
+            with self.assertLogs("uploads.progress", "WARNING"):
+                self.progress.add(10)
+            self.progress.delete()
+            self.assertIsNone(self.record())
 
-        self.progress.delete()
-        self.assertIsNone(self.record())
+    def test_a_refusal_is_told_at_once_and_from_then_on(self):
+        self.progress.add(10)
+        self.progress.refuse("No.")
+        self.assertEqual(self.record(), {"length": 1000, "uploaded": 10, "error": "No."})
+
+        self.let_time_pass()
+        self.progress.add(10)
+        self.assertEqual(self.record(), {"length": 1000, "uploaded": 20, "error": "No."})

@@ -1,14 +1,20 @@
 import json
 from io import BytesIO
 
-from django.http import UnreadablePostError
-from django.test import RequestFactory, SimpleTestCase
+from django.core.files.uploadhandler import StopFutureHandlers
+from django.test import RequestFactory, SimpleTestCase, override_settings
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 
 from uploads.progress import get_record
-from uploads.uploadhandler import UploadInterrupted, UploadProgressCachedHandler
+from uploads.uploadhandler import (
+    PictureFileUploadHandler,
+    UploadInterrupted,
+    UploadProgressCachedHandler,
+    get_refusals,
+)
 
-from .base import FoldersMixin, uploaded
+from .base import FoldersMixin, upload_file
+from .photos import photo
 
 
 class Line(BytesIO):
@@ -17,17 +23,22 @@ class Line(BytesIO):
     def __init__(self, content, error=None):
         super().__init__(content)
         self.error = error
+        self.on_read = lambda: None
 
     def read(self, size):
+        self.on_read()
         data = super().read(size)
         if not data and self.error:
             raise self.error
         return data
 
 
+JPEG = photo(8, 8)
+
+
 def multipart(*contents):
     return encode_multipart(
-        BOUNDARY, {"id": "1", "picture": [uploaded(content) for content in contents]}
+        BOUNDARY, {"id": "1", "picture": [upload_file(content) for content in contents]}
     )
 
 
@@ -82,19 +93,19 @@ class ParserTests(HandlerTestCase):
     """The handler among Django's own, driven by Django's parser."""
 
     def test_every_byte_of_every_file_is_counted(self):
-        contents = [b"x" * 200_000, b"", b"y" * 70_001]
+        contents = [JPEG + b"x" * 200_000, b"", JPEG + b"y" * 70_001]
         body = multipart(*contents)
         request = self.make_request(Line(body), len(body))
 
         files = request.FILES.getlist("picture")
 
         self.assertTrue([file.read() for file in files] == contents)
-        self.assertEqual(request.upload_handlers[0].progress.uploaded, 270_001)
+        self.assertEqual(request.upload_handlers[0].progress.uploaded, 270_001 + 2 * len(JPEG))
         self.assertEqual(len(self.files("incoming")), 3)
         request.close()
 
     def test_the_count_never_falls_nor_exceeds_the_length(self):
-        body = multipart(b"x" * 500_000)
+        body = multipart(JPEG + b"x" * 500_000)
         request = self.make_request(Line(body), len(body))
         progress = request.upload_handlers[0].progress
         counts = []
@@ -114,7 +125,7 @@ class ParserTests(HandlerTestCase):
         request.close()
 
     def test_a_body_that_ends_early_anywhere_is_an_interrupted_upload(self):
-        body = multipart(b"x" * 1000, b"y" * 1000)
+        body = multipart(JPEG + b"x" * 1000, JPEG + b"y" * 1000)
         for error in (None, OSError("Connection reset by peer")):
             for kept in range(0, len(body), 13):
                 with self.subTest(kept=kept, error=error):
@@ -124,19 +135,88 @@ class ParserTests(HandlerTestCase):
                     self.assertIsNone(self.record(request))
                     self.assertEqual(self.files(), [])
 
-    def test_without_the_handler_a_broken_line_is_an_error_of_the_parser(self):
-        body = multipart(b"x" * 1000)
-        request = self.make_request(Line(body[:500], OSError()), len(body))
-        request.upload_handlers = request.upload_handlers[1:]
-
-        with self.assertRaises(UnreadablePostError):
-            request.POST  # noqa: B018
-
     def test_a_body_that_was_read_before_is_parsed_as_ever(self):
-        body = multipart(b"x" * 1000)
+        body = multipart(JPEG.ljust(1000))
         request = self.make_request(Line(body), len(body))
 
         self.assertEqual(len(request.body), len(body))
 
         self.assertEqual(request.FILES["picture"].size, 1000)
         request.close()
+
+
+class RefusalTests(HandlerTestCase):
+    """PictureFileUploadHandler among the others, driven by Django's parser."""
+
+    def parse(self, *contents):
+        body = multipart(*contents)
+        self.line = Line(body)
+        request = self.make_request(self.line, len(body))
+        self.addCleanup(request.close)
+        return request
+
+    def codes(self, request):
+        return [error.code for error, _ in get_refusals(request)]
+
+    def test_what_is_no_picture_never_comes_to_the_disk(self):
+        request = self.parse(b"A text.\n" * 50_000)
+        sizes = []
+        self.line.on_read = lambda: sizes.extend(path.stat().st_size for path in self.files())
+
+        self.assertNotIn("picture", request.FILES)
+
+        self.assertEqual(set(sizes), set())
+        self.assertEqual(self.codes(request), ["not_an_image"])
+        self.assertEqual(self.files(), [])
+
+    def test_the_record_tells_it_while_the_rest_is_read(self):
+        request = self.parse(b"A text.\n" * 50_000)
+        records = []
+        self.line.on_read = lambda: records.append(self.record(request))
+
+        request.FILES  # noqa: B018
+
+        self.assertIn("not a picture", records[-1]["error"])
+        self.assertGreater(records[-1]["length"], 400_000)
+        self.assertIsNone(self.record(request))
+
+    @override_settings(PICTURE_MAX_SIZE=100_000)
+    def test_a_file_that_grows_too_large_is_given_up(self):
+        request = self.parse(JPEG.ljust(300_000, b"\0"))
+        sizes = []
+        self.line.on_read = lambda: sizes.extend(path.stat().st_size for path in self.files())
+
+        self.assertNotIn("picture", request.FILES)
+
+        self.assertEqual(self.codes(request), ["too_large"])
+        self.assertLessEqual(max(sizes), 100_000)
+        self.assertEqual(self.files(), [])
+
+    @override_settings(PICTURE_MAX_SIZE=100_000)
+    def test_the_good_files_of_a_request_are_kept_whatever_their_place(self):
+        bad, large = b"A text.\n" * 5000, JPEG.ljust(300_000, b"\0")
+        for contents in ([bad, JPEG, large], [JPEG, bad, JPEG], [large, bad, JPEG], [JPEG, large]):
+            request = self.parse(*contents)
+            kept = [file.read() for file in request.FILES.getlist("picture")]
+            self.assertEqual(kept, [content for content in contents if content is JPEG])
+            self.assertEqual(len(self.codes(request)), len(contents) - len(kept))
+            self.assertEqual(len(self.files("incoming")), len(kept))
+            request.close()
+
+    def test_the_first_bytes_are_judged_however_they_are_cut(self):
+        for cut in range(1, 20):
+            handler = PictureFileUploadHandler(self.make_request(Line(b""), 1000))
+            with self.assertRaises(StopFutureHandlers):
+                handler.new_file("picture", "dish.jpg", "image/jpeg", None)
+            for start in range(0, len(JPEG), cut):
+                handler.receive_data_chunk(JPEG[start : start + cut], start)
+            with handler.file_complete(len(JPEG)) as file:
+                self.assertTrue(file.read() == JPEG)
+
+    def test_no_part_of_the_clients_name_is_in_a_path(self):
+        request = self.parse(JPEG)
+
+        file = request.FILES["picture"]
+
+        self.assertEqual(file.name, "dish.jpg")
+        self.assertNotIn("jpg", file.temporary_file_path())

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import sqlite3
 from typing import NamedTuple
 
 from django import forms
@@ -12,11 +13,14 @@ from django.core.exceptions import (
     TooManyFilesSent,
     ValidationError,
 )
+from django.db import OperationalError
 from django.http.multipartparser import MultiPartParserError
 from django.template.defaultfilters import filesizeformat
 
+from . import images
 from .models import Dish, Picture
-from .uploadhandler import UploadInterrupted
+from .progress import content_length, get_progress_id
+from .uploadhandler import UploadInterrupted, too_large
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +31,35 @@ class Refusal(NamedTuple):
     code: str
     message: str
     file: str = ""
+
+    @classmethod
+    def of(cls, error, file=""):
+        """Return whatever ended an upload, or one file of it, as a refusal of the contract."""
+        if isinstance(error, ValidationError):
+            return cls(error.code, error.message, file)
+        return cls(*code_and_message(error), file)
+
+
+def code_and_message(error):
+    match error:
+        case UploadInterrupted():
+            return "interrupted", "The upload broke off before all of it had arrived."
+        case TooManyFilesSent():
+            limit = settings.DATA_UPLOAD_MAX_NUMBER_FILES
+            return "too_many", f"At most {limit} photos are allowed in one upload."
+        case TooManyFieldsSent():
+            return "too_many", "The upload has more form fields than are allowed."
+        case RequestDataTooBig():
+            return "too_large", "The upload's form fields are larger than is allowed."
+        case MultiPartParserError():
+            return "no_picture", "The upload is not a well-formed form with a photo in it."
+        case (
+            OSError(errno=errno.ENOSPC | errno.EDQUOT)
+            | OperationalError(__cause__=sqlite3.Error(sqlite_errorcode=sqlite3.SQLITE_FULL))
+        ):
+            return "storage_full", "There is no room for more photos; please try again later."
+    logger.error("An upload failed.", exc_info=error)
+    return "server_error", "The server could not keep the photo; please try again later."
 
 
 class DishForm(forms.ModelForm):
@@ -46,6 +79,9 @@ class DishField(forms.ModelChoiceField):
 class PicturesInput(forms.FileInput):
     allow_multiple_selected = True
 
+    def __init__(self):
+        super().__init__({"accept": images.ACCEPT})
+
 
 class PicturesField(forms.Field):
     """One file or several; whether each is a picture shows when it is stored."""
@@ -53,7 +89,7 @@ class PicturesField(forms.Field):
     widget = PicturesInput
 
     def clean(self, value):
-        if not value:
+        if self.required and not value:
             raise ValidationError("No photo was chosen; choose at least one.", code="no_picture")
         return value
 
@@ -61,54 +97,46 @@ class PicturesField(forms.Field):
 class UploadForm(forms.Form):
     """The form `#form_upload`."""
 
-    picture = PicturesField()
+    picture = PicturesField(label="Your photos of this dish")
     id = DishField(Dish.objects)
+
+    def __init__(self, *args, refusals=(), **kwargs):
+        """Take also the files that were refused on their way: pairs of an error and a name."""
+        super().__init__(*args, **kwargs)
+        self.refusals = [Refusal.of(error, file) for error, file in refusals]
+        self.fields["picture"].required = not refusals
 
     def get_refusal(self):
         """Return why the upload is refused as a whole."""
-        [error], *_ = self.errors.as_data().values()
-        return refusal(error)
+        return Refusal.of(next(iter(self.errors.as_data().values()))[0])
 
-    def save(self):
+    def save(self, diner=""):
         """Store each file by itself, and return the pictures and the refusals of the others."""
-        pictures, refusals = [], []
+        pictures, refusals = [], [*self.refusals]
         for file in self.cleaned_data["picture"]:
             try:
-                validate_size(file)
-                pictures.append(Picture.objects.store(self.cleaned_data["id"], file))
+                pictures.append(Picture.objects.store(self.cleaned_data["id"], file, diner))
             except Exception as error:  # noqa: BLE001
-                refusals.append(refusal(error, file.name))
+                refusals.append(Refusal.of(error, file.name))
         return pictures, refusals
 
 
-def validate_size(file):
-    if file.size > settings.PICTURE_MAX_SIZE:
+def validate_before_reading(request):
+    """Raise what is wrong with an upload, as far as it shows before the body is read."""
+    # A charset of the client's making could be one that decodes no text.
+    request.encoding = settings.DEFAULT_CHARSET
+    get_progress_id(request)
+    if request.content_type != "multipart/form-data":
+        raise MultiPartParserError
+    # The script tells the size of its one file; the length of the body may be that of several.
+    size = request.GET.get("size", "")
+    if size.isdecimal() and (len(size) > 20 or int(size) > settings.PICTURE_MAX_SIZE):
+        raise too_large()
+    if content_length(request) > settings.UPLOAD_MAX_SIZE:
         raise ValidationError(
-            f"This file has {filesizeformat(file.size)}; "
-            f"at most {filesizeformat(settings.PICTURE_MAX_SIZE)} are allowed.",
+            f"The upload is larger than the {filesizeformat(settings.UPLOAD_MAX_SIZE)} that are "
+            "allowed.",
             code="too_large",
         )
-
-
-def refusal(error, file=""):
-    """Return whatever ended an upload, or one file of it, as a refusal of the contract."""
-    match error:
-        case ValidationError():
-            return Refusal(error.code, error.message, file)
-        case UploadInterrupted():
-            code, message = "interrupted", "The upload broke off before all of it had arrived."
-        case TooManyFilesSent():
-            limit = settings.DATA_UPLOAD_MAX_NUMBER_FILES
-            code, message = "too_many", f"At most {limit} photos are allowed in one upload."
-        case TooManyFieldsSent():
-            code, message = "too_many", "The upload has more form fields than are allowed."
-        case RequestDataTooBig():
-            code, message = "too_large", "The upload's form fields are larger than is allowed."
-        case MultiPartParserError():
-            code, message = "no_picture", "The upload is no well-formed form, so it has no photo."
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            code, message = "storage_full", "There is no room for more photos; try again later."
-        case _:
-            logger.error("An upload failed.", exc_info=error)
-            code, message = "server_error", "The server could not keep the photo; try again later."
-    return Refusal(code, message, file)
+    if "id" in request.GET:
+        DishField(Dish.objects).clean(request.GET["id"])

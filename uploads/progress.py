@@ -9,7 +9,7 @@ import re
 import time
 
 from django.core.cache import cache
-from django.core.exceptions import ValidationError
+from django.core.exceptions import TooManyFieldsSent, ValidationError
 
 WRITE_INTERVAL = 0.5  # seconds; an upload is written of no more often
 LIFETIME = 120  # seconds after the last write, for the record of a process that was killed
@@ -26,13 +26,22 @@ def get_progress_id(request):
     It comes from the query, or else from a header; both are called X-Progress-ID, as in nginx's
     upload progress module. Raise ValidationError, code bad_progress_id, where it is malformed.
     """
-    progress_id = request.GET.get("X-Progress-ID", request.headers.get("X-Progress-ID"))
+    try:
+        progress_id = request.GET.get("X-Progress-ID", request.headers.get("X-Progress-ID"))
+    except TooManyFieldsSent:
+        progress_id = ""
     if progress_id is not None and not PROGRESS_ID.fullmatch(progress_id):
         raise ValidationError(
             "An upload id is 1 to 64 characters long: letters, digits, _ and - are allowed.",
             code="bad_progress_id",
         )
     return progress_id
+
+
+def content_length(request):
+    """Return how long the body of a request says it is, in bytes."""
+    length = request.headers.get("Content-Length", "")
+    return int(length) if length.isdecimal() else 0
 
 
 def get_record(request, progress_id):
@@ -42,6 +51,13 @@ def get_record(request, progress_id):
     except Exception:
         logger.warning("The progress of an upload could not be read.", exc_info=True)
         return None
+
+
+def progress_of(request):
+    """Return the UploadProgress of a request, the same to all who ask."""
+    if not hasattr(request, "upload_progress"):
+        request.upload_progress = UploadProgress(request)
+    return request.upload_progress
 
 
 def cache_key(request, progress_id):
@@ -56,14 +72,16 @@ def pause_after(duration):
 class UploadProgress:
     """Keep the record of one upload: {"length": bytes to come, "uploaded": bytes received}.
 
-    The cache is written to and never read back, so that an evicted record is simply there again
-    with the next write. Nothing that the cache does makes an upload fail.
+    A third field, "error", has a sentence once a file of it is refused. The cache is written to
+    and never read back, so that an evicted record is simply there again with the next write.
+    Nothing that the cache does makes an upload fail.
     """
 
     def __init__(self, request):
         self.key = self._get_key(request)
-        self.length = 0
+        self.length = content_length(request)
         self.uploaded = 0
+        self.error = None
         self.next_write = 0.0
 
     def _get_key(self, request):
@@ -79,15 +97,23 @@ class UploadProgress:
         if self.key and time.monotonic() >= self.next_write:
             self._write()
 
+    def refuse(self, sentence):
+        """Tell at once that the server has refused a file, and only reads the rest."""
+        self.error = self.error or sentence
+        if self.key:
+            self._write()
+
     def delete(self):
         """Delete the record, if there is one."""
         if self.next_write:
             self._attempt(cache.delete, self.key)
 
     def _write(self):
-        record = json.dumps({"length": self.length, "uploaded": self.uploaded})
+        record = {"length": self.length, "uploaded": self.uploaded}
+        if self.error:
+            record["error"] = self.error
         started = time.monotonic()
-        self._attempt(cache.set, self.key, record, LIFETIME)
+        self._attempt(cache.set, self.key, json.dumps(record), LIFETIME)
         finished = time.monotonic()
         self.next_write = finished + pause_after(finished - started)
 

@@ -1,14 +1,27 @@
-"""Follow the bytes of an upload while Django's multipart parser receives them."""
+"""Follow an upload while Django's multipart parser receives it, and refuse what cannot be kept."""
 
-from django.core.files.uploadhandler import FileUploadHandler
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.core.files import locks
+from django.core.files.uploadhandler import (
+    FileUploadHandler,
+    SkipFile,
+    StopFutureHandlers,
+    TemporaryFileUploadHandler,
+)
 from django.http import UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
+from django.template.defaultfilters import filesizeformat
 
-from .progress import UploadProgress
+from . import images
+from .progress import progress_of
 
 
 class UploadInterrupted(MultiPartParserError):
-    """The body of an upload ended before its Content-Length."""
+    """The body of an upload ended before its Content-Length.
+
+    Raised as an error of the parser, which Django takes note of: it does not parse again.
+    """
 
 
 class UploadProgressCachedHandler(FileUploadHandler):
@@ -16,12 +29,11 @@ class UploadProgressCachedHandler(FileUploadHandler):
 
     def __init__(self, request=None):
         super().__init__(request)
-        self.progress = UploadProgress(request)
+        self.progress = progress_of(request)
         self.missing = 0  # bytes of the body that have not arrived
 
     def handle_raw_input(self, input_data, META, content_length, boundary, encoding=None):
-        self.progress.length = content_length
-        if input_data is self.request:
+        if input_data is self.request:  # else the body was read, whole, before it is parsed
             self.missing = content_length
             self.request.read = self._counted(self.request.read)
 
@@ -60,3 +72,62 @@ class UploadProgressCachedHandler(FileUploadHandler):
             return data
 
         return counted_read
+
+
+class PictureFileUploadHandler(TemporaryFileUploadHandler):
+    """Receive pictures in temporary files, and refuse what cannot be kept before it is on the disk.
+
+    A file is judged by its first bytes, and by its size: the one that its part declares, as no
+    browser does, or the one it has grown to. What is left of a refused file is read and dropped;
+    other files of the request are kept.
+    """
+
+    def __init__(self, request=None):
+        super().__init__(request)
+        self.refusals = []  # pairs of a ValidationError and a file name
+
+    def new_file(self, field_name, file_name, *args, **kwargs):
+        """Name the temporary file without the client's help, whose suffix Django would take."""
+        super().new_file(field_name, "upload", *args, **kwargs)
+        self.file.name = self.file_name = file_name
+        # Tells prune_uploads that the file is in use, wherever it is moved, until it is closed.
+        locks.lock(self.file, locks.LOCK_SH)
+        self.held = b""  # the first bytes, until they are enough to tell what they begin
+        raise StopFutureHandlers
+
+    def receive_data_chunk(self, raw_data, start):
+        if max(self.content_length or 0, start + len(raw_data)) > settings.PICTURE_MAX_SIZE:
+            self._refuse(too_large())
+        if self.held is not None:
+            raw_data = self._judge(raw_data)
+        super().receive_data_chunk(raw_data, start)
+
+    def _judge(self, raw_data):
+        """Return what may be written: nothing, until enough bytes are held."""
+        self.held += raw_data
+        if len(self.held) < images.SIGNATURE_LENGTH:
+            return b""
+        if not images.may_be_picture(self.held[: images.SIGNATURE_LENGTH]):
+            self._refuse(images.not_an_image())
+        raw_data, self.held = self.held, None
+        return raw_data
+
+    def _refuse(self, error):
+        self.refusals.append((error, self.file_name))
+        progress_of(self.request).refuse(error.message)
+        raise SkipFile
+
+
+def too_large():
+    return ValidationError(
+        f"This file is larger than the {filesizeformat(settings.PICTURE_MAX_SIZE)} that are "
+        "allowed.",
+        code="too_large",
+    )
+
+
+def get_refusals(request):
+    """Return what was refused of a parsed request: pairs of a ValidationError and a file name."""
+    return [
+        pair for handler in request.upload_handlers for pair in getattr(handler, "refusals", ())
+    ]
