@@ -1,8 +1,10 @@
+from pathlib import Path
+
 from django.contrib.auth.models import User
 
-from uploads.models import Picture
+from uploads.models import Dish, Picture
 
-from .base import UploadTestCase, make_dish, uploaded
+from .base import UploadTestCase, make_dish, upload_file
 from .photos import photo
 
 
@@ -10,7 +12,7 @@ class AdminTests(UploadTestCase):
     def setUp(self):
         super().setUp()
         self.client.force_login(User.objects.create_superuser("cook"))
-        self.picture = Picture.objects.store(self.dish, uploaded(photo()))
+        self.picture = Picture.objects.store(self.dish, upload_file(photo()))
 
     def test_the_dishes_are_listed_with_their_covers(self):
         make_dish("Aïoli")
@@ -34,6 +36,62 @@ class AdminTests(UploadTestCase):
         response = self.client.get("/admin/uploads/picture/add/")
 
         self.assertEqual(response.status_code, 403)
+
+    def run_action(self, action):
+        with self.captureOnCommitCallbacks(execute=True):
+            return self.client.post(
+                "/admin/uploads/picture/",
+                {"action": action, "_selected_action": self.picture.pk},
+                follow=True,
+            )
+
+    def test_pictures_can_be_hidden_and_shown_again(self):
+        self.assertContains(self.run_action("hide"), "is hidden.")
+        self.assertEqual(len(self.files()), 1)
+
+        self.assertContains(self.run_action("show"), "is shown again.")
+        self.assertEqual(len(self.files()), 3)
+
+    def test_a_picture_that_cannot_be_shown_is_told(self):
+        self.run_action("hide")
+        Path(self.picture.original.path).unlink()
+
+        self.assertContains(self.run_action("show"), "could not be shown again")
+
+    def test_hidden_pictures_can_be_filtered(self):
+        self.picture.hide()
+
+        for hidden, count in ((1, 1), (0, 0)):
+            response = self.client.get(f"/admin/uploads/picture/?hidden__exact={hidden}")
+            self.assertEqual(response.context["cl"].result_count, count)
+
+    def test_staff_can_fetch_an_original_byte_for_byte(self):
+        response = self.client.get(f"/admin/uploads/picture/{self.picture.pk}/original")
+
+        content = b"".join(response.streaming_content)
+        self.assertTrue(content == Path(self.picture.original.path).read_bytes())
+        self.assertIn("attachment", response["Content-Disposition"])
+
+    def test_an_original_that_is_lost_is_not_found(self):
+        Path(self.picture.original.path).unlink()
+
+        response = self.client.get(f"/admin/uploads/picture/{self.picture.pk}/original")
+
+        self.assertEqual(response.status_code, 404)
+
+    def test_nobody_else_can(self):
+        url = f"/admin/uploads/picture/{self.picture.pk}/original"
+        self.client.force_login(User.objects.create_user("waiter", is_staff=True))
+        self.assertEqual(self.client.get(url).status_code, 403)
+
+        self.client.logout()
+        self.assertRedirects(self.client.get(url), f"/admin/login/?next={url}")
+
+    def test_deleting_a_dish_deletes_its_files(self):
+        with self.captureOnCommitCallbacks(execute=True):
+            self.client.post(f"/admin/uploads/dish/{self.dish.pk}/delete/", {"post": "yes"})
+
+        self.assertEqual((Dish.objects.count(), self.files()), (0, []))
 
     def test_deleting_pictures_deletes_their_files(self):
         with self.captureOnCommitCallbacks(execute=True):

@@ -1,12 +1,16 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from unittest.mock import patch
+from threading import Barrier
+from unittest.mock import DEFAULT, patch
 
 from django.core.exceptions import ValidationError
-from django.db import DatabaseError, IntegrityError
+from django.db import DatabaseError, IntegrityError, connection
+from django.test import TransactionTestCase
 
+from uploads import images, models
 from uploads.models import Dish, Picture
 
-from .base import UploadTestCase, make_dish, uploaded
+from .base import FoldersMixin, UploadTestCase, make_dish, upload_file
 from .photos import photo
 
 
@@ -22,8 +26,8 @@ class DishTests(UploadTestCase):
 
     def test_the_cover_is_the_newest_picture(self):
         make_dish(name="Pissaladière")
-        Picture.objects.store(self.dish, uploaded(photo()))
-        newest = Picture.objects.store(self.dish, uploaded(photo()))
+        Picture.objects.store(self.dish, upload_file(photo()))
+        newest = Picture.objects.store(self.dish, upload_file(photo()))
 
         with self.assertNumQueries(2):
             without, dish = Dish.objects.with_cover()
@@ -34,34 +38,34 @@ class StoreTests(UploadTestCase):
     def test_the_original_is_kept_byte_for_byte(self):
         content = photo()
 
-        picture = Picture.objects.store(self.dish, uploaded(content))
+        picture = Picture.objects.store(self.dish, upload_file(content))
 
         with picture.original.open() as original:
             self.assertEqual(original.read(), content)
 
     def test_the_files_have_names_of_our_own_making(self):
-        picture = Picture.objects.store(self.dish, uploaded(photo(), "../../menu.php"))
+        picture = Picture.objects.store(self.dish, upload_file(photo(), "../../menu.php"))
 
         self.assertRegex(picture.original.name, r"^[0-9a-f]{32}\.jpg$")
-        self.assertRegex(picture.display.name, r"^[0-9a-f]{32}-display\.jpg$")
-        self.assertRegex(picture.thumbnail.name, r"^[0-9a-f]{32}-thumbnail\.jpg$")
+        self.assertRegex(picture.display.name, r"^[0-9a-f]{32}-1600\.jpg$")
+        self.assertRegex(picture.thumbnail.name, r"^[0-9a-f]{32}-480\.jpg$")
 
     def test_an_original_has_no_url_and_only_the_server_may_read_it(self):
-        picture = Picture.objects.store(self.dish, uploaded(photo()))
+        picture = Picture.objects.store(self.dish, upload_file(photo()))
 
         with self.assertRaises(ValueError):
             picture.original.url  # noqa: B018
         self.assertEqual(Path(picture.original.path).stat().st_mode & 0o777, 0o600)
 
     def test_everybody_may_read_the_renditions(self):
-        picture = Picture.objects.store(self.dish, uploaded(photo()))
+        picture = Picture.objects.store(self.dish, upload_file(photo()))
 
         for file in (picture.display, picture.thumbnail):
             self.assertEqual(Path(file.path).stat().st_mode & 0o777, 0o644)
 
     def test_nothing_is_kept_of_what_is_no_picture(self):
         with self.assertRaises(ValidationError):
-            Picture.objects.store(self.dish, uploaded(b"A text."))
+            Picture.objects.store(self.dish, upload_file(b"A text."))
 
         self.assertEqual((Picture.objects.count(), self.files()), (0, []))
 
@@ -70,7 +74,7 @@ class StoreTests(UploadTestCase):
             patch.object(Picture, "save", side_effect=DatabaseError),
             self.assertRaises(DatabaseError),
         ):
-            Picture.objects.store(self.dish, uploaded(photo()))
+            Picture.objects.store(self.dish, upload_file(photo()))
 
         self.assertEqual(self.files(), [])
 
@@ -79,17 +83,113 @@ class StoreTests(UploadTestCase):
         (self.folder / "media").touch()
 
         with self.assertRaises(OSError):
-            Picture.objects.store(self.dish, uploaded(photo()))
+            Picture.objects.store(self.dish, upload_file(photo()))
 
         (self.folder / "media").unlink()
         self.assertEqual(self.files(), [])
+
+
+class RenditionTests(UploadTestCase):
+    def setUp(self):
+        super().setUp()
+        self.picture = Picture.objects.store(self.dish, upload_file(photo()))
+
+    def test_a_hidden_picture_has_its_original_alone(self):
+        with self.captureOnCommitCallbacks(execute=True):
+            self.picture.hide()
+
+        self.assertEqual(self.files(), [Path(self.picture.original.path)])
+        self.assertEqual(self.dish.pictures.shown().count(), 0)
+
+    def test_a_picture_that_is_shown_again_has_renditions_with_new_names(self):
+        old = self.picture.display.name
+        with self.captureOnCommitCallbacks(execute=True):
+            self.picture.hide()
+            self.picture.show()
+
+        picture = self.dish.pictures.shown().get()
+        self.assertNotEqual(picture.display.name, old)
+        self.assertEqual(set(self.files()), {Path(file.path) for file in picture.files()})
+
+    def test_new_renditions_of_a_picture_that_is_hidden_meanwhile_are_dropped(self):
+        stale = Picture.objects.get()
+        with self.captureOnCommitCallbacks(execute=True):
+            self.picture.hide()
+
+            with self.assertRaises(Picture.DoesNotExist):
+                stale.show()
+
+        self.assertEqual(len(self.files()), 1)
+        self.assertTrue(Picture.objects.get().hidden)
+
+    def test_a_picture_whose_original_is_damaged_stays_hidden(self):
+        with self.captureOnCommitCallbacks(execute=True):
+            self.picture.hide()
+        Path(self.picture.original.path).write_bytes(b"")
+
+        with self.assertRaises(ValidationError):
+            self.picture.show()
+
+        self.assertEqual(len(self.files()), 1)
+        self.assertTrue(Picture.objects.get().hidden)
+
+    def test_old_renditions_that_cannot_be_deleted_harm_nothing(self):
+        with (
+            patch.object(models, "delete_files", side_effect=PermissionError),
+            self.assertLogs("django.test", "ERROR"),
+            self.captureOnCommitCallbacks(execute=True),
+        ):
+            self.picture.show()
+
+        for file in Picture.objects.get().files():
+            self.assertTrue(Path(file.path).exists())
+
+    def test_only_renditions_of_other_sizes_are_outdated(self):
+        self.assertFalse(Picture.objects.outdated().exists())
+
+        Picture.objects.update(display="x-1200.jpg")
+
+        self.assertEqual(Picture.objects.outdated().get(), self.picture)
+
+
+class MeanwhileTests(FoldersMixin, TransactionTestCase):
+    def test_no_file_is_kept_of_a_dish_that_is_deleted_meanwhile(self):
+        dish = make_dish()
+
+        def decode(original):
+            Dish.objects.all().delete()
+            return DEFAULT
+
+        with (
+            patch.object(images, "decode", wraps=images.decode, side_effect=decode),
+            self.assertRaises(ValidationError) as caught,
+        ):
+            Picture.objects.store(dish, upload_file(photo()))
+
+        self.assertEqual((caught.exception.code, self.files()), ("unknown_dish", []))
+
+    def test_of_the_same_photo_twice_at_once_one_picture_is_kept(self):
+        dish, content, barrier = make_dish(), photo(), Barrier(4)
+
+        def store(number):
+            barrier.wait()
+            try:
+                return Picture.objects.store(dish, upload_file(content)).pk
+            finally:
+                connection.close()
+
+        with ThreadPoolExecutor(4) as pool:
+            keys = set(pool.map(store, range(4)))
+
+        self.assertEqual(len(keys), 1)
+        self.assertEqual((dish.pictures.count(), len(self.files())), (1, 3))
 
 
 class DeleteTests(UploadTestCase):
     def setUp(self):
         super().setUp()
         for _ in range(2):
-            Picture.objects.store(self.dish, uploaded(photo()))
+            Picture.objects.store(self.dish, upload_file(photo()))
 
     def test_a_picture_takes_its_files_along(self):
         with self.captureOnCommitCallbacks(execute=True):
@@ -108,6 +208,14 @@ class DeleteTests(UploadTestCase):
             self.dish.delete()
 
         self.assertEqual(self.files(), [])
+
+    def test_renditions_that_were_made_meanwhile_go_too(self):
+        stale = self.dish.pictures.first()
+        with self.captureOnCommitCallbacks(execute=True):
+            Picture.objects.get(pk=stale.pk).show()
+            stale.delete()
+
+        self.assertEqual(len(self.files()), 3)
 
     def test_the_files_stay_when_the_deletion_is_rolled_back(self):
         with self.captureOnCommitCallbacks():

@@ -1,11 +1,17 @@
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.http import FileResponse, Http404
+from django.shortcuts import get_object_or_404
+from django.template.defaultfilters import filesizeformat
+from django.urls import path, reverse
 from django.utils.html import format_html
 
 from .models import Dish, Picture
 
 
 def thumbnail(picture):
-    if not picture:
+    """Show the thumbnail of a picture that is shown; there is none of a hidden one."""
+    if not picture or picture.hidden:
         return "—"
     return format_html(
         '<a href="{}"><img src="{}" alt="{}" height="80"></a>',
@@ -24,7 +30,6 @@ class DishAdmin(admin.ModelAdmin):
     def get_queryset(self, request):
         return super().get_queryset(request).with_cover()
 
-    @admin.display
     def cover(self, dish):
         return thumbnail(dish.cover)
 
@@ -33,17 +38,69 @@ class DishAdmin(admin.ModelAdmin):
 class PictureAdmin(admin.ModelAdmin):
     """Pictures come by upload alone, which makes their renditions."""
 
-    list_display = ["preview", "dish", "uploaded", "width", "height"]
+    list_display = ["preview", "dish", "uploaded", "size", "hidden", "original_link"]
+    list_display_links = ["dish"]
+    list_filter = ["hidden", "uploaded", "dish__restaurant"]
     list_select_related = ["dish"]
+    list_per_page = 50
     date_hierarchy = "uploaded"
-    fields = ["preview", "dish", "uploaded", "width", "height"]
-    readonly_fields = ["preview", "uploaded", "width", "height"]
+    fields = ["preview", "dish", "uploaded", "size", "hidden", "original_link"]
+    readonly_fields = fields
     search_fields = ["dish__name", "dish__restaurant"]
-    autocomplete_fields = ["dish"]
+    actions = ["hide", "show"]
 
     def has_add_permission(self, request):
         return False
 
+    def get_urls(self):
+        original = self.admin_site.admin_view(self.original)
+        return [
+            path("<int:pk>/original", original, name="uploads_picture_original"),
+            *super().get_urls(),
+        ]
+
+    def original(self, request, pk):
+        """Answer with an original, byte for byte, to be kept and not to be shown by the browser."""
+        picture = get_object_or_404(Picture, pk=pk)
+        if not self.has_view_permission(request, picture):
+            raise PermissionDenied
+        try:
+            return FileResponse(picture.original.open(), as_attachment=True)
+        except FileNotFoundError as error:
+            raise Http404(f"{picture} has lost its original.") from error
+
     @admin.display(description="picture")
     def preview(self, picture):
         return thumbnail(picture)
+
+    @admin.display(description="size", ordering="width")
+    def size(self, picture):
+        pixels = f"{picture.width} by {picture.height}"
+        try:
+            return f"{pixels}, {filesizeformat(picture.original.size)}"
+        except FileNotFoundError:
+            return f"{pixels}, no original"
+
+    @admin.display(description="original")
+    def original_link(self, picture):
+        url = reverse("admin:uploads_picture_original", args=[picture.pk])
+        return format_html('<a href="{}">Fetch</a>', url)
+
+    @admin.action(description="Hide the selected pictures", permissions=["change"])
+    def hide(self, request, queryset):
+        self._each(request, queryset.filter(hidden=False), Picture.hide, "hidden")
+
+    @admin.action(description="Show the selected pictures again", permissions=["change"])
+    def show(self, request, queryset):
+        self._each(request, queryset.filter(hidden=True), Picture.show, "shown again")
+
+    def _each(self, request, pictures, method, done):
+        for picture in pictures:
+            try:
+                method(picture)
+            except Exception as error:  # noqa: BLE001
+                self.message_user(
+                    request, f"{picture} could not be {done}: {error}", messages.ERROR
+                )
+            else:
+                self.message_user(request, f"{picture} is {done}.")

@@ -1,22 +1,28 @@
 """The dishes, and the pictures that diners uploaded of them."""
 
+import hashlib
 import secrets
+from functools import partial
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.core.files.storage import FileSystemStorage
-from django.db import models, transaction
-from django.db.models.signals import post_delete
+from django.db import IntegrityError, models, transaction
+from django.db.models.signals import pre_delete
 from django.dispatch import receiver
 from django.urls import reverse
 from django.utils import timezone
 
 from . import images
 
+DISPLAY_SUFFIX = f"-{images.DISPLAY_SIZE}.jpg"
+THUMBNAIL_SUFFIX = f"-{images.THUMBNAIL_SIZE}.jpg"
+
 
 class DishQuerySet(models.QuerySet):
     def with_cover(self):
-        """Fetch each dish with its newest picture, for Dish.cover."""
-        newest = Picture.objects.all()[:1]
+        """Fetch each dish with its newest picture that is shown, for Dish.cover."""
+        newest = Picture.objects.shown()[:1]
         return self.prefetch_related(models.Prefetch("pictures", newest, to_attr="newest"))
 
 
@@ -62,50 +68,157 @@ class OriginalStorage(FileSystemStorage):
         return settings.ORIGINALS_ROOT
 
 
-class PictureManager(models.Manager):
-    def store(self, dish, upload):
+class PictureQuerySet(models.QuerySet):
+    def shown(self):
+        return self.filter(hidden=False)
+
+    def outdated(self):
+        """Return the shown pictures whose renditions are not of the present sizes."""
+        present = models.Q(display__endswith=DISPLAY_SUFFIX, thumbnail__endswith=THUMBNAIL_SUFFIX)
+        return self.shown().exclude(present)
+
+    def store(self, dish, upload, diner=""):
         """Keep an uploaded file as a picture of a dish: its files by renaming, then its row.
 
-        Where anything fails, nothing is kept. Raise ValidationError where the file is no picture,
-        OSError where the disk fails, DatabaseError where the row cannot be written.
+        The same bytes are kept once for a dish: return the picture that is there already. Where
+        anything fails, nothing is kept. Raise ValidationError where the file is no picture, its
+        picture is hidden, or the dish is gone, OSError where the disk fails, DatabaseError where
+        the row cannot be written.
         """
+        digest = get_digest(upload)
+        twins = self.filter(dish=dish, digest=digest)
+        if twin := twins.first():
+            return twin.unless_hidden()
+
         with images.render(upload) as renditions:
-            picture = self.model(dish=dish, width=renditions.width, height=renditions.height)
-            name = secrets.token_hex(16)
+            picture = self.model(dish=dish, digest=digest, diner=diner)
             try:
-                picture.original.save(f"{name}{renditions.suffix}", upload, save=False)
-                picture.display.save(f"{name}-display.jpg", renditions.display, save=False)
-                picture.thumbnail.save(f"{name}-thumbnail.jpg", renditions.thumbnail, save=False)
-                picture.save(force_insert=True)
-            except BaseException:
-                picture.delete_files()
+                picture.write(upload, renditions)
+            except IntegrityError:
+                if twin := twins.first():  # Another upload of the same bytes was faster.
+                    return twin.unless_hidden()
+                if not Dish.objects.filter(pk=dish.pk).exists():
+                    raise ValidationError(
+                        "This dish was deleted while its photo arrived.", code="unknown_dish"
+                    ) from None
                 raise
         return picture
 
 
 class Picture(models.Model):
     dish = models.ForeignKey(Dish, models.CASCADE, related_name="pictures")
-    original = models.FileField(storage=OriginalStorage)
-    display = models.FileField()
-    thumbnail = models.FileField()
-    width = models.PositiveIntegerField(help_text="Pixels of the original, upright.")
-    height = models.PositiveIntegerField(help_text="Pixels of the original, upright.")
+    original = models.FileField(storage=OriginalStorage, editable=False)
+    display = models.FileField(editable=False)
+    thumbnail = models.FileField(editable=False)
+    width = models.PositiveIntegerField(editable=False, help_text="Of the original, in pixels.")
+    height = models.PositiveIntegerField(editable=False, help_text="Of the original, in pixels.")
     uploaded = models.DateTimeField(default=timezone.now, editable=False)
+    hidden = models.BooleanField(default=False, editable=False)
+    digest = models.CharField(max_length=64, editable=False, help_text="SHA-256 of the original.")
+    diner = models.CharField(max_length=32, editable=False, help_text="Who may take it back.")
 
-    objects = PictureManager()
+    objects = PictureQuerySet.as_manager()
 
     class Meta:
         ordering = ["-uploaded", "-pk"]
+        constraints = [models.UniqueConstraint(fields=["dish", "digest"], name="once_for_a_dish")]
 
     def __str__(self):
         return f"Picture {self.pk} of {self.dish}"
 
-    def delete_files(self):
-        for file in (self.original, self.display, self.thumbnail):
-            file.delete(save=False)
+    @property
+    def thumbnail_size(self):
+        """Width and height of the thumbnail, in pixels."""
+        return images.fit((self.width, self.height), images.THUMBNAIL_SIZE)
+
+    @property
+    def srcset(self):
+        """Both renditions with their widths, for a browser to choose from."""
+        width, _ = images.fit((self.width, self.height), images.DISPLAY_SIZE)
+        return f"{self.thumbnail.url} {self.thumbnail_size[0]}w, {self.display.url} {width}w"
+
+    def renditions(self):
+        return [self.display, self.thumbnail]
+
+    def files(self):
+        return [self.original, *self.renditions()]
+
+    def unless_hidden(self):
+        """Return the picture; raise ValidationError, code hidden, where staff hid it."""
+        if self.hidden:
+            raise ValidationError("Our staff took this photo off the page.", code="hidden")
+        return self
+
+    def show(self):
+        """Make the renditions anew, and show the picture with these.
+
+        Raise DoesNotExist where somebody else deleted or changed the picture meanwhile.
+        """
+        with self.original.open() as original, images.render(original) as renditions:
+            old = self.renditions()
+            try:
+                self._write_renditions(renditions)
+                self._replace(old)
+            except BaseException:
+                delete_files(self.renditions())
+                raise
+
+    def hide(self):
+        """Take the picture off the pages, and its renditions off the disk.
+
+        Raise DoesNotExist where somebody else deleted or changed the picture meanwhile.
+        """
+        old = self.renditions()
+        self.display = self.thumbnail = ""
+        self._replace(old)
+
+    def write(self, upload, renditions):
+        """Store the original and its renditions, then the row; where that fails, none of them."""
+        self.original = f"{secrets.token_hex(16)}{renditions.suffix}"
+        self.width, self.height = renditions.width, renditions.height
+        try:
+            self.original.storage.save(self.original.name, upload)
+            self._write_renditions(renditions)
+            with transaction.atomic():
+                self.save(force_insert=True)
+        except BaseException:
+            delete_files(self.files())
+            raise
+
+    def _write_renditions(self, renditions):
+        """Store renditions under names that nothing had before, which may be cached for ever."""
+        name = secrets.token_hex(16)
+        # Both names first: who cleans up after a failure must not find the old ones.
+        self.display, self.thumbnail = f"{name}{DISPLAY_SUFFIX}", f"{name}{THUMBNAIL_SUFFIX}"
+        self.display.storage.save(self.display.name, renditions.display)
+        self.thumbnail.storage.save(self.thumbnail.name, renditions.thumbnail)
+
+    def _replace(self, old):
+        """Write the names of the renditions, and delete the old ones once that is sure."""
+        self.hidden = not self.display
+        unchanged = Picture.objects.filter(pk=self.pk, display=old[0].name)
+        names = {"display": self.display.name, "thumbnail": self.thumbnail.name}
+        if not unchanged.update(hidden=self.hidden, **names):
+            raise Picture.DoesNotExist(f"{self} was deleted or changed meanwhile.")
+        # Robust: the new ones are in their place, whether or not the old can be deleted.
+        transaction.on_commit(lambda: delete_files(old), robust=True)
 
 
-@receiver(post_delete, sender=Picture)
+def get_digest(file):
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    file.seek(0)
+    return digest
+
+
+def delete_files(files):
+    for file in files:
+        if file:
+            file.storage.delete(file.name)
+
+
+@receiver(pre_delete, sender=Picture)
 def delete_files_with_row(instance, **kwargs):
     """Delete a picture's files once its row is surely gone, in bulk and by its dish as well."""
-    transaction.on_commit(instance.delete_files)
+    # Read anew: the renditions may have been made anew since the instance was read.
+    for picture in Picture.objects.filter(pk=instance.pk):
+        transaction.on_commit(partial(delete_files, picture.files()))
