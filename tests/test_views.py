@@ -1,18 +1,26 @@
 import json
+import sqlite3
 from http import HTTPStatus
+from struct import pack
 from unittest.mock import patch
+from warnings import catch_warnings
 from xml.etree import ElementTree
 
 from django.core.cache import cache
 from django.core.files.uploadhandler import TemporaryFileUploadHandler
-from django.db import DatabaseError
+from django.db import DatabaseError, OperationalError
 from django.test import Client, TestCase, override_settings
+from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
+from PIL import Image
 
+from uploads import images
 from uploads.models import Dish, Picture
+from uploads.uploadhandler import UploadProgressCachedHandler
 from uploads.views import DISHES_PER_PAGE, PICTURES_PER_PAGE, STATUSES
 
-from .base import UploadTestCase, make_dish, uploaded
-from .photos import photo
+from .base import UploadTestCase, make_dish, upload_file
+from .photos import encoded, noise, photo
+from .test_images import png
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 JQUERY = "application/xml, text/xml, */*; q=0.01"
@@ -26,7 +34,7 @@ class PageTests(UploadTestCase):
 
     def test_the_list_shows_the_newest_dish_first_with_its_cover(self):
         newest = make_dish("Pissaladière")
-        picture = Picture.objects.store(newest, uploaded(photo()))
+        picture = Picture.objects.store(newest, upload_file(photo()))
 
         response = self.client.get("/")
 
@@ -53,7 +61,14 @@ class PageTests(UploadTestCase):
 
     def test_a_dish_shows_its_pictures_newest_first_page_by_page(self):
         pictures = [
-            Picture(dish=self.dish, display=f"{n}-d.jpg", thumbnail=f"{n}-t.jpg", width=4, height=3)
+            Picture(
+                dish=self.dish,
+                display=f"{n}-d.jpg",
+                thumbnail=f"{n}-t.jpg",
+                width=4,
+                height=3,
+                digest=n,
+            )
             for n in range(PICTURES_PER_PAGE + 1)
         ]
         Picture.objects.bulk_create(pictures)
@@ -64,6 +79,16 @@ class PageTests(UploadTestCase):
         self.assertContains(first, f'href="/media/{PICTURES_PER_PAGE}-d.jpg"')
         self.assertNotContains(first, 'src="/media/0-t.jpg"')
         self.assertContains(second, 'src="/media/0-t.jpg"')
+
+    def test_a_page_tells_the_size_of_a_picture_before_it_is_loaded(self):
+        Picture.objects.store(self.dish, upload_file(photo(1000, 2000)))
+
+        response = self.client.get(f"/dishes/{self.dish.pk}/")
+
+        self.assertContains(response, 'width="240" height="480"')
+        self.assertRegex(
+            response.content.decode(), r'srcset="/media/\w+-480.jpg 240w, /media/\w+-1600.jpg 800w"'
+        )
 
     def test_a_dish_holds_the_form_of_the_tutorial(self):
         response = self.client.get(f"/dishes/{self.dish.pk}/")
@@ -93,19 +118,20 @@ class PageTests(UploadTestCase):
 
 class UploadTests(UploadTestCase):
     def test_a_photo_is_answered_with_its_picture_in_xml(self):
-        response = self.post(uploaded(photo()), accept=JQUERY)
+        response = self.post(upload_file(photo()), accept=JQUERY)
 
         picture = self.dish.pictures.get()
         self.assertEqual(response["Content-Type"], "application/xml")
         self.assertXMLEqual(
             response.content.decode(),
             f'<upload><status>ok</status><picture id="{picture.pk}" '
-            f'url="{picture.display.url}" thumbnail="{picture.thumbnail.url}"/></upload>',
+            f'url="{picture.display.url}" thumbnail="{picture.thumbnail.url}" '
+            f'srcset="{picture.srcset}" width="480" height="360"/></upload>',
         )
         self.assertEqual(len(self.files()), 3)
 
     def test_several_photos_in_one_upload_are_all_kept(self):
-        response = self.post(uploaded(photo()), uploaded(photo(60, 40, "PNG")))
+        response = self.post(upload_file(photo()), upload_file(photo(60, 40, "PNG")))
 
         upload = ElementTree.fromstring(response.content)
         self.assertEqual(upload.findtext("status"), "ok")
@@ -115,7 +141,7 @@ class UploadTests(UploadTestCase):
     def test_the_good_photos_are_kept_and_the_others_told_by_name(self):
         name = '<menu> & "désserts".pdf'
 
-        response = self.post(uploaded(b"A text.", name), uploaded(photo()))
+        response = self.post(upload_file(b"A text.", name), upload_file(photo()))
 
         upload = ElementTree.fromstring(response.content)
         self.assertEqual((response.status_code, upload.findtext("status")), (200, "partial"))
@@ -126,7 +152,7 @@ class UploadTests(UploadTestCase):
 
     def test_an_upload_leaves_no_record(self):
         with patch.object(cache, "delete", wraps=cache.delete) as delete:
-            self.post(uploaded(photo()), query="?X-Progress-ID=dish-1")
+            self.post(upload_file(photo()), query="?X-Progress-ID=dish-1")
 
         delete.assert_called_once_with("127.0.0.1_dish-1")
         self.assertIsNone(cache.get("127.0.0.1_dish-1"))
@@ -142,30 +168,30 @@ class RefusedUploadTests(UploadTestCase):
     def test_a_file_that_is_no_picture(self):
         for content in (b"", b"A text.", photo()[:-2000]):
             with self.subTest(content[:8]):
-                self.assert_refused(self.post(uploaded(content)), "not_an_image", 415)
+                self.assert_refused(self.post(upload_file(content)), "not_an_image", 415)
 
     @override_settings(PICTURE_MAX_SIZE=1000)
     def test_a_file_that_is_too_large(self):
-        self.assert_refused(self.post(uploaded(photo())), "too_large", 413)
+        self.assert_refused(self.post(upload_file(photo())), "too_large", 413)
 
     def test_an_id_that_is_no_dish(self):
         for value in ("", "x", str(self.dish.pk + 1), "9" * 40, "../../etc/passwd"):
             with self.subTest(value):
-                self.assert_refused(self.post(uploaded(photo()), id=value), "unknown_dish", 404)
+                self.assert_refused(self.post(upload_file(photo()), id=value), "unknown_dish", 404)
 
     def test_no_id(self):
-        response = self.client.post("/upload", {"picture": uploaded(photo())})
+        response = self.client.post("/upload", {"picture": upload_file(photo())})
 
         self.assert_refused(response, "unknown_dish", 404)
 
     def test_a_malformed_upload_id(self):
         for value in ("x" * 65, "a%20b", "a%0Ab", "a%00b", "%2E%2E", ""):
             with self.subTest(value):
-                response = self.post(uploaded(photo()), query=f"?X-Progress-ID={value}")
+                response = self.post(upload_file(photo()), query=f"?X-Progress-ID={value}")
                 self.assert_refused(response, "bad_progress_id", 400)
 
     def test_more_files_than_are_allowed(self):
-        files = [uploaded(photo(8, 8)) for _ in range(11)]
+        files = [upload_file(photo(8, 8)) for _ in range(11)]
 
         self.assert_refused(self.post(*files), "too_many", 400)
 
@@ -182,25 +208,33 @@ class RefusedUploadTests(UploadTestCase):
                 self.assert_refused(response, "no_picture", 400)
 
     def test_a_field_that_is_too_large(self):
-        response = self.post(uploaded(photo()), note="x" * 3_000_000)
+        response = self.post(upload_file(photo()), note="x" * 3_000_000)
 
         self.assert_refused(response, "too_large", 413)
 
     def test_a_base64_part_that_is_no_base64(self):
         body = (
             b"--b\r\nContent-Disposition: form-data; name=picture; filename=a.jpg\r\n"
-            b"Content-Transfer-Encoding: base64\r\n\r\n" + b"A" * 200_001 + b"\r\n--b--\r\n"
+            b"Content-Transfer-Encoding: base64\r\n\r\n/9j/" + b"A" * 200_001 + b"\r\n--b--\r\n"
         )
 
         response = self.client.post("/upload", body, content_type="multipart/form-data; boundary=b")
 
         self.assert_refused(response, "no_picture", 400)
 
+    def test_a_full_database(self):
+        full = OperationalError()
+        full.__cause__ = sqlite3.OperationalError()
+        full.__cause__.sqlite_errorcode = sqlite3.SQLITE_FULL
+
+        with patch.object(Picture, "save", side_effect=full):
+            self.assert_refused(self.post(upload_file(photo())), "storage_full", 507)
+
     def test_a_full_disk_while_the_body_arrives(self):
         full = OSError(28, "No space left on device")
 
         with patch.object(TemporaryFileUploadHandler, "receive_data_chunk", side_effect=full):
-            response = self.post(uploaded(photo()), query="?X-Progress-ID=dish-1")
+            response = self.post(upload_file(photo()), query="?X-Progress-ID=dish-1")
 
         self.assert_refused(response, "storage_full", 507)
         self.assertIsNone(cache.get("127.0.0.1_dish-1"))
@@ -210,7 +244,7 @@ class RefusedUploadTests(UploadTestCase):
             patch.object(Picture, "save", side_effect=DatabaseError),
             self.assertLogs("uploads.forms", "ERROR"),
         ):
-            self.assert_refused(self.post(uploaded(photo())), "server_error", 500)
+            self.assert_refused(self.post(upload_file(photo())), "server_error", 500)
 
     def test_every_code_has_its_status(self):
         self.assertEqual(
@@ -221,6 +255,7 @@ class RefusedUploadTests(UploadTestCase):
                 "too_many": 400,
                 "interrupted": 400,
                 "csrf": 403,
+                "hidden": 403,
                 "unknown_dish": 404,
                 "too_large": 413,
                 "not_an_image": 415,
@@ -231,6 +266,234 @@ class RefusedUploadTests(UploadTestCase):
         )
 
 
+class BoundTests(UploadTestCase):
+    @override_settings(PICTURE_MAX_SIZE=300_000)
+    def test_a_file_may_have_the_largest_size_and_not_a_byte_more(self):
+        content = photo()
+        for size, code in ((300_001, "too_large"), (300_000, None), (299_999, None)):
+            with self.subTest(size):
+                response = self.post(upload_file(content.ljust(size, b"\0")))
+                if code:
+                    self.assert_refused(response, code, 413)
+                self.assertEqual(response.status_code, 413 if code else 200)
+
+    @override_settings(UPLOAD_MAX_SIZE=200_000)
+    def test_a_body_that_is_too_large_is_not_parsed(self):
+        with patch.object(UploadProgressCachedHandler, "handle_raw_input") as parse:
+            self.assert_refused(self.post(upload_file(photo())), "too_large", 413)
+
+        parse.assert_not_called()
+
+    def test_a_dish_that_the_query_names_and_is_not_there_ends_it_before_the_body_is_parsed(self):
+        with patch.object(UploadProgressCachedHandler, "handle_raw_input") as parse:
+            response = self.post(upload_file(photo()), query="?id=0")
+
+        self.assert_refused(response, "unknown_dish", 404)
+        parse.assert_not_called()
+
+    def test_ten_files_are_allowed(self):
+        files = [upload_file(photo(8, 8)) for _ in range(10)]
+
+        self.assertEqual(self.post(*files).content.count(b"<picture "), 10)
+
+    def test_files_with_any_name_are_taken(self):
+        for name in (
+            "a." + "x" * 240,
+            "." * 200,
+            "menu\u202egpj.exe",
+            "a\tb\x01.jpg",
+            "'\"</script><script>.jpg",
+            "C:\\dish.jpg",
+            "é" * 130 + ".jpg",
+        ):
+            with self.subTest(name):
+                response = self.post(upload_file(photo(8, 8), name))
+                self.assertEqual(response.status_code, 200, response.content)
+
+    def test_a_name_of_thousands_of_characters_is_no_well_formed_form(self):
+        body = (
+            b"--b\r\nContent-Disposition: form-data; name=picture; filename="
+            + (b"x" * 4000 + b".jpg\r\n\r\n")
+            + (photo(8, 8) + b"\r\n--b--\r\n")
+        )
+
+        response = self.client.generic("POST", "/upload", body, "multipart/form-data; boundary=b")
+
+        self.assert_refused(response, "no_picture", 400)
+
+    def test_a_size_that_the_query_tells_ends_it_before_the_body_is_parsed(self):
+        for size in (25 * 2**20 + 1, "9" * 5000):
+            with patch.object(UploadProgressCachedHandler, "handle_raw_input") as parse:
+                response = self.post(upload_file(photo()), query=f"?size={size}")
+            self.assert_refused(response, "too_large", 413)
+            parse.assert_not_called()
+
+        for size in (25 * 2**20, "", "x", "-1"):
+            self.assertEqual(
+                self.post(upload_file(photo()), query=f"?size={size}").status_code, 200
+            )
+
+    def test_the_name_of_a_refused_file_is_told_without_what_could_deceive(self):
+        for name, told in (
+            ("menu\u202egpj.exe", "menugpj.exe"),
+            ("a\tb\x01.jpg", "ab.jpg"),
+            ("<b>&amp;\"'.jpg", "<b>&\"'.jpg"),
+            ("../../etc/passwd", "passwd"),
+        ):
+            with self.subTest(name):
+                response = self.post(upload_file(b"A text.", name))
+                self.assert_refused(response, "not_an_image", 415)
+                error = ElementTree.fromstring(response.content).find("error")
+                self.assertEqual(error.get("file"), told)
+
+    def test_a_query_of_a_thousand_fields_is_refused(self):
+        query = "?X-Progress-ID=a&" + "&".join(f"a{number}=1" for number in range(1100))
+
+        self.assert_refused(self.post(upload_file(photo()), query=query), "too_many", 400)
+
+    def test_a_charset_of_the_clients_is_of_no_account(self):
+        body = encode_multipart(BOUNDARY, {"id": self.dish.pk, "picture": upload_file(photo())})
+        for charset in ("base64", "rot13", "utf-16", "nonsense"):
+            with self.subTest(charset):
+                content_type = f"{MULTIPART_CONTENT}; charset={charset}"
+                response = self.client.generic("POST", "/upload", body, content_type)
+                self.assertEqual(response.status_code, 200)
+
+
+class PictureTests(UploadTestCase):
+    """Pictures of every kind, through the view."""
+
+    def test_every_format_is_taken(self):
+        for name in images.NAMES:
+            with self.subTest(name):
+                self.assertEqual(self.post(upload_file(photo(60, 40, name))).status_code, 200)
+
+    def test_an_orientation_that_there_is_not_turns_nothing(self):
+        short, text, undefined, real = 3, 2, 7, 11
+        for kind, value in (
+            (short, b"\0\0\0\0"),
+            (short, b"\x09\0\0\0"),
+            (short, b"\xff\xff\0\0"),
+            (text, b"6\0\0\0"),
+            (undefined, b"\x06\0\0\0"),
+            (real, pack("<f", 6)),
+        ):
+            exif = b"Exif\0\0II*\0" + pack("<LHHHL4sL", 8, 1, 0x0112, kind, 1, value, 0)
+            with self.subTest(kind=kind, value=value), catch_warnings(action="ignore"):
+                content = encoded(noise(60, 40), exif=exif)
+                self.assertEqual(self.post(upload_file(content)).status_code, 200)
+                picture = self.dish.pictures.first()
+                with Image.open(picture.display.path) as shown:
+                    self.assertEqual(shown.size, (picture.width, picture.height))
+
+    def test_a_bomb_is_refused(self):
+        bomb = png(65_535, 65_535, (b"IDAT", b""))
+
+        self.assert_refused(self.post(upload_file(bomb)), "too_many_pixels", 415)
+
+    def test_a_script_with_a_pictures_head_is_refused(self):
+        for head in (b"GIF89a", b"\xff\xd8\xff\xe0", b"RIFF\0\0\0\0WEBPVP8 "):
+            with self.subTest(head):
+                content = head + b"/*<script>alert(1)</script>*/" * 10
+                self.assert_refused(self.post(upload_file(content)), "not_an_image", 415)
+
+
+class OnceTests(UploadTestCase):
+    def test_the_same_photo_again_is_answered_with_the_picture_that_is_there(self):
+        content = photo()
+
+        first, again = self.post(upload_file(content)), self.post(upload_file(content, "copy.jpg"))
+
+        self.assertEqual(first.content, again.content)
+        self.assertEqual((self.dish.pictures.count(), len(self.files())), (1, 3))
+
+    def test_the_same_photo_of_another_dish_is_another_picture(self):
+        content = photo()
+        other = make_dish("Aïoli")
+
+        self.post(upload_file(content))
+        self.post(upload_file(content), id=other.pk)
+
+        self.assertEqual(Picture.objects.count(), 2)
+
+    def test_a_photo_that_staff_hid_is_refused(self):
+        content = photo()
+        self.post(upload_file(content))
+        self.dish.pictures.get().hide()
+
+        response = self.post(upload_file(content))
+
+        upload = ElementTree.fromstring(response.content)
+        self.assertEqual((response.status_code, upload.find("error").get("code")), (403, "hidden"))
+
+    def test_a_photo_that_was_taken_back_may_come_again(self):
+        content = photo()
+        self.post(upload_file(content))
+        self.dish.pictures.get().delete()
+
+        self.assertContains(self.post(upload_file(content)), "<status>ok</status>")
+
+
+class TakeBackTests(UploadTestCase):
+    def setUp(self):
+        super().setUp()
+        self.client.get(f"/dishes/{self.dish.pk}/")
+        self.post(upload_file(photo()))
+        self.picture = self.dish.pictures.get()
+        self.url = f"/pictures/{self.picture.pk}/take_back"
+
+    def test_the_diner_is_asked_and_takes_the_picture_back(self):
+        self.assertContains(self.client.get(self.url), "Take this photo back?")
+
+        with self.captureOnCommitCallbacks(execute=True):
+            response = self.client.post(self.url)
+
+        self.assertRedirects(response, self.dish.get_absolute_url())
+        self.assertEqual((self.dish.pictures.count(), self.files()), (0, []))
+
+    def test_nobody_else_can(self):
+        stranger = Client()
+
+        for answer in (stranger.get(self.url), stranger.post(self.url)):
+            self.assertEqual(answer.status_code, 404)
+        self.assertTrue(self.dish.pictures.exists())
+
+    def test_a_picture_of_nobody_belongs_to_nobody(self):
+        Picture.objects.update(diner="")
+
+        self.assertEqual(Client().post(self.url).status_code, 404)
+
+    def test_the_answer_to_the_upload_offers_it_too(self):
+        content = photo()
+
+        self.assertContains(self.post(upload_file(content)), "take_back=")
+        self.assertNotContains(self.post_as_stranger(content), "take_back=")
+
+    def post_as_stranger(self, content):
+        return Client().post("/upload", {"id": self.dish.pk, "picture": upload_file(content)})
+
+    def test_a_forged_cookie_is_nobodys(self):
+        stranger = Client()
+        stranger.cookies["diner"] = self.picture.diner
+
+        self.assertEqual(stranger.post(self.url).status_code, 404)
+
+    def test_only_the_diners_own_page_offers_it(self):
+        page = self.dish.get_absolute_url()
+
+        self.assertContains(self.client.get(page), f'href="{self.url}"')
+        self.assertNotContains(Client().get(page), f'href="{self.url}"')
+
+
+class HiddenTests(UploadTestCase):
+    def test_a_hidden_picture_is_on_no_page(self):
+        picture = Picture.objects.store(self.dish, upload_file(photo()))
+        picture.hide()
+
+        for url in ("/", self.dish.get_absolute_url()):
+            self.assertNotContains(self.client.get(url), "/media/")
+
+
 class CsrfTests(UploadTestCase):
     def setUp(self):
         super().setUp()
@@ -239,14 +502,14 @@ class CsrfTests(UploadTestCase):
         self.token = self.client.cookies["csrftoken"].value
 
     def test_the_token_may_be_a_field(self):
-        response = self.post(uploaded(photo()), csrfmiddlewaretoken=self.token)
+        response = self.post(upload_file(photo()), csrfmiddlewaretoken=self.token)
 
         self.assertEqual(response.status_code, 200)
 
     def test_the_token_may_be_a_header(self):
         response = self.client.post(
             "/upload",
-            {"id": self.dish.pk, "picture": uploaded(photo())},
+            {"id": self.dish.pk, "picture": upload_file(photo())},
             headers={"X-CSRFToken": self.token},
         )
 
@@ -255,19 +518,28 @@ class CsrfTests(UploadTestCase):
     def test_a_missing_or_wrong_token_is_refused(self):
         for fields in ({}, {"csrfmiddlewaretoken": "x"}, {"csrfmiddlewaretoken": "x" * 32}):
             with self.subTest(fields), self.assertLogs("django.security.csrf", "WARNING"):
-                self.assert_refused(self.post(uploaded(photo()), **fields), "csrf", 403)
+                self.assert_refused(self.post(upload_file(photo()), **fields), "csrf", 403)
 
-    def test_a_post_from_another_site_is_refused_before_its_body_is_read(self):
-        body = photo()
-        with self.assertLogs("django.security.csrf", "WARNING"):
+    def test_a_post_from_another_site_is_dropped_without_a_look(self):
+        with (
+            self.assertLogs("django.security.csrf", "WARNING"),
+            patch.object(UploadProgressCachedHandler, "handle_raw_input") as parse,
+        ):
             response = self.client.post(
                 "/upload",
-                {"id": self.dish.pk, "picture": uploaded(body), "csrfmiddlewaretoken": self.token},
+                {"picture": upload_file(photo()), "csrfmiddlewaretoken": self.token},
                 headers={"Origin": "https://attacker.example"},
             )
 
         self.assert_refused(response, "csrf", 403)
-        self.assertGreater(len(response.wsgi_request.read()), len(body))
+        parse.assert_not_called()
+        self.assertEqual(response.wsgi_request.read(), b"")
+
+    def test_without_scripts_a_wrong_token_is_told_on_a_page(self):
+        with self.assertLogs("django.security.csrf", "WARNING"):
+            response = self.post(upload_file(photo()), accept=BROWSER)
+
+        self.assertContains(response, "please load the page anew.", status_code=403)
 
     def test_other_forms_have_djangos_own_answer(self):
         with self.assertLogs("django.security.csrf", "WARNING"):
@@ -283,10 +555,10 @@ class WithoutScriptsTests(UploadTestCase):
         return super().post(*files, accept=BROWSER, **options)
 
     def test_a_photo_leads_back_to_the_dish(self):
-        self.assertRedirects(self.post(uploaded(photo())), self.dish.get_absolute_url())
+        self.assertRedirects(self.post(upload_file(photo())), self.dish.get_absolute_url())
 
     def test_what_is_refused_is_told_on_the_dishs_page(self):
-        response = self.post(uploaded(b"A text.", "menu.pdf"), uploaded(photo()))
+        response = self.post(upload_file(b"A text.", "menu.pdf"), upload_file(photo()))
 
         self.assertTemplateUsed(response, "uploads/dish_detail.html")
         self.assertContains(response, "<strong>menu.pdf</strong>: This file is not a picture")
@@ -295,8 +567,16 @@ class WithoutScriptsTests(UploadTestCase):
     def test_a_form_without_a_photo_comes_again_with_the_error(self):
         self.assertContains(self.post(), "No photo was chosen", status_code=400)
 
+    def test_the_pages_of_pictures_can_be_turned_after_an_error(self):
+        Picture.objects.bulk_create(
+            Picture(dish=self.dish, display="d.jpg", thumbnail="t.jpg", width=4, height=3, digest=n)
+            for n in range(PICTURES_PER_PAGE + 1)
+        )
+
+        self.assertContains(self.post(), f"{self.dish.get_absolute_url()}?page=2", status_code=400)
+
     def test_an_unknown_dish_is_told_on_a_page(self):
-        response = self.post(uploaded(photo()), id="0")
+        response = self.post(upload_file(photo()), id="0")
 
         self.assertContains(response, "There is no such dish.", status_code=HTTPStatus.NOT_FOUND)
 

@@ -1,6 +1,6 @@
 """The pages, the upload and its progress, as HTTP."""
 
-from collections import deque
+import secrets
 from contextlib import suppress
 from http import HTTPStatus
 from xml.etree import ElementTree
@@ -15,12 +15,17 @@ from django.urls import reverse
 from django.views import csrf
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.http import (
+    require_GET,
+    require_http_methods,
+    require_POST,
+    require_safe,
+)
 
-from . import images
-from .forms import DishForm, Refusal, UploadForm, refusal
-from .models import Dish
-from .progress import get_progress_id, get_record
+from .forms import DishForm, Refusal, UploadForm, validate_before_reading
+from .models import Dish, Picture
+from .progress import get_progress_id, get_record, progress_of
+from .uploadhandler import get_refusals
 
 DISHES_PER_PAGE = 12
 PICTURES_PER_PAGE = 24
@@ -31,6 +36,7 @@ STATUSES = {
     "too_many": HTTPStatus.BAD_REQUEST,
     "interrupted": HTTPStatus.BAD_REQUEST,
     "csrf": HTTPStatus.FORBIDDEN,
+    "hidden": HTTPStatus.FORBIDDEN,
     "unknown_dish": HTTPStatus.NOT_FOUND,
     "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "not_an_image": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -40,17 +46,19 @@ STATUSES = {
 }
 
 
-@require_GET
+@require_safe
 def dish_list(request):
     page = Paginator(Dish.objects.with_cover(), DISHES_PER_PAGE).get_page(request.GET.get("page"))
 
     return render(request, "uploads/dish_list.html", {"page": page})
 
 
-@require_http_methods(["GET", "POST"])
+@require_http_methods(["GET", "HEAD", "POST"])
 def dish_new(request):
-    form = DishForm(request.POST or None)
+    if request.method != "POST":
+        return render(request, "uploads/dish_new.html", {"form": DishForm()})
 
+    form = DishForm(request.POST)
     # One transaction, so that of two equal posts at once the second sees the first's dish.
     with transaction.atomic():
         if form.is_valid():
@@ -59,26 +67,64 @@ def dish_new(request):
     return render(request, "uploads/dish_new.html", {"form": form})
 
 
-@require_GET
+@require_safe
 def dish_detail(request, pk):
     return dish_page(request, get_object_or_404(Dish, pk=pk))
 
 
 def dish_page(request, dish, refusals=(), status=HTTPStatus.OK):
-    page = Paginator(dish.pictures.all(), PICTURES_PER_PAGE).get_page(request.GET.get("page"))
+    pictures = dish.pictures.shown()
+    page = Paginator(pictures, PICTURES_PER_PAGE).get_page(request.GET.get("page"))
 
-    return render(
+    response = render(
         request,
         "uploads/dish_detail.html",
         {
             "dish": dish,
             "page": page,
             "refusals": refusals,
-            "accept": images.ACCEPT,
+            "form": UploadForm(auto_id="%s"),
+            "diner": get_diner(request),
             "poll_interval": settings.PROGRESS_POLL_INTERVAL,
         },
         status=status,
     )
+    set_diner(request, response)
+    return response
+
+
+def get_diner(request):
+    """Return what tells this browser from others, or "" where it has seen no form yet."""
+    return request.get_signed_cookie("diner", default="")
+
+
+def set_diner(request, response):
+    """Name the browser before it uploads: of several uploads at once each would name it anew.
+
+    The name is in a signed cookie. In a session it would cost a row for each passer-by.
+    """
+    if not get_diner(request):
+        response.set_signed_cookie(
+            "diner",
+            secrets.token_hex(16),
+            max_age=365 * 24 * 3600,
+            secure=request.is_secure(),
+            httponly=True,
+            samesite="Lax",
+        )
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def take_back(request, pk):
+    """Ask whether a diner wants to take back a picture of theirs, and do it."""
+    pictures = Picture.objects.shown().exclude(diner="")
+    picture = get_object_or_404(pictures, pk=pk, diner=get_diner(request))
+
+    if request.method == "POST":
+        picture.delete()
+        return redirect(picture.dish)
+
+    return render(request, "uploads/take_back.html", {"picture": picture})
 
 
 # The check for forged requests reads the form, which is the whole body. It comes inside, so that
@@ -88,20 +134,24 @@ def dish_page(request, dish, refusals=(), status=HTTPStatus.OK):
 def upload(request):
     """Keep the photos of a form post, and tell in XML, or on a page, what became of each."""
     try:
-        get_progress_id(request)
+        validate_before_reading(request)
         return receive(request)
     except Exception as error:  # noqa: BLE001
-        abandon(request)
-        return answer(request, refusals=[refusal(error)])
+        refusal = Refusal.of(error)
+        abandon(request, refusal.message)
+        return answer(request, refusals=[refusal])
+    finally:
+        drain(request)
 
 
 @csrf_protect
 def receive(request):
-    form = UploadForm(request.POST, request.FILES)
+    fields, files = request.POST, request.FILES  # parsed here, and judged on the way
+    form = UploadForm(fields, files, refusals=get_refusals(request))
     if not form.is_valid():
         return answer(request, form.cleaned_data.get("id"), refusals=[form.get_refusal()])
 
-    pictures, refusals = form.save()
+    pictures, refusals = form.save(get_diner(request))
     return answer(request, form.cleaned_data["id"], pictures, refusals)
 
 
@@ -113,24 +163,35 @@ def csrf_failure(request, reason=""):
     return answer(request, refusals=[Refusal("csrf", message)])
 
 
-def abandon(request):
-    """Clean up after an upload that raised, and read the rest of its body.
+def abandon(request, sentence):
+    """Clean up after an upload that raised, and tell who polls while the rest of it is read.
 
-    Django's parser raises without a word to its handlers, which hold a file and the record. An
-    answer that is given before the body is read gets lost on its way through a proxy.
+    Django's parser raises without a word to its handlers, which hold a file and the record.
     """
     for handler in request.upload_handlers:
-        handler.upload_interrupted()
+        with suppress(OSError):  # A full disk fails once more when the file is closed.
+            handler.upload_interrupted()
+    progress = progress_of(request)
+    progress.refuse(sentence)
+    drain(request)
+    progress.delete()
+
+
+def drain(request):
+    """Read what is left of the body; an answer that comes before gets lost in a proxy."""
     with suppress(UnreadablePostError):
-        deque(iter(lambda: request.read(2**16), b""), maxlen=0)
+        while request.read(2**16):
+            pass
 
 
 def answer(request, dish=None, pictures=(), refusals=()):
     status = HTTPStatus.OK if pictures else STATUSES[refusals[0].code]
 
     if request.get_preferred_type(["application/xml", "text/html"]) != "text/html":
-        content = ElementTree.tostring(upload_element(pictures, refusals), "utf-8")
-        return HttpResponse(content, "application/xml", status)
+        content = ElementTree.tostring(
+            upload_element(pictures, refusals, get_diner(request)), "utf-8"
+        )
+        return HttpResponse(content, content_type="application/xml", status=status)
 
     if dish is None:
         return render(request, "uploads/refused.html", {"refusals": refusals}, status=status)
@@ -138,22 +199,31 @@ def answer(request, dish=None, pictures=(), refusals=()):
     return dish_page(request, dish, refusals, status) if refusals else redirect(dish)
 
 
-def upload_element(pictures, refusals):
+def upload_element(pictures, refusals, diner):
     upload = ElementTree.Element("upload")
     status = ElementTree.SubElement(upload, "status")
     status.text = ("partial" if refusals else "ok") if pictures else "error"
     for picture in pictures:
-        ElementTree.SubElement(
-            upload,
-            "picture",
-            id=str(picture.pk),
-            url=picture.display.url,
-            thumbnail=picture.thumbnail.url,
-        )
+        ElementTree.SubElement(upload, "picture", picture_attributes(picture, diner))
     for code, message, file in refusals:
         attributes = {"code": code, "file": file} if file else {"code": code}
         ElementTree.SubElement(upload, "error", attributes).text = message
     return upload
+
+
+def picture_attributes(picture, diner):
+    width, height = picture.thumbnail_size
+    attributes = {
+        "id": str(picture.pk),
+        "url": picture.display.url,
+        "thumbnail": picture.thumbnail.url,
+        "srcset": picture.srcset,
+        "width": str(width),
+        "height": str(height),
+    }
+    if diner and picture.diner == diner:
+        attributes["take_back"] = reverse("take_back", args=[picture.pk])
+    return attributes
 
 
 @never_cache
