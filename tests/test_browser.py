@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from django.contrib.staticfiles.testing import StaticLiveServerTestCase
+from django.core.cache import cache
 from django.test import override_settings
 from PIL import Image
 from selenium import webdriver
@@ -149,6 +150,7 @@ class BrowserTests(FoldersMixin, StaticLiveServerTestCase):
         self.upload(one=photo(1500, 1200), two=photo(1200, 1500))
         bars = '.upload[data-state="uploading"] [role="progressbar"]'
         wait_for(lambda: len(self.find(bars)) == 2)
+        self.assertEqual([form.is_displayed() for form in self.find("form")], [True, False, False])
         self.wait_for_state("done", 2)
 
         for name in ("one", "two"):
@@ -203,6 +205,62 @@ class BrowserTests(FoldersMixin, StaticLiveServerTestCase):
         self.assertEqual(self.dish.pictures.count(), 1)
         self.assert_nothing_polls()
 
+    def test_a_file_that_is_no_picture_is_refused_long_before_its_end(self):
+        self.throttle(100_000)
+
+        self.upload(menu=b"A text.\n" * 500_000)
+        wait_for(lambda: self.find('.upload[data-state="refused"]'), 20)  # of 40 for the whole
+
+        self.assertRegex(self.find_text(".upload-state")[0], r"^This file is not a picture.*\.$")
+        self.assert_nothing_polls()
+        self.assertEqual(self.files(), [])
+
+    def test_no_news_in_the_middle_of_an_upload_changes_nothing(self):
+        self.throttle(1_000_000)
+        self.upload(dish=photo(2000, 1500))
+        self.wait_for_state("uploading")
+
+        cache.clear()
+        self.wait_for_state("done")
+
+        states = self.witnessed("dish")[0]
+        self.assertEqual(
+            [state for state in states if state != "processing"], [*states[:2], "done"]
+        )
+
+    def test_the_same_photo_twice_is_shown_once(self):
+        content = photo()
+
+        self.upload(one=content)
+        self.wait_for_state("done")
+        self.upload(two=content)
+        wait_for(lambda: self.find_text(".upload-name") == ["two.jpg"])
+        self.wait_for_state("done")
+
+        self.assertEqual(len(self.find("#pictures img")), 1)
+
+    def test_a_new_picture_is_shown_as_it_is_after_a_reload(self):
+        self.upload(dish=photo(1000, 2000))
+        self.wait_for_state("done")
+
+        attributes = ("src", "srcset", "sizes", "width", "height")
+        image = self.browser.find_element(By.CSS_SELECTOR, "#pictures img")
+        shown = [image.get_dom_attribute(name) for name in attributes]
+        self.browser.refresh()
+        image = self.browser.find_element(By.CSS_SELECTOR, "#pictures img")
+        self.assertEqual(shown, [image.get_dom_attribute(name) for name in attributes])
+
+    def test_a_diner_takes_a_photo_back(self):
+        self.upload(dish=photo())
+        self.wait_for_state("done")
+
+        self.browser.find_element(By.LINK_TEXT, "Take it back").click()
+        wait_for(lambda: "Take this photo back?" in self.find_text("h1"))
+        self.browser.find_element(By.XPATH, "//button[text()='Take it back']").click()
+
+        wait_for(lambda: self.find("#no_pictures"))
+        self.assertEqual(self.files(), [])
+
     def test_a_line_that_breaks_is_told_and_nothing_is_kept(self):
         self.throttle(500_000)
         self.upload(dish=photo(1500, 1200))
@@ -235,14 +293,12 @@ class BrowserTests(FoldersMixin, StaticLiveServerTestCase):
 
     def test_progress_and_end_are_announced(self):
         self.throttle(1_000_000)
-        news = self.browser.find_element(By.ID, "upload_news")
-
         self.upload(dish=photo(1500, 1200))
-        wait_for(lambda: "% uploaded" in news.text)
         self.wait_for_state("done")
 
-        self.assertEqual(news.get_attribute("role"), "status")
-        self.assertEqual(news.text, "dish.jpg: done")
+        [news] = self.find('[role="log"]')
+        text = news.get_property("textContent")
+        self.assertRegex(text, r"^(dish\.jpg: (25|50|75) % uploaded)+.*dish\.jpg: done$")
         [bar] = self.find('[role="progressbar"]')
         self.assertEqual(bar.accessible_name, "dish.jpg")
 

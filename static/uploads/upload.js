@@ -4,10 +4,12 @@
 
   const CONCURRENT_UPLOADS = 3; // browsers open six connections to a server; the polls need some
   const LINE_LOST = 'The connection was lost before the photo had arrived. Please try again.';
-  const NOT_UNDERSTOOD = 'The server did not take the photo. Please try again later.';
+  const NOT_KEPT = 'The server did not keep the photo. Please try again later.';
+
+  const POLL_TIMEOUT = 10000; // milliseconds
 
   const $formUpload = $('#form_upload');
-  const uploads = new Map(); // the running ones, by their id
+  const running = new Map(); // uploads by their id
   const waiting = [];
 
   // Calculation
@@ -29,7 +31,7 @@
 
   function paintProgress(upload, percent) {
     upload.$bar.progressbar('value', percent);
-    paintState(upload, 'uploading', 'Uploading, ' + percent + ' %');
+    paintState(upload, 'uploading', 'Uploading, ' + percent + '\u00a0%');
     announceQuarter(upload, percent);
   }
 
@@ -48,16 +50,24 @@
     announce(upload, 'done');
   }
 
-  function paintRefused(upload, state, sentence) {
+  function paintEnd(upload, state, sentence) {
     upload.$bar.progressbar('destroy').remove();
     paintState(upload, state, sentence);
     announce(upload, sentence);
   }
 
-  function paintPicture(url, thumbnail) {
-    const $item = $($('#picture_item').html().trim());
-    $item.find('a').attr('href', url).find('img').attr('src', thumbnail);
-    $('#no_pictures').remove();
+  function paintPicture($picture) {
+    const id = $picture.attr('id');
+    const $item = $($('#picture_item').html().trim()).attr('data-picture', id);
+    $item.find('.picture-link').attr('href', $picture.attr('url'));
+    $item.find('img').attr({
+      width: $picture.attr('width'),
+      height: $picture.attr('height'),
+      srcset: $picture.attr('srcset'),
+      src: $picture.attr('thumbnail')
+    });
+    $item.find('.take-back').attr({href: $picture.attr('take_back')}).not('[href]').remove();
+    $('#no_pictures, [data-picture="' + id + '"]').remove(); // the same photo may be there already
     $item.prependTo('#pictures');
   }
 
@@ -70,13 +80,15 @@
   }
 
   function announce(upload, news) {
-    $('#upload_news').text(upload.file.name + ': ' + news);
+    const $news = $('#upload_news');
+    $news.children().slice(0, -9).remove();
+    $('<p>').text(upload.file.name + ': ' + news).appendTo($news);
   }
 
   // Polling
 
   function startProgressBarUpdate(progressId) {
-    const upload = uploads.get(progressId);
+    const upload = running.get(progressId);
     upload.interval = setInterval(poll, $formUpload.data('poll-interval'), upload);
   }
 
@@ -84,18 +96,29 @@
     if (upload.poll) {
       return;
     }
-    upload.poll = $.getJSON($formUpload.data('progress-url'), {'X-Progress-ID': upload.id})
-      .done(data => showProgress(upload, data))
-      .always(() => { upload.poll = null; });
+    upload.poll = $.ajax({
+      dataType: 'json',
+      url: $formUpload.data('progress-url'),
+      data: {'X-Progress-ID': upload.id},
+      timeout: POLL_TIMEOUT,
+      success: data => showProgress(upload, data),
+      complete: () => { upload.poll = null; }
+    });
   }
 
   function showProgress(upload, data) {
-    if (data) {
-      upload.seen = true;
+    if (data && data.error) {
+      refuse(upload, data.error);
+    } else if (data) {
       paintProgress(upload, percentage(data));
-    } else if (upload.seen || upload.sent) {
-      paintProcessing(upload); // else the null means that the upload has not begun
+    } else if (upload.sent) {
+      paintProcessing(upload); // before that, null is no news
     }
+  }
+
+  function refuse(upload, sentence) {
+    paintEnd(upload, 'refused', sentence);
+    upload.$form.data('jqxhr').abort();
   }
 
   function stopProgressBarUpdate(upload) {
@@ -110,7 +133,7 @@
   function queue(file) {
     const id = randomProgressId();
     const $row = $($('#upload_row').html().trim());
-    const upload = {id, file, $row, quarter: 0, seen: false, sent: false, poll: null};
+    const upload = {id, file, $row, quarter: 0, sent: false, poll: null};
     $row.find('.upload-name').text(file.name);
     upload.$form = copyOfForm(upload).appendTo($row);
     upload.$bar = $row.find('.upload-progress').attr('aria-label', file.name).progressbar();
@@ -123,6 +146,7 @@
     const $form = $formUpload.clone().prop('hidden', true);
     const transfer = new DataTransfer();
     transfer.items.add(upload.file);
+    $form.find('label').remove();
     $form.find('[id]').addBack().removeAttr('id');
     $form.find('[name="X-Progress-ID"]').val(upload.id);
     $form.find('[name="picture"]')[0].files = transfer.files;
@@ -130,23 +154,23 @@
   }
 
   function sendNext() {
-    while (waiting.length && uploads.size < CONCURRENT_UPLOADS) {
+    while (waiting.length && running.size < CONCURRENT_UPLOADS) {
       send(waiting.shift());
     }
   }
 
   function send(upload) {
-    uploads.set(upload.id, upload);
+    running.set(upload.id, upload);
+    startProgressBarUpdate(upload.id);
     upload.$form.ajaxSubmit({
       dataType: 'xml',
-      url: $formUpload.attr('action') + '?X-Progress-ID=' + upload.id,
+      url: $formUpload.attr('action') + '&X-Progress-ID=' + upload.id + '&size=' + upload.file.size,
       beforeSubmit: showRequest,
       uploadProgress: (event, position, total) => { upload.sent = position === total; },
       success: showResponse,
       error: showFailure,
       complete: (jqxhr, status, $form) => finish($form.data('upload'))
     });
-    startProgressBarUpdate(upload.id);
   }
 
   function showRequest(formData, $form) {
@@ -155,37 +179,42 @@
 
   function showResponse(xml, status, jqxhr, $form) {
     const upload = $form.data('upload');
-    const $picture = $('picture', xml);
+    const $picture = $('upload > picture', xml);
     if (!$picture.length) {
-      paintRefused(upload, 'refused', $('error', xml).text() || NOT_UNDERSTOOD);
+      paintEnd(upload, 'refused', $('upload > error', xml).text() || NOT_KEPT);
       return;
     }
     paintDone(upload);
-    paintPicture($picture.attr('url'), $picture.attr('thumbnail'));
+    paintPicture($picture);
   }
 
   function showFailure(jqxhr, status, error, $form) {
     if (jqxhr.responseXML) {
       showResponse(jqxhr.responseXML, status, jqxhr, $form);
-    } else {
-      paintRefused($form.data('upload'), 'failed', jqxhr.status ? NOT_UNDERSTOOD : LINE_LOST);
+    } else if ($form.data('upload').$row.attr('data-state') !== 'refused') {
+      paintEnd($form.data('upload'), 'failed', jqxhr.status ? NOT_KEPT : LINE_LOST);
     }
   }
 
   function finish(upload) {
     stopProgressBarUpdate(upload);
-    uploads.delete(upload.id);
+    running.delete(upload.id);
     upload.$form.remove();
     sendNext();
   }
 
   $formUpload.on('submit', function (event) {
     event.preventDefault();
-    $('.upload[data-state="done"]').remove();
+    $('.upload').filter('[data-state="done"], [data-state="refused"], [data-state="failed"]').remove();
     Array.from(this.elements.picture.files).forEach(queue);
     this.reset();
     sendNext();
   });
 
-  $(window).on('pagehide', () => uploads.forEach(stopProgressBarUpdate));
+  $(window).on('pagehide', () => running.forEach(stopProgressBarUpdate));
+  $(window).on('pageshow', function (event) {
+    if (event.originalEvent.persisted) { // the reader came back, and the uploads were going on
+      running.forEach(upload => startProgressBarUpdate(upload.id));
+    }
+  });
 })(jQuery);
