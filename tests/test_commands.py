@@ -1,0 +1,191 @@
+import os
+import time
+from io import StringIO
+from pathlib import Path
+from unittest.mock import patch
+
+from django.core.files.uploadhandler import StopFutureHandlers
+from django.core.management import CommandError, call_command
+from django.test import override_settings
+
+from uploads import images, models
+from uploads.models import Picture
+from uploads.uploadhandler import PictureFileUploadHandler
+
+from .base import UploadTestCase, upload_file
+from .photos import photo
+
+
+class Terminal(StringIO):
+    def isatty(self):
+        return True
+
+
+class CommandTestCase(UploadTestCase):
+    def setUp(self):
+        super().setUp()
+        self.picture = Picture.objects.store(self.dish, upload_file(photo()))
+        self.output, self.errors = StringIO(), StringIO()
+
+    def call(self, name, stdout=None, **options):
+        with self.captureOnCommitCallbacks(execute=True):
+            call_command(name, stdout=stdout or self.output, stderr=self.errors, **options)
+
+
+class PruneUploadsTests(CommandTestCase):
+    def leave(self, name, hours):
+        """Leave a file that nothing was written to for so many hours."""
+        path = self.folder / name
+        path.touch()
+        self.age(path, hours)
+        return path
+
+    def age(self, path, hours):
+        then = time.time() - 3600 * hours
+        os.utime(path, (then, then))
+
+    def test_old_files_that_belong_to_nothing_are_removed(self):
+        left = [self.leave(f"{name}/left", 24.1) for name in ("incoming", "originals", "media")]
+        for file in self.picture.files():
+            self.age(file.path, 10_000)
+
+        self.call("prune_uploads")
+
+        self.assertEqual(len(self.files()), 3)
+        for path in left:
+            self.assertFalse(path.exists())
+            self.assertIn(f"Removed {path}.", self.output.getvalue())
+
+    def test_young_files_are_left_alone(self):
+        young = [self.leave(f"{name}/young", 23.9) for name in ("incoming", "originals", "media")]
+
+        self.call("prune_uploads")
+
+        self.assertTrue(all(path.exists() for path in young))
+        self.assertEqual(self.output.getvalue(), "")
+
+    def test_the_files_of_a_running_upload_are_left_alone_however_old(self):
+        handler = PictureFileUploadHandler(self.client.get("/").wsgi_request)
+        with self.assertRaises(StopFutureHandlers):
+            handler.new_file("picture", "dish.jpg", "image/jpeg", None)
+        path = Path(handler.file.temporary_file_path())
+        self.age(path, 48)
+
+        with handler.file:
+            self.call("prune_uploads")
+            self.assertTrue(path.exists())
+
+            stored = path.rename(self.folder / "originals" / "stored.jpg")
+            self.call("prune_uploads")
+            self.assertTrue(stored.exists())
+
+        self.call("prune_uploads")
+        self.assertFalse(stored.exists())
+
+    def test_the_files_of_pictures_are_known_whatever_the_way_to_the_folder(self):
+        for file in self.picture.files():
+            self.age(file.path, 48)
+        roundabout = {
+            "ORIGINALS_ROOT": self.folder / "media" / ".." / "originals",
+            "MEDIA_ROOT": self.folder / "originals" / ".." / "media",
+        }
+
+        with override_settings(**roundabout):
+            self.call("prune_uploads")
+
+        self.assertEqual(len(self.files()), 3)
+
+    def test_a_dry_run_only_tells(self):
+        path = self.leave("incoming/left", 24.1)
+
+        self.call("prune_uploads", dry_run=True)
+
+        self.assertTrue(path.exists())
+        self.assertEqual(self.output.getvalue(), f"Would remove {path}.\n")
+
+    def test_what_is_older_can_be_told_but_not_what_is_running(self):
+        path = self.leave("incoming/left", 2)
+
+        for hours in ("0", "-1"):
+            with self.assertRaises(CommandError):
+                call_command("prune_uploads", "--hours", hours)
+        self.assertTrue(path.exists())
+
+        self.call("prune_uploads", hours=1)
+        self.assertFalse(path.exists())
+
+    def test_a_row_without_a_file_is_reported_and_kept(self):
+        os.remove(self.picture.thumbnail.path)  # noqa: PTH107
+
+        self.call("prune_uploads")
+
+        self.assertIn(
+            f"{self.picture} has lost {self.picture.thumbnail.path}", self.errors.getvalue()
+        )
+        self.assertTrue(Picture.objects.exists())
+
+    def test_a_hidden_picture_has_lost_nothing(self):
+        self.picture.hide()
+
+        self.call("prune_uploads")
+
+        self.assertEqual(self.errors.getvalue(), "")
+
+
+class MakeRenditionsTests(CommandTestCase):
+    def change_sizes(self):
+        """Let the display rendition be smaller from now on."""
+        self.enterContext(patch.object(images, "DISPLAY_SIZE", 320))
+        self.enterContext(patch.object(models, "DISPLAY_SUFFIX", "-320.jpg"))
+
+    def test_after_a_change_of_sizes_all_are_made_anew_from_the_originals(self):
+        old = self.picture.display.name
+        self.change_sizes()
+
+        self.call("make_renditions")
+
+        self.picture.refresh_from_db()
+        self.assertRegex(self.picture.display.name, r"-320\.jpg$")
+        self.assertNotEqual(self.picture.display.name, old)
+        self.assertEqual(len(self.files()), 3)
+        self.assertIn("1 of 1 pictures are up to date now.", self.output.getvalue())
+
+    def test_what_is_made_already_is_not_made_again(self):
+        self.call("make_renditions")
+
+        self.assertEqual(Picture.objects.get().display.name, self.picture.display.name)
+        self.assertIn("0 of 0 pictures", self.output.getvalue())
+
+    def test_all_can_be_made_anew(self):
+        self.call("make_renditions", all=True)
+
+        self.assertNotEqual(Picture.objects.get().display.name, self.picture.display.name)
+        self.assertEqual(len(self.files()), 3)
+
+    def test_a_hidden_picture_stays_hidden(self):
+        self.picture.hide()
+        self.change_sizes()
+
+        self.call("make_renditions", all=True)
+
+        self.assertTrue(Picture.objects.get().hidden)
+        self.assertIn("0 of 0 pictures", self.output.getvalue())
+
+    def test_a_picture_that_cannot_be_made_is_reported_and_the_others_go_on(self):
+        with open(self.picture.original.path, "wb"):  # noqa: PTH123
+            pass
+        Picture.objects.store(self.dish, upload_file(photo()))
+        self.change_sizes()
+
+        with self.assertRaises(CommandError):
+            self.call("make_renditions")
+
+        self.assertIn("1 of 2 pictures", self.output.getvalue())
+        self.assertIn(f"Picture {self.picture.pk}: ", self.errors.getvalue())
+
+    def test_a_terminal_sees_how_far_it_is(self):
+        terminal = Terminal()
+
+        self.call("make_renditions", stdout=terminal, all=True)
+
+        self.assertIn("█ 1 of 1\n", terminal.getvalue())

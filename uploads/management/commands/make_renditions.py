@@ -1,0 +1,47 @@
+from django.core.management.base import BaseCommand, CommandError
+
+from uploads.models import Picture
+
+WIDTH = 40  # characters of the progress bar
+
+
+class Command(BaseCommand):
+    help = (
+        "Make the renditions of the pictures anew where they are not of the present sizes. "
+        "What was made before an interruption is not made again."
+    )
+
+    def add_arguments(self, parser):
+        parser.add_argument("--all", action="store_true", help="Make all of them anew.")
+
+    def handle(self, **options):
+        pictures = Picture.objects.shown() if options["all"] else Picture.objects.outdated()
+        # Only the keys: each picture is read in its turn, as it may be hidden or deleted by then.
+        keys = list(pictures.order_by("pk").values_list("pk", flat=True))
+
+        failed = 0
+        for number, pk in enumerate(keys, 1):
+            failed += not self.make(pk)
+            self.show_progress(number, len(keys))
+
+        self.stdout.write(f"{len(keys) - failed} of {len(keys)} pictures are up to date now.")
+        if failed:
+            raise CommandError(f"{failed} pictures keep their old renditions.")
+
+    def make(self, pk):
+        """Make one anew, if it is still shown; tell whether that went well."""
+        try:
+            Picture.objects.shown().get(pk=pk).show()
+        except Picture.DoesNotExist:
+            return True
+        except Exception as error:  # noqa: BLE001
+            self.stderr.write(f"Picture {pk}: {error}")
+            return False
+        return True
+
+    def show_progress(self, number, count):
+        if self.stdout.isatty():
+            done = WIDTH * number // count
+            bar = f"{'█' * done}{'░' * (WIDTH - done)}"
+            self.stdout.write(f"\r{bar} {number} of {count}", ending="\n" * (number == count))
+            self.stdout.flush()
