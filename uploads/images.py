@@ -171,17 +171,29 @@ def decode(original):
 
     The picture is at most DISPLAY_SIZE long, upright, opaque, in sRGB, and without metadata.
     """
+    with refusals(), Image.open(original, formats=NAMES) as image:
+        size = image.size
+        refuse_bomb(image, original)
+        if image.format in {"JPEG", "MPO"}:
+            # A JPEG decodes in half the time or less if it is told the size that will do.
+            image.draft(None, fit(size, DISPLAY_SIZE))
+        image.load()
+        orientation = get_orientation(image)
+        picture = prepared(image, fit(size, DISPLAY_SIZE))
+        suffix = SUFFIXES[image.format]
+
+    if orientation > 1:
+        picture = picture.transpose(TRANSPOSES[orientation])
+    if orientation >= 5:  # on its side
+        size = size[::-1]
+    return suffix, size, picture
+
+
+@contextmanager
+def refusals():
+    """Make a refusal of whatever Pillow raises because of the file."""
     try:
-        with Image.open(original, formats=NAMES) as image:
-            size = image.size
-            refuse_bomb(image, original)
-            if image.format in {"JPEG", "MPO"}:
-                # A JPEG decodes in half the time or less if it is told the size that will do.
-                image.draft(None, fit(size, DISPLAY_SIZE))
-            image.load()
-            orientation = get_orientation(image)
-            picture = prepared(image, fit(size, DISPLAY_SIZE))
-            suffix = SUFFIXES[image.format]
+        yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise too_many_pixels() from error
     except Exception as error:
@@ -189,12 +201,6 @@ def decode(original):
         if isinstance(error, MemoryError) or getattr(error, "errno", None) in MACHINE_ERRORS:
             raise
         raise not_an_image() from error
-
-    if orientation > 1:
-        picture = picture.transpose(TRANSPOSES[orientation])
-    if orientation >= 5:  # on its side
-        size = size[::-1]
-    return suffix, size, picture
 
 
 def refuse_bomb(image, file):
