@@ -18,6 +18,7 @@ from .base import FoldersMixin, upload_file
 from .photos import encoded, noise, photo
 
 Base = ExifTags.Base
+JPEG_START = b"\xff\xd8"
 CORNERS = {"red": (0, 0), "lime": (1, 0), "blue": (0, 1), "white": (1, 1)}
 
 # Where the picture's own left top, right top and left bottom are seen in each EXIF orientation.
@@ -76,11 +77,11 @@ def png(width, height, *chunks):
     )
 
 
-def tiff(tile, data):
-    """Return a grey TIFF of 64 by 64 pixels in one tile with sides of so many pixels (TIFF 6.0)."""
+def tiff(tile, data, width=64, height=64, tile_height=None):
+    """Return a grey TIFF with one tile, that is so many pixels wide (TIFF 6.0)."""
     long, start = 4, 8 + 2 + 12 * 10 + 4
-    tags = {256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1}
-    tags |= {322: tile, 323: tile, 324: start, 325: len(data)}
+    tags = {256: width, 257: height, 258: 8, 259: 8, 262: 1, 277: 1}
+    tags |= {322: tile, 323: tile_height or tile, 324: start, 325: len(data)}
     entries = b"".join(pack("<HHLL", tag, long, 1, value) for tag, value in tags.items())
     return pack("<2sHLH", b"II", 42, 8, len(tags)) + entries + bytes(4) + data
 
@@ -273,6 +274,49 @@ class BoundTests(RenderTestCase):
 
         self.assert_refused(
             content[:2] + b"\xff\xfe\0\x02" * 1_000_000 + content[2:], "too_many_pixels"
+        )
+
+    def test_scans_cannot_hide_behind_a_marker_without_a_segment(self):
+        content = encoded(Image.new("L", (64, 64)), progressive=True)
+        scan = content[content.rindex(b"\xff\xda") : -2]
+
+        self.assert_refused(
+            content[:-2] + (b"\xff\x01" + scan) * 100 + content[-2:], "too_many_pixels"
+        )
+
+    def test_megabytes_between_the_segments_of_a_jpeg_are_refused(self):
+        content = photo(60, 40)
+        for fill in (b"\xff", b"\xff\xd0", b"x"):
+            with self.subTest(fill):
+                bomb = content[:2] + fill * 100_000 + content[2:]
+                self.assert_refused(bomb, "too_many_pixels")
+                self.assertTrue(self.render(content[:2] + b"\xff" * 100 + content[2:]))
+
+    def test_exif_data_in_ten_thousand_segments_is_refused(self):
+        segment = b"\xff\xe1" + pack(">H", 108) + b"Exif\0\0" + bytes(100)
+
+        self.assert_refused(JPEG_START + segment * 10_000 + photo(60, 40)[2:], "too_many_pixels")
+
+    def test_jpegs_of_many_encoders_are_taken(self):
+        image = noise(200, 100)
+        for options in (
+            {"progressive": True, "optimize": True},
+            {"restart_marker_blocks": 1},
+            {"restart_marker_rows": 1},
+            {"subsampling": "4:4:4", "quality": 100},
+            {"quality": 1},
+            {"icc_profile": bytes(2_000_000)},
+            {"comment": b"\xff\xda" * 20_000},
+        ):
+            with self.subTest(options):
+                self.assertEqual(self.render(encoded(image, **options))[1].size, (200, 100))
+
+    def test_a_picture_of_one_endless_line_is_refused(self):
+        line = Image.new("1", (65_536, 1))
+
+        self.assert_refused(encoded(line, "PNG"), "too_many_pixels")
+        self.assert_refused(
+            tiff(16, compress(bytes(16 * 2**18)), 16_000, 1, 2**18), "too_many_pixels"
         )
 
     def test_what_follows_a_jpeg_is_not_counted(self):

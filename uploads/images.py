@@ -7,7 +7,7 @@ import time
 import warnings
 from contextlib import closing, contextmanager
 from io import SEEK_CUR, BytesIO
-from math import prod
+from math import ceil
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import NamedTuple
@@ -73,13 +73,15 @@ TRANSPOSES = {
 # What the machine, and not the file, is to blame for.
 MACHINE_ERRORS = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
 
-# A JPEG of a camera comes in one scan or in ten; a TIFF's tiles are 256 or 512 pixels wide.
+MAX_SIDE = 65_535  # pixels; a JPEG cannot have more
+# A camera's JPEG comes in one scan or in ten, and in a few dozen segments with nothing between.
 JPEG_MAX_SCANS = 50
-JPEG_MAX_SEGMENTS = 10_000
-JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # not a byte of data, nor a restart
-START_OF_SCAN, END_OF_IMAGE = b"\xda", b"\xd9"
-TILE_SIDES = (322, 323)  # the tags of their width and length
-TILE_MAX = 2**22  # pixels
+JPEG_MAX_SEGMENTS = 1000
+JPEG_MAX_BETWEEN = 2**16  # bytes
+# The code of a marker; not what stands for a byte of data, nor those that have no segment.
+JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd7])")
+START_OF_IMAGE, START_OF_SCAN, END_OF_IMAGE = b"\xff\xd8", b"\xda", b"\xd9"
+TILE_SLACK = 2**22  # pixels; a small picture may lie in a corner of a tile
 
 # So many pictures are decoded at once: by one process, and by all of them.
 CORES = os.cpu_count() or 1
@@ -93,6 +95,8 @@ register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
 # twice the limit it raises. Both are a refusal here.
 Image.MAX_IMAGE_PIXELS = settings.PICTURE_MAX_PIXELS
 warnings.simplefilter("error", Image.DecompressionBombWarning)
+# A file can be made to draw thousands of other warnings, which would fill the log.
+warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
 
 
 class Renditions(NamedTuple):
@@ -159,11 +163,16 @@ def free_slot():
     folder = Path(settings.LOCKS_ROOT)
     folder.mkdir(exist_ok=True)
     for number in range(CORES):
-        slot = (folder / f"decoding-{number}").open("ab")
+        slot = open(folder / f"decoding-{number}", "rb", opener=created)  # noqa: SIM115
         if locks.lock(slot, locks.LOCK_EX | locks.LOCK_NB):
             return slot
         slot.close()
     return None
+
+
+def created(path, flags):
+    # Without writing, whoever made the file: a lock needs only a file that is open.
+    return os.open(path, flags | os.O_CREAT, 0o644)
 
 
 def decode(original):
@@ -171,9 +180,8 @@ def decode(original):
 
     The picture is at most DISPLAY_SIZE long, upright, opaque, in sRGB, and without metadata.
     """
-    with refusals(), Image.open(original, formats=NAMES) as image:
+    with refusals(), opened(original) as image:
         size = image.size
-        refuse_bomb(image, original)
         if image.format in {"JPEG", "MPO"}:
             # A JPEG decodes in half the time or less if it is told the size that will do.
             image.draft(None, fit(size, DISPLAY_SIZE))
@@ -203,40 +211,59 @@ def refusals():
         raise not_an_image() from error
 
 
-def refuse_bomb(image, file):
-    """Raise DecompressionBombError where a file costs far more than the pixels that it declares."""
-    if image.format in {"JPEG", "MPO"} and has_too_many_scans(file):
-        raise Image.DecompressionBombError("Each scan of a JPEG costs as much as the whole.")
-    if image.format == "TIFF" and prod(image.tag_v2.get(tag, 1) for tag in TILE_SIDES) > TILE_MAX:
-        raise Image.DecompressionBombError("A tile is decoded whole, however small the picture.")
+def opened(file):
+    """Open a picture; raise DecompressionBombError where it costs far more than its pixels."""
+    file.seek(0)
+    if file.read(2) == START_OF_IMAGE and is_jpeg_bomb(file):
+        raise Image.DecompressionBombError("Its segments cost more than its pixels.")
+    file.seek(0)
+    image = Image.open(file, formats=NAMES)
+    if max(image.size) > MAX_SIDE or (image.format == "TIFF" and is_tile_bomb(image)):
+        image.close()
+        raise Image.DecompressionBombError("Its rows or its tiles cost more than its pixels.")
+    return image
 
 
-def has_too_many_scans(file):
-    """Walk over the segments of a JPEG file's first picture (ITU-T T.81, B.1.1)."""
-    file.seek(2)
-    scans = 0
+def is_jpeg_bomb(file):
+    """Walk over the segments of a JPEG file's first picture (ITU-T T.81, B.1.1).
+
+    Pillow takes each segment and each byte between them one by one, and goes over the whole
+    picture for each scan.
+    """
+    scans = between = 0
     for _ in range(JPEG_MAX_SEGMENTS):
-        marker = next_marker(file)
+        marker, skipped = next_marker(file)
+        if not scans:  # else the bytes were those of a scan
+            between += skipped
+        scans += marker == START_OF_SCAN
+        if between > JPEG_MAX_BETWEEN or scans > JPEG_MAX_SCANS:
+            return True
         if marker in {None, END_OF_IMAGE}:
             return False
-        scans += marker == START_OF_SCAN
-        if scans > JPEG_MAX_SCANS:
-            return True
-        file.seek(int.from_bytes(file.read(2), "big") - 2, SEEK_CUR)
+        file.seek(max(0, int.from_bytes(file.read(2), "big") - 2), SEEK_CUR)
     return True
 
 
 def next_marker(file):
-    """Return the next marker, or None, and leave the file behind it."""
-    size = 2  # of a marker that follows at once; the data of a scan come before the others
+    """Return the next marker, or None, and how many bytes come before it; read on behind it."""
+    start = file.tell()
+    size = 2  # enough for one that follows at once
     while data := file.read(size):
         if marker := JPEG_MARKER.search(data):
             file.seek(marker.end() - len(data), SEEK_CUR)
-            return marker[1]
+            return marker[1], file.tell() - start - 2
         if len(data) > 1 and data.endswith(b"\xff"):
             file.seek(-1, SEEK_CUR)
         size = 2**16
-    return None
+    return None, file.tell() - start
+
+
+def is_tile_bomb(image):
+    """Tell whether a TIFF's tiles, each of which is decoded whole, are far larger than it is."""
+    width, height = image.tag_v2[256], image.tag_v2[257]
+    tile_width, tile_height = image.tag_v2.get(322, width), image.tag_v2.get(323, height)
+    padded = ceil(width / tile_width) * tile_width * ceil(height / tile_height) * tile_height
+    return padded > 2 * width * height + TILE_SLACK
 
 
 def get_orientation(image):

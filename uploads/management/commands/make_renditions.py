@@ -32,11 +32,10 @@ class Command(BaseCommand):
         """Make one anew, if it is still shown; tell whether that went well."""
         try:
             Picture.objects.shown().get(pk=pk).show()
-        except Picture.DoesNotExist:
-            return True
         except Exception as error:  # noqa: BLE001
-            self.stderr.write(f"Picture {pk}: {error}")
-            return False
+            if Picture.objects.shown().filter(pk=pk).exists():
+                self.stderr.write(f"Picture {pk}: {error}")
+                return False
         return True
 
     def show_progress(self, number, count):
