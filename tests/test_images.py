@@ -311,6 +311,14 @@ class BoundTests(RenderTestCase):
             with self.subTest(options):
                 self.assertEqual(self.render(encoded(image, **options))[1].size, (200, 100))
 
+    def test_a_png_of_a_million_chunks_is_refused(self):
+        chunk = b"\0\0\0\0prIv" + pack(">I", crc32(b"prIv"))
+        content = photo(60, 40, "PNG")
+
+        self.assert_refused(content[:33] + chunk * 1_000_000 + content[33:], "too_many_pixels")
+        self.assert_refused(content[:-12] + chunk * 1_000_000 + content[-12:], "too_many_pixels")
+        self.assertTrue(self.render(content[:33] + chunk * 1000 + content[33:]))
+
     def test_a_picture_of_one_endless_line_is_refused(self):
         line = Image.new("1", (65_536, 1))
 
@@ -323,6 +331,11 @@ class BoundTests(RenderTestCase):
         film = b"\xff\xda" * 1000
 
         self.assertEqual(self.render(photo(60, 40) + film)[1].size, (60, 40))
+
+    def test_nor_is_what_follows_a_png(self):
+        content = photo(60, 40, "PNG") + bytes(1_000_000)
+
+        self.assertEqual(self.render(content)[1].size, (60, 40))
 
     def test_a_small_tiff_of_one_huge_tile_is_refused(self):
         self.assertEqual(self.render(tiff(64, compress(bytes(64**2))))[1].size, (64, 64))

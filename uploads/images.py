@@ -81,6 +81,8 @@ JPEG_MAX_BETWEEN = 2**16  # bytes
 # The code of a marker; not what stands for a byte of data, nor those that have no segment.
 JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd7])")
 START_OF_IMAGE, START_OF_SCAN, END_OF_IMAGE = b"\xff\xd8", b"\xda", b"\xd9"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_MAX_CHUNKS = 50_000  # two for each of ten thousand frames, and more
 TILE_SLACK = 2**22  # pixels; a small picture may lie in a corner of a tile
 
 # So many pictures are decoded at once: by one process, and by all of them.
@@ -214,7 +216,10 @@ def refusals():
 def opened(file):
     """Open a picture; raise DecompressionBombError where it costs far more than its pixels."""
     file.seek(0)
-    if file.read(2) == START_OF_IMAGE and is_jpeg_bomb(file):
+    signature = file.read(len(PNG_SIGNATURE))
+    if (signature.startswith(START_OF_IMAGE) and is_jpeg_bomb(file)) or (
+        signature == PNG_SIGNATURE and is_png_bomb(file)
+    ):
         raise Image.DecompressionBombError("Its segments cost more than its pixels.")
     file.seek(0)
     image = Image.open(file, formats=NAMES)
@@ -230,6 +235,7 @@ def is_jpeg_bomb(file):
     Pillow takes each segment and each byte between them one by one, and goes over the whole
     picture for each scan.
     """
+    file.seek(len(START_OF_IMAGE))
     scans = between = 0
     for _ in range(JPEG_MAX_SEGMENTS):
         marker, skipped = next_marker(file)
@@ -256,6 +262,17 @@ def next_marker(file):
             file.seek(-1, SEEK_CUR)
         size = 2**16
     return None, file.tell() - start
+
+
+def is_png_bomb(file):
+    """Walk over the chunks of a PNG (5.3 of its specification), which Pillow takes one by one."""
+    file.seek(len(PNG_SIGNATURE))
+    for _ in range(PNG_MAX_CHUNKS):
+        header = file.read(8)
+        if len(header) < 8 or header.endswith(b"IEND"):
+            return False
+        file.seek(int.from_bytes(header[:4], "big") + 4, SEEK_CUR)
+    return True
 
 
 def is_tile_bomb(image):
