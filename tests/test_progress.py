@@ -1,4 +1,5 @@
 import json
+from unittest.mock import patch
 
 from django.core.cache import cache
 from django.core.exceptions import ValidationError
@@ -87,6 +88,15 @@ class UploadProgressTests(FoldersMixin, SimpleTestCase):
         self.progress.delete()
 
         self.assertIsNone(self.record())
+
+    def test_the_cache_is_asked_to_delete_a_record_only_once(self):
+        self.progress.add(10)
+
+        with patch.object(cache, "delete", wraps=cache.delete) as delete:
+            for _ in range(3):
+                self.progress.delete()
+
+        delete.assert_called_once_with("127.0.0.1_dish-1")
 
     def test_an_upload_without_an_id_has_no_record(self):
         progress = UploadProgress(request(None))

@@ -104,8 +104,9 @@ class UploadProgress:
             self._write()
 
     def delete(self):
-        """Delete the record, if there is one."""
+        """Delete the record, if there is one; a hung cache costs its time but once."""
         if self.next_write:
+            self.next_write = 0.0
             self._attempt(cache.delete, self.key)
 
     def _write(self):
