@@ -86,8 +86,16 @@ class BrowserTests(FoldersMixin, StaticLiveServerTestCase):
     def find(self, selector):
         return self.browser.find_elements(By.CSS_SELECTOR, selector)
 
+    def element(self, by, value):
+        """Return an element once it is there: a click does not wait for the page it leads to."""
+        return wait_for(lambda: self.browser.find_elements(by, value))[0]
+
     def find_text(self, selector):
-        return [element.text for element in self.find(selector)]
+        """Return the texts of elements, at one moment: between two calls the page may change."""
+        return self.browser.execute_script(
+            "return Array.from(document.querySelectorAll(arguments[0]), found => found.innerText)",
+            selector,
+        )
 
     def upload(self, **contents):
         """Choose files in the form, by their name and content, and submit it."""
@@ -96,8 +104,8 @@ class BrowserTests(FoldersMixin, StaticLiveServerTestCase):
             path = Path(self.photos, f"{name}.jpg")
             path.write_bytes(content)
             paths.append(str(path))
-        self.browser.find_element(By.ID, "picture").send_keys("\n".join(paths))
-        self.browser.find_element(By.ID, "form_submit_button").click()
+        self.element(By.ID, "picture").send_keys("\n".join(paths))
+        self.element(By.ID, "form_submit_button").click()
 
     def wait_for_state(self, state, count=1):
         wait_for(lambda: len(self.find(f'.upload[data-state="{state}"]')) == count, 60)
@@ -244,19 +252,19 @@ class BrowserTests(FoldersMixin, StaticLiveServerTestCase):
         self.wait_for_state("done")
 
         attributes = ("src", "srcset", "sizes", "width", "height")
-        image = self.browser.find_element(By.CSS_SELECTOR, "#pictures img")
+        image = self.element(By.CSS_SELECTOR, "#pictures img")
         shown = [image.get_dom_attribute(name) for name in attributes]
         self.browser.refresh()
-        image = self.browser.find_element(By.CSS_SELECTOR, "#pictures img")
+        image = self.element(By.CSS_SELECTOR, "#pictures img")
         self.assertEqual(shown, [image.get_dom_attribute(name) for name in attributes])
 
     def test_a_diner_takes_a_photo_back(self):
         self.upload(dish=photo())
         self.wait_for_state("done")
 
-        self.browser.find_element(By.LINK_TEXT, "Take it back").click()
+        self.element(By.LINK_TEXT, "Take it back").click()
         wait_for(lambda: "Take this photo back?" in self.find_text("h1"))
-        self.browser.find_element(By.XPATH, "//button[text()='Take it back']").click()
+        self.element(By.XPATH, "//button[text()='Take it back']").click()
 
         wait_for(lambda: self.find("#no_pictures"))
         self.assertEqual(self.files(), [])
@@ -313,18 +321,18 @@ class BrowserTests(FoldersMixin, StaticLiveServerTestCase):
 
         wait_for(lambda: self.find(".refusals"))
         self.assertRegex(self.find_text(".refusals")[0], r"^menu\.jpg: This file is not a picture")
-        self.assertEqual(len(self.find("#pictures img")), 2)
+        wait_for(lambda: len(self.find("#pictures img")) == 2)
         self.assertEqual(self.dish.pictures.count(), 2)
 
     def test_a_diner_finds_the_way_from_the_list_to_the_photo(self):
         self.open("/")
-        self.browser.find_element(By.LINK_TEXT, "Add a dish").click()
-        self.browser.find_element(By.ID, "id_name").send_keys("Aïoli")
-        self.browser.find_element(By.ID, "id_restaurant").send_keys("Chez Fonfon")
-        self.browser.find_element(By.XPATH, "//button[text()='Add it']").click()
+        self.element(By.LINK_TEXT, "Add a dish").click()
+        self.element(By.ID, "id_name").send_keys("Aïoli")
+        self.element(By.ID, "id_restaurant").send_keys("Chez Fonfon")
+        self.element(By.XPATH, "//button[text()='Add it']").click()
         self.upload(dish=photo())
         self.wait_for_state("done")
-        self.browser.find_element(By.LINK_TEXT, "Gourmious").click()
+        self.element(By.LINK_TEXT, "Gourmious").click()
 
-        self.assertIn("Aïoli", self.find_text("h2"))
-        self.assertEqual(len(self.find(".card img")), 1)
+        wait_for(lambda: "Aïoli" in self.find_text("h2"))
+        wait_for(lambda: len(self.find(".card img")) == 1)
