@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 
+from csp.constants import NONE, SELF
 from django.conf import global_settings
 from django.core.exceptions import ImproperlyConfigured
 
@@ -89,11 +90,13 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "csp",
     "uploads",
 ]
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -105,6 +108,16 @@ MIDDLEWARE = [
 ROOT_URLCONF = "gourmious.urls"
 WSGI_APPLICATION = "gourmious.wsgi.application"
 CSRF_FAILURE_VIEW = "uploads.views.csrf_failure"
+
+# Nothing inline, nothing from elsewhere: what a diner manages to smuggle into a page does not run.
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "base-uri": [NONE],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+    },
+}
 
 TEMPLATES = [
     {
@@ -188,6 +201,12 @@ PROGRESS_POLL_INTERVAL = 1000
 STATIC_URL = "static/"
 STATIC_ROOT = data_folder() / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
+
+STORAGES = global_settings.STORAGES
+if not DEBUG:
+    # Names with hashes: a browser may keep the files for ever, and gets those of a new release.
+    manifest = "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"
+    STORAGES = STORAGES | {"staticfiles": {"BACKEND": manifest}}
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
