@@ -45,8 +45,7 @@ def code_and_message(error):
         case UploadInterrupted():
             return "interrupted", "The upload broke off before all of it had arrived."
         case TooManyFilesSent():
-            limit = settings.DATA_UPLOAD_MAX_NUMBER_FILES
-            return "too_many", f"At most {limit} photos are allowed in one upload."
+            return "too_many", too_many()
         case TooManyFieldsSent():
             return "too_many", "The upload has more form fields than are allowed."
         case RequestDataTooBig():
@@ -60,6 +59,10 @@ def code_and_message(error):
             return "storage_full", "There is no room for more photos; please try again later."
     logger.error("An upload failed.", exc_info=error)
     return "server_error", "The server could not keep the photo; please try again later."
+
+
+def too_many():
+    return f"At most {settings.DATA_UPLOAD_MAX_NUMBER_FILES} photos are allowed in one upload."
 
 
 class DishForm(forms.ModelForm):
@@ -79,8 +82,16 @@ class DishField(forms.ModelChoiceField):
 class PicturesInput(forms.FileInput):
     allow_multiple_selected = True
 
-    def __init__(self):
-        super().__init__({"accept": images.ACCEPT})
+    def build_attrs(self, *args, **kwargs):
+        """Add what the script can tell a diner before anything is sent, in the same words."""
+        return super().build_attrs(*args, **kwargs) | {
+            "accept": images.ACCEPT,
+            "data-max-size": settings.PICTURE_MAX_SIZE,
+            "data-too-large": too_large().message,
+            "data-max-files": settings.DATA_UPLOAD_MAX_NUMBER_FILES,
+            "data-too-many": too_many(),
+            "data-not-an-image": images.not_an_image().message,
+        }
 
 
 class PicturesField(forms.Field):

@@ -50,7 +50,7 @@ STATUSES = {
 def dish_list(request):
     page = Paginator(Dish.objects.with_cover(), DISHES_PER_PAGE).get_page(request.GET.get("page"))
 
-    return render(request, "uploads/dish_list.html", {"page": page})
+    return upload_page(request, "uploads/dish_list.html", {"page": page})
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -76,19 +76,17 @@ def dish_page(request, dish, refusals=(), status=HTTPStatus.OK):
     pictures = dish.pictures.shown()
     page = Paginator(pictures, PICTURES_PER_PAGE).get_page(request.GET.get("page"))
 
-    response = render(
-        request,
-        "uploads/dish_detail.html",
-        {
-            "dish": dish,
-            "page": page,
-            "refusals": refusals,
-            "form": UploadForm(auto_id="%s"),
-            "diner": get_diner(request),
-            "poll_interval": settings.PROGRESS_POLL_INTERVAL,
-        },
-        status=status,
-    )
+    context = {"dish": dish, "page": page, "refusals": refusals, "diner": get_diner(request)}
+    return upload_page(request, "uploads/dish_detail.html", context, status)
+
+
+def upload_page(request, template, context, status=HTTPStatus.OK):
+    """Render a page that holds the form."""
+    context |= {
+        "form": UploadForm(auto_id="%s"),
+        "poll_interval": settings.PROGRESS_POLL_INTERVAL,
+    }
+    response = render(request, template, context, status=status)
     set_diner(request, response)
     return response
 
