@@ -1,220 +1,305 @@
-/* Sends each chosen photo in a request of its own, and shows the bytes that the server has received. */
-(function ($) {
-  'use strict';
+/* Sends each chosen photo in a request of its own, and shows the bytes the server has received. */
+const CONCURRENT_UPLOADS = 3; // of a browser's six connections; the polls need some
+const RETRY_PAUSES = [1000, 3000, 9000]; // milliseconds, as all here
+const SENDING = ['starting', 'uploading', 'processing', 'cancelling'];
+const PENDING = ['waiting', 'paused', ...SENDING];
 
-  const CONCURRENT_UPLOADS = 3; // browsers open six connections to a server; the polls need some
-  const LINE_LOST = 'The connection was lost before the photo had arrived. Please try again.';
-  const NOT_KEPT = 'The server did not keep the photo. Please try again later.';
+const $form = $('#form_upload');
+const $picture = $('#picture');
+const {pollInterval, progressUrl, failure} = $form.data();
+const title = document.title;
+let previews = Promise.resolve(); // one by one: a decoded photo is large
 
-  const POLL_TIMEOUT = 10000; // milliseconds
+function inState(...states) {
+  const uploads = $.map($('.upload'), row => $(row).data('upload'));
+  return uploads.filter(({state}) => states.includes(state));
+}
 
-  const $formUpload = $('#form_upload');
-  const running = new Map(); // uploads by their id
-  const waiting = [];
+// Calculation
 
-  // Calculation
+const randomProgressId = () => crypto.getRandomValues(new Uint32Array(4)).join('-');
 
-  function randomProgressId() {
-    const bytes = crypto.getRandomValues(new Uint8Array(16));
-    return Array.from(bytes, byte => byte.toString(16).padStart(2, '0')).join('');
+function refusalOf({size, type}) {
+  const {maxSize, tooLarge, maxFiles, tooMany, notAnImage} = $picture.data();
+  const isImage = size && /^(image|$)/.test(type);
+  const isTooMany = inState('ready').length >= maxFiles;
+  return size > maxSize && tooLarge || !isImage && notAnImage || isTooMany && tooMany;
+}
+
+function formatSize(bytes, unitOf = bytes) {
+  return unitOf < 2 ** 20 ? Math.ceil(bytes / 2 ** 10) + '\xa0kB' : (bytes / 2 ** 20).toFixed(1) + '\xa0MB';
+}
+
+const formatTime = seconds => seconds > 90 ? Math.round(seconds / 60) + '\xa0min' : 5 * Math.ceil(seconds / 5) + '\xa0s';
+
+function formatProgress({uploaded, size, speed}) {
+  const text = `${formatSize(uploaded, size).split('\xa0')[0]} of ${formatSize(size)}`;
+  const seconds = (size - uploaded) / speed / 1000;
+  return seconds < 3600 ? `${text} · ${formatSize(1000 * speed)}/s · ${formatTime(seconds)}\xa0left` : text;
+}
+
+function measure(upload, uploaded) {
+  const now = Date.now();
+  const elapsed = now - upload.measured || 1;
+  // First the mean since the start, then that of the last seconds.
+  const weight = Math.max(elapsed / (now - upload.started + 1), 1 - Math.exp(-elapsed / 15000));
+  upload.speed += weight * ((uploaded - upload.uploaded) / elapsed - upload.speed);
+  Object.assign(upload, {uploaded, measured: now});
+}
+
+const isSilent = upload => Date.now() - upload.heard > 3 * pollInterval;
+
+// Painting
+
+function paintState(upload, state, detail = '') {
+  upload.state = state;
+  upload.$row.attr('data-state', state).find('.upload-detail').text(detail);
+  upload.$row.find('[data-states]').prop('hidden', function () {
+    return !this.dataset.states.split(' ').includes(state);
+  });
+  if (document.activeElement.hidden) {
+    upload.$row.find('button:not([hidden])').first().trigger('focus');
   }
+  paintPage();
+}
 
-  function percentage(data) {
-    return Math.floor(100 * data.uploaded / data.length);
+function paintPage() {
+  const batch = inState('done', ...PENDING);
+  const total = key => batch.reduce((sum, upload) => sum + upload[key], 0);
+  const percent = Math.floor(100 * total('uploaded') / total('size'));
+  const inBackground = document.hidden && inState(...PENDING).length;
+  document.title = inBackground ? `(${percent} %) Gourmious` : title;
+  $picture.prop('required', !inState('ready').length);
+}
+
+function paintProgress(upload, fraction) {
+  measure(upload, Math.max(upload.uploaded, fraction * upload.size));
+  const percent = Math.floor(100 * upload.uploaded / upload.size);
+  upload.$bar.progressbar('value', percent);
+  paintState(upload, 'uploading', formatProgress(upload));
+  if (percent >= upload.quarter + 25) {
+    upload.quarter = percent - percent % 25;
+    announce(upload, upload.quarter + ' % uploaded');
   }
+}
 
-  // Painting
+function paintDone(upload, $answer) {
+  upload.uploaded = upload.size;
+  upload.$bar.progressbar('value', 100);
+  paintNews(upload, 'done');
+  paintPicture(upload, name => $answer.attr(name));
+}
 
-  function paintState(upload, state, text) {
-    upload.$row.attr('data-state', state).find('.upload-state').text(text);
+function paintPicture({dish}, told) {
+  const $item = $($('#picture_item').html().trim()).attr('data-picture', told('id'));
+  $item.find('.picture-link').attr('href', told('url'));
+  $item.find('.take-back').attr('href', told('take_back'));
+  $item.find('img').attr({
+    width: told('width'),
+    height: told('height'),
+    srcset: told('srcset'),
+    src: told('thumbnail')
+  });
+  $(`[data-picture="${told('id')}"]`).remove(); // the same photo, sent before
+  $item.prependTo(`[data-pictures="${dish}"]`);
+}
+
+function paintNews(upload, state, detail) {
+  if (upload.state !== state) {
+    paintState(upload, state, detail);
+    announce(upload, upload.$row.find('.upload-state')[0].innerText);
   }
+}
 
-  function paintProgress(upload, percent) {
-    upload.$bar.progressbar('value', percent);
-    paintState(upload, 'uploading', 'Uploading, ' + percent + '\u00a0%');
-    announceQuarter(upload, percent);
-  }
+function announce({file}, news) {
+  $('<p>').text(`${file.name}: ${news}`).appendTo('#upload_news');
+}
 
-  function paintProcessing(upload) {
-    if (upload.$row.attr('data-state') === 'processing') {
-      return;
+async function paintPreview({file, $row}) {
+  const bitmap = await createImageBitmap(file, {resizeWidth: 240});
+  const [canvas] = $row.find('canvas').prop({width: bitmap.width, height: bitmap.height});
+  canvas.getContext('2d').drawImage(bitmap, 0, 0);
+}
+
+// Choosing
+
+function choose(file) {
+  const $row = $($('#upload_row').html().trim());
+  const upload = {file, $row, size: file.size, uploaded: 0, retries: 0};
+  const refusal = refusalOf(file);
+  $row.data({upload}).appendTo('#uploads').find('.upload-name').text(file.name);
+  $row.find('button').attr('aria-label', function () { return `${this.innerText} ${file.name}`; });
+  upload.$bar = $row.find('.upload-progress').attr('aria-label', file.name).progressbar();
+  paintNews(upload, refusal ? 'refused' : 'ready', refusal || formatSize(file.size));
+  previews = refusal ? previews : previews.then(() => paintPreview(upload)).catch($.noop);
+}
+
+function remove({$row}) {
+  $row.remove();
+  paintPage();
+}
+
+// Polling
+
+function startProgressBarUpdate(progressId) {
+  const upload = inState('starting').find(({id}) => id === progressId);
+  upload.pause = pollInterval;
+  upload.timer = setTimeout(poll, pollInterval, upload);
+}
+
+function poll(upload) {
+  upload.poll = $.ajax({
+    dataType: 'json',
+    url: progressUrl,
+    data: {'X-Progress-ID': upload.id},
+    timeout: 10000,
+    success: data => {
+      upload.heard = data ? Date.now() : upload.heard;
+      showProgress(upload, data);
+    },
+    complete: (jqxhr, status) => {
+      upload.pause = status === 'success' ? pollInterval : 2 * upload.pause;
+      upload.timer = setTimeout(poll, upload.pause, upload);
     }
+  });
+}
+
+function showProgress(upload, data) {
+  if (data?.error) {
+    paintNews(upload, 'refused', data.error);
+    upload.$copy.data('jqxhr').abort();
+  } else if (data) {
+    paintProgress(upload, data.uploaded / data.length);
+  } else if (upload.sent && (upload.uploaded || isSilent(upload))) { // else no news
     upload.$bar.progressbar('value', false);
-    paintState(upload, 'processing', 'Processing…');
-    announce(upload, 'processing');
+    paintNews(upload, 'processing');
   }
+}
 
-  function paintDone(upload) {
-    upload.$bar.progressbar('value', 100);
-    paintState(upload, 'done', 'Done');
-    announce(upload, 'done');
+function stopProgressBarUpdate(upload) {
+  upload.poll?.abort();
+  clearTimeout(upload.timer);
+}
+
+// Sending
+
+function queue(...queued) {
+  queued.forEach(upload => paintState(upload, 'waiting'));
+  sendNext();
+}
+
+function sendNext() {
+  const free = CONCURRENT_UPLOADS - inState(...SENDING).length;
+  inState('waiting').slice(0, free).forEach(send);
+}
+
+function send(upload) {
+  const id = randomProgressId();
+  const now = Date.now();
+  Object.assign(upload, {
+    id, uploaded: 0, quarter: 0, sent: false, speed: 0, started: now, measured: now, heard: now
+  });
+  upload.$copy.find('[name="X-Progress-ID"]').val(id);
+  upload.$copy.ajaxSubmit({
+    dataType: 'xml',
+    converters: {'text xml': text => $.parseXML(text.match(/<upload>.*/s)[0])}, // HTML is none
+    url: `${$form.attr('action')}?X-Progress-ID=${id}&id=${upload.dish}&size=${upload.size}`,
+    beforeSubmit: () => showRequest(upload),
+    uploadProgress: (event, position, total) => showSent(upload, position, total),
+    success: xml => showResponse(upload, $('upload > picture', xml)),
+    error: (jqxhr, status) => showFailure(upload, jqxhr, status),
+    complete: () => {
+      stopProgressBarUpdate(upload);
+      sendNext();
+    }
+  });
+  startProgressBarUpdate(id);
+}
+
+function copyOfForm(upload) {
+  const $copy = $form.clone().prop('hidden', true);
+  const transfer = new DataTransfer();
+  transfer.items.add(upload.file);
+  $copy.find('[id]').addBack().removeAttr('id');
+  $copy.find('[name="picture"]')[0].files = transfer.files;
+  return $copy.appendTo(upload.$row);
+}
+
+const showRequest = upload => paintState(upload, 'starting');
+
+function showSent(upload, uploaded, length) {
+  upload.sent = uploaded === length;
+  if (isSilent(upload)) {
+    showProgress(upload, upload.sent ? null : {uploaded, length});
   }
+}
 
-  function paintEnd(upload, state, sentence) {
-    upload.$bar.progressbar('destroy').remove();
-    paintState(upload, state, sentence);
-    announce(upload, sentence);
+function showResponse(upload, $answer) {
+  const show = upload.state === 'cancelling' ? takeBack : paintDone;
+  show(upload, $answer);
+}
+
+function showFailure(upload, {status, responseXML}, error) {
+  const sentence = $('upload > error', responseXML).text();
+  const lineLost = !status && error !== 'abort' && upload.state !== 'cancelling';
+  const pause = lineLost && RETRY_PAUSES[upload.retries++];
+  if (pause) {
+    paintState(upload, 'paused');
+    setTimeout(resume, pause);
+  } else if (error !== 'abort') {
+    paintNews(upload, sentence && status < 500 ? 'refused' : 'failed', sentence || failure);
   }
+}
 
-  function paintPicture($picture) {
-    const id = $picture.attr('id');
-    const $item = $($('#picture_item').html().trim()).attr('data-picture', id);
-    $item.find('.picture-link').attr('href', $picture.attr('url'));
-    $item.find('img').attr({
-      width: $picture.attr('width'),
-      height: $picture.attr('height'),
-      srcset: $picture.attr('srcset'),
-      src: $picture.attr('thumbnail')
-    });
-    $item.find('.take-back').attr({href: $picture.attr('take_back')}).not('[href]').remove();
-    $('#no_pictures, [data-picture="' + id + '"]').remove(); // the same photo may be there already
-    $item.prependTo('#pictures');
+function resume() {
+  if (navigator.onLine) {
+    queue(...inState('paused'));
   }
+}
 
-  function announceQuarter(upload, percent) {
-    const quarter = Math.floor(percent / 25);
-    if (quarter > upload.quarter) {
-      upload.quarter = quarter;
-      announce(upload, quarter * 25 + ' % uploaded');
+function takeBack(upload, $answer) {
+  const isTwin = $(`[data-picture="${$answer.attr('id')}"]`).length; // was there before, stays
+  $.when(isTwin || $.post($answer.attr('take_back'), upload.$copy.serialize()))
+    .then(() => paintNews(upload, 'cancelled'), () => paintDone(upload, $answer));
+}
+
+const actions = {
+  remove,
+  retry: upload => queue(Object.assign(upload, {retries: 0})),
+  cancel(upload) {
+    if (upload.sent && SENDING.includes(upload.state)) { // too late to stop the server
+      stopProgressBarUpdate(upload);
+      paintState(upload, 'cancelling');
+    } else {
+      paintNews(upload, 'cancelled');
+      upload.$copy.data('jqxhr')?.abort();
     }
   }
+};
 
-  function announce(upload, news) {
-    const $news = $('#upload_news');
-    $news.children().slice(0, -9).remove();
-    $('<p>').text(upload.file.name + ': ' + news).appendTo($news);
-  }
+$('#uploads').on('click', '[data-action]', function () {
+  actions[this.dataset.action]($(this).closest('.upload').data('upload'));
+});
 
-  // Polling
+$picture.on('change', function () {
+  inState('done', 'refused', 'cancelled').forEach(remove);
+  [...this.files].forEach(choose);
+  this.value = '';
+});
 
-  function startProgressBarUpdate(progressId) {
-    const upload = running.get(progressId);
-    upload.interval = setInterval(poll, $formUpload.data('poll-interval'), upload);
-  }
+$form.on('submit', event => {
+  event.preventDefault();
+  inState('ready').forEach(upload => {
+    upload.dish = $('#id').val();
+    upload.$copy = copyOfForm(upload);
+  });
+  queue(...inState('ready'));
+});
 
-  function poll(upload) {
-    if (upload.poll) {
-      return;
-    }
-    upload.poll = $.ajax({
-      dataType: 'json',
-      url: $formUpload.data('progress-url'),
-      data: {'X-Progress-ID': upload.id},
-      timeout: POLL_TIMEOUT,
-      success: data => showProgress(upload, data),
-      complete: () => { upload.poll = null; }
-    });
-  }
-
-  function showProgress(upload, data) {
-    if (data && data.error) {
-      refuse(upload, data.error);
-    } else if (data) {
-      paintProgress(upload, percentage(data));
-    } else if (upload.sent) {
-      paintProcessing(upload); // before that, null is no news
-    }
-  }
-
-  function refuse(upload, sentence) {
-    paintEnd(upload, 'refused', sentence);
-    upload.$form.data('jqxhr').abort();
-  }
-
-  function stopProgressBarUpdate(upload) {
-    clearInterval(upload.interval);
-    if (upload.poll) {
-      upload.poll.abort();
-    }
-  }
-
-  // Sending
-
-  function queue(file) {
-    const id = randomProgressId();
-    const $row = $($('#upload_row').html().trim());
-    const upload = {id, file, $row, quarter: 0, sent: false, poll: null};
-    $row.find('.upload-name').text(file.name);
-    upload.$form = copyOfForm(upload).appendTo($row);
-    upload.$bar = $row.find('.upload-progress').attr('aria-label', file.name).progressbar();
-    paintState(upload, 'waiting', 'Waiting…');
-    $row.appendTo('#uploads');
-    waiting.push(upload);
-  }
-
-  function copyOfForm(upload) {
-    const $form = $formUpload.clone().prop('hidden', true);
-    const transfer = new DataTransfer();
-    transfer.items.add(upload.file);
-    $form.find('label').remove();
-    $form.find('[id]').addBack().removeAttr('id');
-    $form.find('[name="X-Progress-ID"]').val(upload.id);
-    $form.find('[name="picture"]')[0].files = transfer.files;
-    return $form.data('upload', upload);
-  }
-
-  function sendNext() {
-    while (waiting.length && running.size < CONCURRENT_UPLOADS) {
-      send(waiting.shift());
-    }
-  }
-
-  function send(upload) {
-    running.set(upload.id, upload);
-    startProgressBarUpdate(upload.id);
-    upload.$form.ajaxSubmit({
-      dataType: 'xml',
-      url: $formUpload.attr('action') + '&X-Progress-ID=' + upload.id + '&size=' + upload.file.size,
-      beforeSubmit: showRequest,
-      uploadProgress: (event, position, total) => { upload.sent = position === total; },
-      success: showResponse,
-      error: showFailure,
-      complete: (jqxhr, status, $form) => finish($form.data('upload'))
-    });
-  }
-
-  function showRequest(formData, $form) {
-    paintState($form.data('upload'), 'starting', 'Starting…');
-  }
-
-  function showResponse(xml, status, jqxhr, $form) {
-    const upload = $form.data('upload');
-    const $picture = $('upload > picture', xml);
-    if (!$picture.length) {
-      paintEnd(upload, 'refused', $('upload > error', xml).text() || NOT_KEPT);
-      return;
-    }
-    paintDone(upload);
-    paintPicture($picture);
-  }
-
-  function showFailure(jqxhr, status, error, $form) {
-    if (jqxhr.responseXML) {
-      showResponse(jqxhr.responseXML, status, jqxhr, $form);
-    } else if ($form.data('upload').$row.attr('data-state') !== 'refused') {
-      paintEnd($form.data('upload'), 'failed', jqxhr.status ? NOT_KEPT : LINE_LOST);
-    }
-  }
-
-  function finish(upload) {
-    stopProgressBarUpdate(upload);
-    running.delete(upload.id);
-    upload.$form.remove();
-    sendNext();
-  }
-
-  $formUpload.on('submit', function (event) {
+$(document).on('visibilitychange', paintPage);
+$(window).on('online', resume);
+$(window).on('beforeunload', event => {
+  if (inState(...PENDING).length) {
     event.preventDefault();
-    $('.upload').filter('[data-state="done"], [data-state="refused"], [data-state="failed"]').remove();
-    Array.from(this.elements.picture.files).forEach(queue);
-    this.reset();
-    sendNext();
-  });
-
-  $(window).on('pagehide', () => running.forEach(stopProgressBarUpdate));
-  $(window).on('pageshow', function (event) {
-    if (event.originalEvent.persisted) { // the reader came back, and the uploads were going on
-      running.forEach(upload => startProgressBarUpdate(upload.id));
-    }
-  });
-})(jQuery);
+  }
+});

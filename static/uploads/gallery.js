@@ -1,0 +1,18 @@
+/* Opens a picture large, in a strip that the browser scrolls by swipe and keys. */
+const $gallery = $('#gallery');
+const [strip] = $gallery.find('ul');
+
+$('.pictures').on('click', '.picture-link', function (event) {
+  if (event.ctrlKey || event.metaKey) {
+    return;
+  }
+  event.preventDefault();
+  const $links = $('.picture-link');
+  $(strip).html($links.find('img').clone().attr('sizes', '100vw').wrap('<li>').parent());
+  $gallery[0].showModal();
+  strip.children[$links.index(this)].scrollIntoView({behavior: 'instant'});
+});
+
+$gallery.on('click', '[data-step]', function () {
+  strip.scrollLeft += this.dataset.step * strip.clientWidth;
+});
