@@ -24,6 +24,16 @@ def requires(*programs):
     return unittest.skipIf(missing, f"To be installed from Debian: {' '.join(missing)}.")
 
 
+def manage(*arguments, **environment):
+    """Run manage.py in a process of its own; its environment comes as keyword arguments."""
+    subprocess.run(
+        [sys.executable, "manage.py", *arguments, "--verbosity", "0"],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        check=True,
+    )
+
+
 def free_port():
     with closing(socket.create_server((ADDRESS, 0))) as server:
         return server.getsockname()[1]
@@ -88,6 +98,76 @@ class Memcached(Server):
         with closing(socket.create_connection((ADDRESS, self.port))) as client:
             client.sendall(f"{command}\r\nquit\r\n".encode())
             return b"".join(iter(lambda: client.recv(4096), b"")).decode()
+
+
+class Nginx(Server):
+    """A proxy to a server; what it is told to break it answers with its own HTML pages.
+
+    It keeps its files in a folder that is empty before.
+    """
+
+    def __init__(self, folder, upstream):
+        self.folder = Path(folder)
+        port = free_port()
+        config = self.folder / "nginx.conf"
+        config.write_text(
+            f"""
+            daemon off;
+            {"user root;" if os.geteuid() == 0 else ""}
+            pid {folder}/pid;
+            error_log {folder}/error.log;
+            events {{ }}
+            http {{
+                access_log off;
+                client_body_temp_path {folder}/body;
+                client_max_body_size 300m;
+                fastcgi_temp_path {folder}/fastcgi;
+                proxy_temp_path {folder}/proxy;
+                scgi_temp_path {folder}/scgi;
+                uwsgi_temp_path {folder}/uwsgi;
+                server {{
+                    listen {ADDRESS}:{port};
+                    location / {{
+                        if (-f {folder}/broken$uri) {{ return 502; }}
+                        proxy_pass http://{upstream};
+                        proxy_http_version 1.1;
+                        proxy_request_buffering off;
+                        proxy_set_header Host $http_host;
+                    }}
+                }}
+            }}
+            """
+        )
+        (self.folder / "broken").mkdir()
+        super().__init__(port, ["nginx", "-e", f"{folder}/error.log", "-c", str(config)])
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+
+    @contextmanager
+    def broken(self, path):
+        """Answer requests to a path with status 502."""
+        flag = self.folder / "broken" / path.lstrip("/")
+        flag.touch()
+        try:
+            yield
+        finally:
+            flag.unlink()
+
+
+class Runserver(Server):
+    """Django's development server, with a database and files of its own in a folder."""
+
+    def __init__(self, folder):
+        port = free_port()
+        command = [sys.executable, "manage.py", "runserver", "--noreload", f"{ADDRESS}:{port}"]
+        options = {
+            "env": {**os.environ, "GOURMIOUS_DATA_DIR": str(folder)},
+            "stdout": subprocess.DEVNULL,
+            "stderr": subprocess.DEVNULL,
+        }
+        super().__init__(port, command, cwd=ROOT, **options)
 
 
 class Granian(Server):

@@ -2,7 +2,7 @@ import errno
 
 from django.core.exceptions import RequestDataTooBig, TooManyFieldsSent, TooManyFilesSent
 from django.http.multipartparser import MultiPartParserError
-from django.test import SimpleTestCase
+from django.test import SimpleTestCase, override_settings
 
 from uploads.forms import DishForm, Refusal, UploadForm
 from uploads.uploadhandler import UploadInterrupted
@@ -22,6 +22,19 @@ class DishFormTests(UploadTestCase):
 
 
 class UploadFormTests(UploadTestCase):
+    def test_the_limits_and_their_sentences_are_told_to_the_script(self):
+        with override_settings(PICTURE_MAX_SIZE=2**20, DATA_UPLOAD_MAX_NUMBER_FILES=3):
+            field = str(UploadForm()["picture"])
+
+        for attribute in (
+            'data-max-size="1048576"',
+            'data-too-large="This file is larger than the 1.0\xa0MB that are allowed."',
+            'data-max-files="3"',
+            'data-too-many="At most 3 photos are allowed in one upload."',
+            'data-not-an-image="This file is not a picture, ',
+        ):
+            self.assertIn(attribute, field)
+
     def test_an_id_that_is_no_dish_is_refused(self):
         for value in ("", "x", "0", "-1", "9" * 40, "../../etc/passwd", "1\0", "1 OR 1=1"):
             with self.subTest(value):

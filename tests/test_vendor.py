@@ -4,10 +4,13 @@ from django.test import SimpleTestCase
 
 from .stack import ROOT
 
-VENDOR = ROOT / "static" / "vendor"
-
-# The released files of jquery 3.8.0, jquery-form 4.3.0 and jquery-ui 1.14.2.
+# The released files of axe-core 4.14.1, jquery 3.8.0, jquery-form 4.3.0 and jquery-ui 1.14.2.
 RELEASED = {
+    "axe-core/LICENSE": "af175b9d96ee93c21a036152e1b905b0b95304d4ae8c2c921c7609100ba8df7e",
+    "axe-core/LICENSE-3RD-PARTY.txt": (
+        "4f8563870d0fca38bbc3e00b6f670cb7fa9f380ba9f26a7f7d1184a6b18b1653"
+    ),
+    "axe-core/axe.min.js": "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c",
     "jquery/LICENSE.txt": "d4db9ebe6f29f5168eac45ad713f055623ac5d0dcd5ba92da23d650ae012020d",
     "jquery/jquery.min.js": "42c9beb67d11f78edb63796d0d9bfb074d0fc1a20b47ad72fcb7fb0f3dc6a6fe",
     "jquery-form/LICENSE-MIT": "9125a97bd7989d171b86af7958140f93135f9ada49636c5bf45542f1c5429d50",
@@ -30,8 +33,9 @@ RELEASED = {
 class VendorTests(SimpleTestCase):
     def test_the_vendored_files_are_those_that_were_released(self):
         found = {
-            path.relative_to(VENDOR).as_posix(): sha256(path.read_bytes()).hexdigest()
-            for path in VENDOR.rglob("*")
+            path.relative_to(vendor).as_posix(): sha256(path.read_bytes()).hexdigest()
+            for vendor in (ROOT / "static" / "vendor", ROOT / "tests" / "vendor")
+            for path in vendor.rglob("*")
             if path.is_file()
         }
 

@@ -100,6 +100,21 @@ class PageTests(UploadTestCase):
         ):
             self.assertContains(response, tag, html=True)
 
+    def test_the_list_holds_the_form_too_for_a_dish_that_is_still_to_be_told(self):
+        response = self.client.get("/")
+
+        self.assertContains(response, '<input type="hidden" id="id" name="id" value="">', html=True)
+        self.assertContains(response, f'href="/dishes/{self.dish.pk}/#form_upload"')
+        self.assertTrue(response.cookies["diner"].value)
+
+    def test_every_answer_tells_the_browser_to_run_and_load_nothing_from_elsewhere(self):
+        answers = [self.client.get(path) for path in ("/", "/menu", "/get_upload_progress")]
+
+        for response in (*answers, self.post(upload_file(photo()))):
+            policy = response["Content-Security-Policy"].split("; ")
+            self.assertIn("default-src 'self'", policy)
+            self.assertNotIn("unsafe", str(policy))
+
     def test_a_page_that_is_not_there_is_told_in_our_words(self):
         for path in ("/dishes/0/", f"/dishes/{'9' * 40}/", "/menu"):
             self.assertContains(self.client.get(path), "This plate is empty", status_code=404)

@@ -1,9 +1,7 @@
 """The app as it is deployed: in production mode, served by Granian, with a real memcached."""
 
 import json
-import os
-import subprocess
-import sys
+import re
 from pathlib import Path
 from unittest import skipUnless
 from urllib.parse import urlencode
@@ -16,7 +14,7 @@ from uploads.models import Dish
 from .base import FoldersMixin, wait_for
 from .client import TOKEN, SlowUpload, poll
 from .photos import photo
-from .stack import ROOT, Granian, Memcached, requires
+from .stack import Granian, Memcached, manage, requires
 
 CLIENT = "192.0.2.7"
 
@@ -38,12 +36,8 @@ class GranianTests(FoldersMixin, SimpleTestCase):
 
     def serve_a_dish(self, **environment):
         """Serve the app, and add its first dish."""
-        subprocess.run(
-            [sys.executable, "manage.py", "migrate", "--verbosity", "0"],
-            cwd=ROOT,
-            env={**os.environ, **self.environment},
-            check=True,
-        )
+        manage("migrate", **self.environment)
+        manage("collectstatic", "--no-input", **self.environment)
         server = self.serve(**environment)
         form = {"name": "Aïoli", "restaurant": "Chez Fonfon", "csrfmiddlewaretoken": TOKEN}
         headers = {"Cookie": f"csrftoken={TOKEN}"}
@@ -84,6 +78,17 @@ class GranianTests(FoldersMixin, SimpleTestCase):
 
         wait_for(lambda: not self.uploaded_files())
         wait_for(lambda: poll(server.address, "dish-1") is None)
+
+    def test_pages_name_the_static_files_by_their_content(self):
+        server, dish = self.serve_a_dish()
+
+        with urlopen(f"http://{server.address}/dishes/{dish.pk}/") as response:
+            names = re.findall(r'"/static/([^"]+)"', response.read().decode())
+
+        self.assertGreaterEqual(len(names), 10)
+        for name in names:
+            self.assertRegex(name, r"\.[0-9a-f]{12}\.(css|js|svg)$")
+            self.assertTrue((self.folder / "static" / name).is_file())
 
     @skipUnless(Path("/proc/self/status").exists(), "Memory is read from /proc, as Linux has it.")
     def test_memory_does_not_depend_on_the_size_of_an_upload(self):

@@ -1,0 +1,218 @@
+"""What the tests share that look at the pages as a diner does, in a real Chromium."""
+
+import os
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from django.contrib.staticfiles.testing import StaticLiveServerTestCase
+from django.test import override_settings
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+
+from .base import FoldersMixin, make_dish, wait_for
+from .stack import ROOT, requires
+
+AXE = ROOT / "tests" / "vendor" / "axe-core" / "axe.min.js"
+
+# Without these the browser looks for its maker's servers.
+QUIET = (
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-quic",
+    "--disable-sync",
+    "--no-first-run",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost",
+)
+
+# Notes what passes by too fast to be asked for: the states, percentages and texts of each row, the
+# most uploads that ran at once, the polls that are to come, and what the page's policy forbade.
+WITNESS = """
+    window.witnessed = {};
+    window.mostAtOnce = 0;
+    window.polls = new Set();
+    const setTimeout = window.setTimeout, clearTimeout = window.clearTimeout;
+    window.setTimeout = (callback, ...args) => {
+        const id = setTimeout((...args) => { polls.delete(id); callback(...args); }, ...args);
+        if (callback.name === 'poll') polls.add(id);
+        return id;
+    };
+    window.clearTimeout = id => { polls.delete(id); clearTimeout(id); };
+    document.addEventListener('securitypolicyviolation', event => {
+        sessionStorage.violation = `${event.violatedDirective} ${event.blockedURI}`;
+    });
+    new MutationObserver(() => {
+        const sending = '[data-state=starting], [data-state=uploading], [data-state=processing]';
+        mostAtOnce = Math.max(mostAtOnce, document.querySelectorAll(sending).length);
+        document.querySelectorAll('.upload').forEach(row => {
+            const name = row.querySelector('.upload-name').textContent;
+            const bar = row.querySelector('[role=progressbar]');
+            const seen = witnessed[name] ??= {states: [], values: [], texts: []};
+            const note = (list, value) => value && list.at(-1) !== value && list.push(value);
+            note(seen.states, row.dataset.state);
+            if (row.dataset.state === 'uploading') {
+                note(seen.values, bar.ariaValueNow);
+                note(seen.texts, row.querySelector('.upload-detail').textContent);
+            }
+        });
+    }).observe(document, {subtree: true, childList: true, attributes: true});
+"""
+
+
+@requires("chromium", "chromedriver")
+@override_settings(PROGRESS_POLL_INTERVAL=100)
+class BrowserTestCase(FoldersMixin, StaticLiveServerTestCase):
+    """Open the page of a dish in Chromium; at the end nothing may have broken the page's policy."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        options = webdriver.ChromeOptions()
+        options.binary_location = shutil.which("chromium")
+        profile = cls.enterClassContext(TemporaryDirectory(ignore_cleanup_errors=True))
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+        for argument in ("--headless", f"--user-data-dir={profile}", *QUIET, *sandbox):
+            options.add_argument(argument)
+        service = webdriver.ChromeService(shutil.which("chromedriver"))
+        cls.browser = webdriver.Chrome(options, service)
+        cls.addClassCleanup(cls.browser.quit)
+        cls.cdp("Page.addScriptToEvaluateOnNewDocument", source=WITNESS)
+
+    def setUp(self):
+        super().setUp()
+        self.dish = make_dish()
+        self.photos = self.enterContext(TemporaryDirectory())
+        self.throttle(None)
+        self.open(self.dish.get_absolute_url())
+
+    def tearDown(self):
+        self.assertIsNone(self.run_script("return sessionStorage.getItem('violation')"))
+        super().tearDown()
+
+    @classmethod
+    def cdp(cls, command, **parameters):
+        """Send a command of the Chrome DevTools protocol."""
+        return cls.browser.execute_cdp_cmd(command, parameters)
+
+    def emulate(self, command, on, off):
+        """Set something of the browser's emulation for the rest of the test."""
+        self.cdp(f"Emulation.{command}", **on)
+        self.addCleanup(self.cdp, f"Emulation.{command}", **off)
+
+    def emulate_media(self, **features):
+        features = [{"name": name, "value": value} for name, value in features.items()]
+        self.emulate("setEmulatedMedia", {"features": features}, {"features": []})
+
+    def emulate_phone(self, width):
+        screen = {"width": width, "height": 800, "deviceScaleFactor": 2, "mobile": True}
+        self.cdp("Emulation.setDeviceMetricsOverride", **screen)
+        self.addCleanup(self.cdp, "Emulation.clearDeviceMetricsOverride")
+        self.emulate("setTouchEmulationEnabled", {"enabled": True}, {"enabled": False})
+
+    def open(self, path):
+        self.browser.get(self.live_server_url + path)
+
+    def run_script(self, script, *args):
+        return self.browser.execute_script(script, *args)
+
+    def throttle(self, upload, latency=0, offline=False):
+        """Let the line take so many bytes in a second, or all that it can; latency is in ms."""
+        self.browser.set_network_conditions(
+            latency=latency,
+            download_throughput=-1,
+            upload_throughput=upload or -1,
+            offline=offline,
+        )
+
+    def find(self, selector):
+        return self.browser.find_elements(By.CSS_SELECTOR, selector)
+
+    def element(self, by, value):
+        """Return an element once it is there: a click does not wait for the page it leads to."""
+        return wait_for(lambda: self.browser.find_elements(by, value))[0]
+
+    def find_text(self, selector):
+        """Return the texts of elements, at one moment: between two calls the page may change."""
+        return self.run_script(
+            "return Array.from(document.querySelectorAll(arguments[0]), found => found.innerText)",
+            selector,
+        )
+
+    def add_dish(self):
+        """Fill in the form for a new dish, which leads to its page."""
+        self.element(By.ID, "id_name").send_keys("Aïoli")
+        self.element(By.ID, "id_restaurant").send_keys("Chez Fonfon")
+        self.element(By.XPATH, "//button[text()='Add it']").click()
+
+    def write(self, contents):
+        """Write files by their name and content, and return their paths."""
+        for name, content in contents.items():
+            Path(self.photos, name).write_bytes(content)
+        return [str(Path(self.photos, name)) for name in contents]
+
+    def choose(self, contents, field="picture"):
+        """Choose files in the form, by their name and content."""
+        self.element(By.ID, field).send_keys("\n".join(self.write(contents)))
+
+    def submit(self):
+        self.element(By.ID, "form_submit_button").click()
+
+    def upload(self, **contents):
+        """Choose files of these names and the suffix .jpg, and submit the form."""
+        self.choose({f"{name}.jpg": content for name, content in contents.items()})
+        self.submit()
+
+    def act(self, action, state):
+        """Press a button of the first row that is in a state."""
+        self.find(f'.upload[data-state="{state}"] [data-action="{action}"]:not([hidden])')[
+            0
+        ].click()
+
+    def wait_for_state(self, state, count=1):
+        wait_for(lambda: len(self.find(f'.upload[data-state="{state}"]')) == count, 60)
+
+    def witnessed(self, name):
+        """Return the states, the percentages and the texts that a row went through."""
+        row = self.run_script("return witnessed[arguments[0]]", f"{name}.jpg")
+        return row["states"], [int(value) for value in row["values"]], row["texts"]
+
+    def requests(self, path):
+        """Return the addresses, beginnings and ends of the page's requests to a path."""
+        return self.run_script(
+            "return performance.getEntriesByType('resource')"
+            ".filter(entry => new URL(entry.name).pathname === arguments[0])"
+            ".map(entry => [entry.name, entry.startTime, entry.responseEnd])",
+            path,
+        )
+
+    def assert_nothing_polls(self):
+        self.assertEqual(self.run_script("return [polls.size, $.active]"), [0, 0])
+
+    def assert_accessible(self):
+        """Let axe-core look at the page as it is."""
+        self.run_script(AXE.read_text())
+        found = self.browser.execute_async_script(
+            "axe.run().then(arguments[0], error => arguments[0]({violations: [String(error)]}))"
+        )
+        self.assertEqual(found["violations"], [])
+
+    def assert_fits(self):
+        """Assert that nothing has to be scrolled sideways, and that fingers hit their aims."""
+        width, within = self.run_script(
+            "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+        )
+        self.assertLessEqual(width, within)
+        small = self.run_script(
+            "return Array.from(document.querySelectorAll('a, button, input, label.button'))"
+            ".map(target => [target.outerHTML, target.getBoundingClientRect()])"
+            ".filter(([, {width, height}]) => width > 1 && (width < 44 || height < 44))"
+            ".map(([html]) => html)"
+        )
+        self.assertEqual(small, [])
+
+    def shown_pictures(self):
+        """Return the addresses of the pictures that the page shows, and that did load."""
+        return self.run_script(
+            "return Array.from(document.querySelectorAll('.picture img'))"
+            ".filter(image => image.naturalWidth).map(image => image.getAttribute('src'))"
+        )

@@ -1,0 +1,104 @@
+"""gallery.js: a picture, large."""
+
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from uploads.models import Picture
+
+from .base import upload_file, wait_for
+from .browser import BrowserTestCase
+from .photos import photo
+
+# The picture that lies in the middle of the strip, once that has come to rest.
+IN_THE_MIDDLE = """
+    const strip = document.querySelector('.strip');
+    const index = strip.scrollLeft / strip.clientWidth;
+    const image = Number.isInteger(index) && strip.children[index].querySelector('img');
+    return image && image.naturalWidth ? image.currentSrc : null;
+"""
+
+
+class GalleryTests(BrowserTestCase):
+    def setUp(self):
+        super().setUp()
+        for _ in range(3):
+            Picture.objects.store(self.dish, upload_file(photo(1200, 900)))
+        self.large = [picture.display.url for picture in self.dish.pictures.all()]
+        self.browser.refresh()
+
+    def links(self):
+        return self.find(".picture-link")
+
+    def press(self, key):
+        self.browser.switch_to.active_element.send_keys(key)
+
+    def touch(self, event, *points):
+        self.cdp("Input.dispatchTouchEvent", type=event, touchPoints=points)
+
+    def wait_for_picture(self, index):
+        wait_for(lambda: self.run_script(IN_THE_MIDDLE) == self.live_server_url + self.large[index])
+
+    def test_a_picture_opens_large(self):
+        self.links()[1].click()
+
+        self.wait_for_picture(1)
+
+    def test_arrow_keys_lead_to_the_others(self):
+        self.links()[0].send_keys(Keys.ENTER)
+        self.wait_for_picture(0)
+
+        self.press(Keys.ARROW_RIGHT)
+        self.wait_for_picture(1)
+        self.press(Keys.ARROW_RIGHT)
+        self.wait_for_picture(2)
+        self.press(Keys.ARROW_LEFT)
+        self.wait_for_picture(1)
+
+    def test_a_swipe_leads_to_the_next(self):
+        self.emulate_phone(390)
+        self.links()[0].click()
+        self.wait_for_picture(0)
+
+        self.touch("touchStart", {"x": 340, "y": 300})
+        for x in range(320, 80, -20):
+            self.touch("touchMove", {"x": x, "y": 300})
+        self.touch("touchEnd")
+
+        self.wait_for_picture(1)
+
+    def test_buttons_lead_to_the_others(self):
+        self.links()[1].click()
+        self.wait_for_picture(1)
+
+        self.element(By.XPATH, "//button[text()='Next']").click()
+        self.wait_for_picture(2)
+        self.element(By.XPATH, "//button[text()='Previous']").click()
+        self.wait_for_picture(1)
+
+    def test_it_closes_and_the_focus_comes_back(self):
+        link = self.links()[2]
+        for close in (
+            lambda: self.press(Keys.ESCAPE),
+            lambda: self.element(By.XPATH, "//button[text()='Close']").click(),
+        ):
+            link.send_keys(Keys.ENTER)
+            self.wait_for_picture(2)
+            close()
+            wait_for(lambda: not self.find("#gallery[open]"))
+            self.assertEqual(self.browser.switch_to.active_element, link)
+
+    def test_a_photo_that_has_just_arrived_opens_too(self):
+        self.upload(dish=photo(1200, 900))
+        self.wait_for_state("done")
+        self.large.insert(0, self.dish.pictures.first().display.url)
+
+        self.links()[0].click()
+        self.wait_for_picture(0)
+
+    def test_without_scripts_it_is_a_link(self):
+        self.emulate("setScriptExecutionDisabled", {"value": True}, {"value": False})
+        self.browser.refresh()
+
+        self.links()[0].click()
+
+        wait_for(lambda: self.browser.current_url == self.live_server_url + self.large[0])

@@ -1,0 +1,493 @@
+"""upload.js: the way of a photo from the form to the page."""
+
+import re
+from contextlib import contextmanager
+from itertools import pairwise
+from tempfile import TemporaryDirectory
+from threading import Event
+from unittest.mock import patch
+
+from django.core.cache import cache
+from django.test import override_settings
+from PIL import Image
+from selenium.webdriver.common.by import By
+
+from uploads.models import PictureQuerySet
+
+from .base import wait_for
+from .browser import BrowserTestCase
+from .client import poll
+from .photos import encoded, photo
+from .stack import Memcached, Nginx, Runserver, manage, requires
+from .test_settings import PRODUCTION, read_settings
+
+
+class UploadTests(BrowserTestCase):
+    def test_the_bar_rises_until_the_photo_appears_on_the_page(self):
+        self.throttle(1_500_000)
+        self.run_script("window.sameDocument = true")
+
+        self.upload(dish=photo(2400, 1800))
+        self.wait_for_state("done")
+
+        states, values, _ = self.witnessed("dish")
+        self.assertEqual(states[:3], ["ready", "starting", "uploading"])
+        self.assertEqual(values, sorted(values))
+        self.assertGreaterEqual(len(set(values)), 5)
+        self.assertLessEqual(values[-1], 100)
+        picture = self.dish.pictures.get()
+        self.assertEqual(wait_for(self.shown_pictures), [picture.thumbnail.url])
+        self.assertFalse(self.find(".empty")[0].is_displayed())
+        self.assertTrue(self.run_script("return sameDocument"))
+        self.assert_nothing_polls()
+
+    def test_two_photos_at_once_have_a_request_and_a_bar_each(self):
+        self.throttle(1_500_000)
+
+        self.upload(one=photo(1500, 1200), two=photo(1200, 1500))
+        bars = '.upload[data-state="uploading"] [role="progressbar"]'
+        wait_for(lambda: len(self.find(bars)) == 2)
+        self.assertEqual(
+            [form.is_displayed() for form in self.find(".upload form")], [False, False]
+        )
+        self.wait_for_state("done", 2)
+
+        for name in ("one", "two"):
+            self.assertGreaterEqual(len(set(self.witnessed(name)[1])), 3)
+        self.assertEqual(len({address for address, *_ in self.requests("/upload")}), 2)
+        self.assertEqual(
+            len(wait_for(lambda: len(self.shown_pictures()) == 2 and self.find(".picture img"))), 2
+        )
+        self.assertEqual(self.dish.pictures.count(), 2)
+
+    def test_a_first_null_means_that_the_upload_has_not_begun(self):
+        self.throttle(60_000)
+
+        self.upload(dish=photo(500, 400))
+        wait_for(lambda: len(self.requests("/get_upload_progress")) >= 3)
+
+        self.assertNotIn("processing", self.witnessed("dish")[0])
+        self.wait_for_state("done")
+        self.assertEqual(self.witnessed("dish")[0][:3], ["ready", "starting", "uploading"])
+
+    def test_at_most_one_poll_is_in_flight(self):
+        self.throttle(1_000_000, latency=300)
+
+        self.upload(dish=photo(1500, 1200))
+        self.wait_for_state("done")
+
+        polls = self.requests("/get_upload_progress")
+        self.assertGreaterEqual(len(polls), 3)
+        for (_, _, end), (_, beginning, _) in pairwise(polls):
+            self.assertGreaterEqual(beginning, end)
+
+    def test_after_the_last_byte_the_photo_is_being_processed(self):
+        content = encoded(Image.new("RGB", (9000, 9000)), "PNG", compress_level=1)
+        self.throttle(5_000_000)
+
+        self.upload(dish=content.ljust(5_000_000, b"\0"))
+        self.wait_for_state("processing")
+
+        self.assertEqual(self.find_text(".upload-state"), ["Processing…"])
+        [bar] = self.find('[role="progressbar"]')
+        self.assertIsNone(bar.get_attribute("aria-valuenow"))
+        self.wait_for_state("done")
+        self.assertEqual(
+            self.witnessed("dish")[0], ["ready", "starting", "uploading", "processing", "done"]
+        )
+
+    def test_what_is_refused_is_told_beside_its_name_and_the_others_go_on(self):
+        self.upload(menu=b"A text.", dish=photo())
+        self.wait_for_state("refused")
+        self.wait_for_state("done")
+
+        [row] = self.find('.upload[data-state="refused"]')
+        self.assertRegex(
+            row.text, r"^menu\.jpg\nRefused\. This file is not a picture.*\.\nDismiss$"
+        )
+        self.assertEqual(self.dish.pictures.count(), 1)
+        self.assert_nothing_polls()
+
+    def test_a_file_that_is_no_picture_is_refused_long_before_its_end(self):
+        self.throttle(100_000)
+
+        self.upload(menu=b"A text.\n" * 500_000)
+        wait_for(lambda: self.find('.upload[data-state="refused"]'), 20)  # of 40 for the whole
+
+        self.assertRegex(
+            self.find_text(".upload-state")[0], r"^Refused\. This file is not a picture.*\.$"
+        )
+        self.assert_nothing_polls()
+        self.assertEqual(self.files(), [])
+
+    def test_no_news_in_the_middle_of_an_upload_changes_nothing(self):
+        self.throttle(1_000_000)
+        self.upload(dish=photo(2000, 1500))
+        self.wait_for_state("uploading")
+
+        cache.clear()
+        self.wait_for_state("done")
+
+        states = self.witnessed("dish")[0]
+        self.assertEqual(
+            [state for state in states if state != "processing"], [*states[:3], "done"]
+        )
+
+    def test_the_same_photo_twice_is_shown_once(self):
+        content = photo()
+
+        self.upload(one=content)
+        self.wait_for_state("done")
+        self.upload(two=content)
+        wait_for(lambda: self.find_text(".upload-name") == ["two.jpg"])
+        self.wait_for_state("done")
+
+        self.assertEqual(len(self.find(".picture img")), 1)
+
+    def test_a_new_picture_is_shown_as_it_is_after_a_reload(self):
+        self.upload(dish=photo(1000, 2000))
+        self.wait_for_state("done")
+
+        attributes = ("src", "srcset", "sizes", "width", "height")
+        image = self.element(By.CSS_SELECTOR, ".picture img")
+        shown = [image.get_dom_attribute(name) for name in attributes]
+        self.browser.refresh()
+        image = self.element(By.CSS_SELECTOR, ".picture img")
+        self.assertEqual(shown, [image.get_dom_attribute(name) for name in attributes])
+
+    def test_a_diner_takes_a_photo_back(self):
+        self.upload(dish=photo())
+        self.wait_for_state("done")
+
+        self.element(By.LINK_TEXT, "Take it back").click()
+        wait_for(lambda: "Take this photo back?" in self.find_text("h1"))
+        self.element(By.XPATH, "//button[text()='Take it back']").click()
+
+        wait_for(lambda: self.find(".empty"))
+        self.assertEqual(self.files(), [])
+
+    def test_of_seven_photos_three_are_sent_at_once(self):
+        self.throttle(2_000_000)
+
+        self.upload(**{f"photo{number}": photo(600, 500) for number in range(7)})
+        wait_for(lambda: len(self.find('.upload[data-state="waiting"]')) == 4)
+        self.wait_for_state("done", 7)
+
+        self.assertEqual(self.run_script("return mostAtOnce"), 3)
+        self.assertEqual(len({address for address, *_ in self.requests("/upload")}), 7)
+        self.assertEqual(self.dish.pictures.count(), 7)
+
+    def test_photos_can_be_added_while_others_are_sent(self):
+        self.throttle(500_000)
+        self.upload(one=photo(1500, 1200))
+        self.wait_for_state("uploading")
+
+        self.upload(two=photo())
+        self.wait_for_state("done", 1)
+        self.assertEqual(self.find_text(".upload-name"), ["one.jpg", "two.jpg"])
+        self.wait_for_state("done", 2)
+
+        self.assertEqual(self.dish.pictures.count(), 2)
+
+    def test_quarters_and_the_end_are_announced(self):
+        self.throttle(1_000_000)
+        self.upload(dish=photo(1500, 1200))
+        self.wait_for_state("done")
+
+        [log] = self.find('[role="log"]')
+        news = log.get_property("textContent").split("dish.jpg: ")[1:]
+        self.assertRegex(news[0], r"^Ready .*MB$")
+        quarters = [text for text in news if text.endswith(" % uploaded")]
+        self.assertLessEqual(set(quarters), {f"{n} % uploaded" for n in (25, 50, 75)})
+        self.assertEqual(len(quarters), len(set(quarters)))
+        self.assertEqual(news[-1], "Done")
+        [bar] = self.find('[role="progressbar"]')
+        self.assertEqual(bar.accessible_name, "dish.jpg")
+
+    def test_bytes_speed_and_time_left_are_told(self):
+        self.throttle(500_000)
+        self.upload(dish=photo(2000, 1500))
+        self.wait_for_state("done")
+
+        texts = self.witnessed("dish")[2]
+        self.assertGreater(len(texts), 10)
+        for text in texts:
+            self.assertRegex(
+                text, r"^\d\.\d of \d\.\d\sMB · \d{2,3}\skB/s · ([1-9]\d?\ss|[1-9]\smin)\sleft$"
+            )
+
+    def test_the_title_tells_the_percentage_while_the_page_is_in_the_background(self):
+        title = self.browser.title
+        self.throttle(500_000)
+        self.upload(dish=photo(1500, 1200))
+        self.wait_for_state("uploading")
+        self.assertEqual(self.browser.title, title)
+
+        page = self.browser.current_window_handle
+        self.browser.switch_to.new_window("tab")
+        tab = self.browser.current_window_handle
+        self.browser.switch_to.window(page)
+        self.cdp("Target.activateTarget", targetId=tab)
+
+        wait_for(lambda: re.search(r"^\(\d+ %\) Gourmious$", self.browser.title))
+        wait_for(lambda: self.browser.title == title)
+        self.wait_for_state("done")
+        self.browser.switch_to.window(tab)
+        self.browser.close()
+        self.browser.switch_to.window(page)
+
+    def test_leaving_the_page_asks_first_while_a_photo_is_sent(self):
+        leave = (
+            "const event = new Event('beforeunload', {cancelable: true});"
+            "dispatchEvent(event); return event.defaultPrevented"
+        )
+        self.choose({"dish.jpg": photo(1500, 1200)})
+        self.assertFalse(self.run_script(leave))
+
+        self.throttle(500_000)
+        self.submit()
+        self.wait_for_state("uploading")
+        self.assertTrue(self.run_script(leave))
+
+        self.throttle(None)
+        self.wait_for_state("done")
+        self.assertFalse(self.run_script(leave))
+
+    def test_without_scripts_the_form_is_an_ordinary_one(self):
+        self.emulate("setScriptExecutionDisabled", {"value": True}, {"value": False})
+        self.browser.refresh()
+
+        self.upload(one=photo(), menu=b"A text.", two=photo(60, 40, "PNG"))
+
+        wait_for(lambda: self.find(".refusals"))
+        self.assertRegex(self.find_text(".refusals")[0], r"^menu\.jpg: This file is not a picture")
+        wait_for(lambda: len(self.find(".picture img")) == 2)
+        self.assertEqual(self.dish.pictures.count(), 2)
+
+    def test_a_diner_finds_the_way_from_the_list_to_the_photo(self):
+        self.open("/")
+        self.element(By.LINK_TEXT, "Add a dish").click()
+        self.add_dish()
+        self.upload(dish=photo())
+        self.wait_for_state("done")
+        self.element(By.LINK_TEXT, "Gourmious").click()
+
+        wait_for(lambda: "Aïoli" in self.find_text("h2"))
+        wait_for(lambda: len(self.find(".card img")) == 1)
+
+
+class CancelTests(BrowserTestCase):
+    def upload_slowly(self, **contents):
+        self.throttle(200_000)
+        self.upload(**contents or {"dish": photo(1500, 1200)})
+        self.wait_for_state("uploading", len(contents) or 1)
+
+    def test_a_cancelled_upload_leaves_nothing_within_a_second(self):
+        self.upload_slowly()
+        progress_id = self.requests("/get_upload_progress")[-1][0].split("=")[1]
+        address = self.live_server_url.removeprefix("http://")
+        wait_for(lambda: poll(address, progress_id))
+        self.assertEqual(len(self.files("incoming")), 1)
+
+        self.act("cancel", "uploading")
+        wait_for(lambda: poll(address, progress_id) is None and not self.files(), 1)
+
+        self.assertEqual(self.find_text(".upload-state"), ["Cancelled"])
+        self.assert_nothing_polls()
+        self.assertFalse(self.dish.pictures.exists())
+
+    def test_a_cancelled_upload_can_be_sent_after_all(self):
+        self.upload_slowly()
+        self.act("cancel", "uploading")
+        self.assertIn("Retry", self.browser.switch_to.active_element.text)
+
+        self.throttle(None)
+        self.act("retry", "cancelled")
+        self.wait_for_state("done")
+
+        self.assertEqual(self.dish.pictures.count(), 1)
+
+    def test_the_others_go_on(self):
+        self.upload_slowly(one=photo(1500, 1200), two=photo(1200, 1500))
+
+        self.act("cancel", "uploading")
+        wait_for(lambda: len(self.files("incoming")) == 1)
+        self.throttle(None)
+        self.wait_for_state("done")
+
+        self.assertEqual(self.find_text(".upload-state"), ["Cancelled", "Done"])
+        self.assertEqual(self.dish.pictures.count(), 1)
+
+    def test_one_that_waits_for_its_turn_is_never_sent(self):
+        self.throttle(200_000)
+        self.upload(**{f"photo{number}": photo(800, 600) for number in range(4)})
+        self.wait_for_state("waiting")
+
+        self.act("cancel", "waiting")
+        self.throttle(None)
+        self.wait_for_state("done", 3)
+
+        self.assertEqual(len(self.requests("/upload")), 3)
+
+    @contextmanager
+    def store_held_back(self):
+        """Let the server store no picture until the block ends."""
+        held, store = Event(), PictureQuerySet.store
+
+        def store_later(*args):
+            held.wait(60)
+            return store(*args)
+
+        with patch.object(PictureQuerySet, "store", store_later):
+            yield
+            held.set()
+
+    def upload_and_cancel_too_late(self, content):
+        self.throttle(1_000_000)
+        with self.store_held_back():
+            self.upload(dish=content)
+            self.wait_for_state("processing")
+            self.act("cancel", "processing")
+            self.assertEqual(self.find_text(".upload-state"), ["Cancelling…"])
+        self.wait_for_state("cancelled")
+
+    def test_one_that_the_server_has_already_is_taken_back(self):
+        self.upload_and_cancel_too_late(photo(800, 600))
+
+        self.assertEqual(self.files(), [])
+        self.assertFalse(self.dish.pictures.exists())
+
+    def test_a_photo_that_was_there_before_stays(self):
+        content = photo(800, 600)
+        self.upload(dish=content)
+        self.wait_for_state("done")
+
+        self.upload_and_cancel_too_late(content)
+
+        self.assertEqual(self.dish.pictures.count(), 1)
+
+
+class RetryTests(BrowserTestCase):
+    def test_an_upload_goes_on_by_itself_when_the_server_is_back(self):
+        manage("migrate", GOURMIOUS_DATA_DIR=str(self.folder))
+        server = self.enterContext(Runserver(self.folder))
+        self.browser.get(f"http://localhost:{server.port}/dishes/new")
+        self.add_dish()
+        self.throttle(500_000)
+        self.upload(dish=photo(1500, 1200))
+        self.wait_for_state("uploading")
+
+        server.stop()
+        self.wait_for_state("paused")
+        self.assertEqual(
+            self.find_text(".upload-state"), ["The connection was lost. Trying again…"]
+        )
+        self.throttle(None)
+        server.start()
+        self.wait_for_state("done")
+
+        self.assertEqual(len(self.files("originals")), 1)
+        self.assertEqual(wait_for(self.shown_pictures)[0][:7], "/media/")
+
+    def test_after_some_attempts_a_line_that_is_lost_is_left_to_the_diner(self):
+        self.throttle(200_000)
+        self.upload(dish=photo(1500, 1200))
+        for _ in range(4):
+            self.wait_for_state("uploading")
+            self.run_script("window.stop()")
+            wait_for(lambda: not self.find('[data-state="uploading"]'))
+
+        self.wait_for_state("failed")
+        self.assertRegex(
+            self.find_text(".upload-state")[0], r"^Failed\. The photo did not get .*\.$"
+        )
+        self.assert_nothing_polls()
+        wait_for(lambda: not self.files())
+        self.throttle(None)
+        self.act("retry", "failed")
+        self.wait_for_state("done")
+        self.assertEqual(self.dish.pictures.count(), 1)
+
+    def test_without_a_network_it_waits_for_it(self):
+        self.throttle(200_000)
+        self.upload(dish=photo(1500, 1200))
+        self.wait_for_state("uploading")
+        self.throttle(200_000, offline=True)
+        self.run_script("window.stop()")
+        self.wait_for_state("paused")
+        attempts = len(self.requests("/upload"))
+
+        # The pause before the first attempt is over when a later timer of the page has run.
+        self.browser.set_script_timeout(20)
+        self.browser.execute_async_script("setTimeout(arguments[0], 1500)")
+        self.assertEqual(self.find_text(".upload-state")[0][:23], "The connection was lost")
+        self.assertEqual(len(self.requests("/upload")), attempts)
+        self.throttle(None)
+        self.wait_for_state("done")
+
+        self.assertEqual(self.dish.pictures.count(), 1)
+
+
+@requires("nginx")
+class ProxyTests(BrowserTestCase):
+    def setUp(self):
+        super().setUp()
+        folder = self.enterContext(TemporaryDirectory())
+        upstream = self.live_server_url.removeprefix("http://")
+        self.proxy = self.enterContext(Nginx(folder, upstream))
+        self.browser.get(f"http://localhost:{self.proxy.port}{self.dish.get_absolute_url()}")
+
+    def test_an_answer_in_html_is_a_failure_and_can_be_tried_again(self):
+        with self.proxy.broken("/upload"):
+            self.upload(dish=photo())
+            self.wait_for_state("failed")
+        self.assertRegex(
+            self.find_text(".upload-state")[0], r"^Failed\. The photo did not get .*\.$"
+        )
+        self.assert_nothing_polls()
+
+        self.act("retry", "failed")
+        self.wait_for_state("done")
+
+        self.assertEqual(self.dish.pictures.count(), 1)
+
+    def test_polls_that_fail_become_rare_and_the_bar_goes_on(self):
+        self.throttle(200_000)
+        with self.proxy.broken("/get_upload_progress"):
+            self.upload(dish=photo(1500, 1200))
+            wait_for(lambda: len(self.requests("/get_upload_progress")) == 5)
+        self.throttle(None)
+        self.wait_for_state("done")
+
+        begun = [beginning for _, beginning, _ in self.requests("/get_upload_progress")[:5]]
+        pauses = [later - earlier for earlier, later in pairwise(begun)]
+        for shorter, longer in pairwise(pauses):
+            self.assertGreater(longer, 1.5 * shorter)
+        values = self.witnessed("dish")[1]
+        self.assertGreaterEqual(len(values), 3)
+        self.assertEqual(values, sorted(values))
+
+
+@requires("memcached")
+class MemcachedTests(BrowserTestCase):
+    def setUp(self):
+        self.memcached = self.enterContext(Memcached())
+        environment = {**PRODUCTION, "GOURMIOUS_MEMCACHED": self.memcached.address}
+        caches = read_settings(**environment)["CACHES"]
+        self.enterContext(override_settings(CACHES=caches))
+        super().setUp()
+
+    def test_when_memcached_stops_the_bar_goes_on_and_never_back(self):
+        self.throttle(300_000)
+        self.upload(dish=photo(2000, 1500))
+        wait_for(lambda: (self.witnessed("dish")[1] or [0])[-1] >= 20)
+
+        self.memcached.stop()
+        before = self.witnessed("dish")[1][-1]
+        self.wait_for_state("done")
+
+        states, values, _ = self.witnessed("dish")
+        self.assertGreaterEqual(len([value for value in values if value > before + 5]), 5)
+        self.assertEqual(values, sorted(values))
+        self.assertEqual(states[-1], "done")
+        self.assertEqual(self.dish.pictures.count(), 1)
