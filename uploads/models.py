@@ -88,7 +88,7 @@ class PictureQuerySet(models.QuerySet):
         digest = get_digest(upload)
         twins = self.filter(dish=dish, digest=digest)
         if twin := twins.first():
-            return twin.unless_hidden()
+            return twin.recognize()
 
         with images.render(upload) as renditions:
             picture = self.model(dish=dish, digest=digest, diner=diner)
@@ -96,7 +96,7 @@ class PictureQuerySet(models.QuerySet):
                 picture.write(upload, renditions)
             except IntegrityError:
                 if twin := twins.first():  # Another upload of the same bytes was faster.
-                    return twin.unless_hidden()
+                    return twin.recognize()
                 if not Dish.objects.filter(pk=dish.pk).exists():
                     raise ValidationError(
                         "This dish was deleted while its photo arrived.", code="unknown_dish"
@@ -118,6 +118,7 @@ class Picture(models.Model):
     diner = models.CharField(max_length=32, editable=False, help_text="Who may take it back.")
 
     objects = PictureQuerySet.as_manager()
+    known = False  # whether it was here before somebody uploaded the same bytes again
 
     class Meta:
         ordering = ["-uploaded", "-pk"]
@@ -143,10 +144,11 @@ class Picture(models.Model):
     def files(self):
         return [self.original, *self.renditions()]
 
-    def unless_hidden(self):
-        """Return the picture; raise ValidationError, code hidden, where staff hid it."""
+    def recognize(self):
+        """Return the picture, as known; raise ValidationError, code hidden, where staff hid it."""
         if self.hidden:
             raise ValidationError("Our staff took this photo off the page.", code="hidden")
+        self.known = True
         return self
 
     def show(self):

@@ -81,12 +81,9 @@ def dish_page(request, dish, refusals=(), status=HTTPStatus.OK):
 
 
 def upload_page(request, template, context, status=HTTPStatus.OK):
-    """Render a page that holds the form."""
-    context |= {
-        "form": UploadForm(auto_id="%s"),
-        "poll_interval": settings.PROGRESS_POLL_INTERVAL,
-    }
-    response = render(request, template, context, status=status)
+    """Render a page that holds the form, and name the browser that may send it."""
+    form = {"form": UploadForm(auto_id="%s"), "poll_interval": settings.PROGRESS_POLL_INTERVAL}
+    response = render(request, template, {**context, **form}, status=status)
     set_diner(request, response)
     return response
 
@@ -221,6 +218,8 @@ def picture_attributes(picture, diner):
     }
     if diner and picture.diner == diner:
         attributes["take_back"] = reverse("take_back", args=[picture.pk])
+    if picture.known:
+        attributes["known"] = "true"
     return attributes
 
 
