@@ -3,6 +3,7 @@ from tempfile import TemporaryDirectory
 
 from django.conf import settings
 from django.core.checks import run_checks
+from django.core.management import call_command
 from django.test import SimpleTestCase, override_settings
 
 from .base import FoldersMixin
@@ -25,6 +26,18 @@ class CheckTests(FoldersMixin, SimpleTestCase):
         for handlers in ([second, first, *others], [first, *others], others, []):
             with override_settings(FILE_UPLOAD_HANDLERS=handlers):
                 self.assertEqual(ids(), ["uploads.W001"])
+
+    def test_static_files_of_another_release_or_none_are_warned_of(self):
+        storage = {"BACKEND": "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"}
+        storages = {**settings.STORAGES, "staticfiles": storage}
+        with override_settings(STORAGES=storages, STATIC_ROOT=self.folder / "static"):
+            self.assertEqual(ids(), ["uploads.W003"])
+            call_command("collectstatic", interactive=False, verbosity=0)
+            self.assertEqual(ids(), [])
+
+            manifest = self.folder / "static" / "staticfiles.json"
+            manifest.write_text(manifest.read_text().replace("uploads/upload.js", "upload.js"))
+            self.assertEqual(ids(), ["uploads.W003"])
 
     def test_a_temporary_folder_that_is_not_there_is_warned_of(self):
         for folder in (None, self.folder / "missing"):

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from django.conf import settings
+from django.contrib.staticfiles.finders import get_finders
+from django.contrib.staticfiles.storage import ManifestFilesMixin, staticfiles_storage
 from django.core.checks import Warning as CheckWarning
 from django.core.checks import register
 
@@ -36,6 +38,23 @@ def check_temporary_folder_is_on_the_pictures_disk(**kwargs):
             "FILE_UPLOAD_TEMP_DIR is not on the file system of ORIGINALS_ROOT and MEDIA_ROOT.",
             hint="Put the three on one file system: storing a picture is then a rename, no copy.",
             id="uploads.W002",
+        )
+    ]
+
+
+@register
+def check_static_files_are_collected(**kwargs):
+    if not isinstance(staticfiles_storage, ManifestFilesMixin):
+        return []
+    hashed, _ = staticfiles_storage.load_manifest()
+    found = {path for finder in get_finders() for path, _ in finder.list([])}
+    if found <= set(hashed):
+        return []
+    return [
+        CheckWarning(
+            "The static files are not those of this release; pages that name them will fail.",
+            hint="Run collectstatic, then restart the server.",
+            id="uploads.W003",
         )
     ]
 
