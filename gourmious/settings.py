@@ -202,11 +202,14 @@ STATIC_URL = "static/"
 STATIC_ROOT = data_folder() / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 
-STORAGES = global_settings.STORAGES
-if not DEBUG:
+STORAGES = {
+    **global_settings.STORAGES,
     # Names with hashes: a browser may keep the files for ever, and gets those of a new release.
-    manifest = "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"
-    STORAGES = STORAGES | {"staticfiles": {"BACKEND": manifest}}
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage."
+        + ("StaticFilesStorage" if DEBUG else "ManifestStaticFilesStorage")
+    },
+}
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"

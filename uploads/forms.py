@@ -45,7 +45,7 @@ def code_and_message(error):
         case UploadInterrupted():
             return "interrupted", "The upload broke off before all of it had arrived."
         case TooManyFilesSent():
-            return "too_many", too_many()
+            return "too_many", too_many().message
         case TooManyFieldsSent():
             return "too_many", "The upload has more form fields than are allowed."
         case RequestDataTooBig():
@@ -62,7 +62,8 @@ def code_and_message(error):
 
 
 def too_many():
-    return f"At most {settings.DATA_UPLOAD_MAX_NUMBER_FILES} photos are allowed in one upload."
+    limit = settings.DATA_UPLOAD_MAX_NUMBER_FILES
+    return ValidationError(f"At most {limit} photos are allowed in one upload.", code="too_many")
 
 
 class DishForm(forms.ModelForm):
@@ -82,14 +83,14 @@ class DishField(forms.ModelChoiceField):
 class PicturesInput(forms.FileInput):
     allow_multiple_selected = True
 
-    def build_attrs(self, *args, **kwargs):
+    def build_attrs(self, base_attrs, extra_attrs=None):
         """Add what the script can tell a diner before anything is sent, in the same words."""
-        return super().build_attrs(*args, **kwargs) | {
+        return super().build_attrs(base_attrs, extra_attrs) | {
             "accept": images.ACCEPT,
             "data-max-size": settings.PICTURE_MAX_SIZE,
             "data-too-large": too_large().message,
             "data-max-files": settings.DATA_UPLOAD_MAX_NUMBER_FILES,
-            "data-too-many": too_many(),
+            "data-too-many": too_many().message,
             "data-not-an-image": images.not_an_image().message,
         }
 
