@@ -1,9 +1,5 @@
-/* Lets photos be dropped anywhere on the page, pasted, or taken with the camera. */
+/* Lets photos be dropped anywhere on the page, or pasted. */
 const $picture = $('#picture');
-
-function choose(files) {
-  $picture.prop('files', files).trigger('change');
-}
 
 $(document).on('dragenter dragover dragleave drop paste', event => {
   const {dataTransfer, clipboardData, relatedTarget} = event.originalEvent;
@@ -12,9 +8,7 @@ $(document).on('dragenter dragover dragleave drop paste', event => {
     event.preventDefault();
     $('body').toggleClass('dropping', /enter|over/.test(event.type) || !!relatedTarget);
     if (files.length) { // none before the drop
-      choose(files);
+      $picture.prop({files}).trigger('change');
     }
   }
 });
-
-$('#camera').on('change', event => choose(event.target.files));

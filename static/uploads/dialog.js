@@ -11,5 +11,5 @@ $('[data-dish]').on('click', function (event) {
 
 $dialog.on('close', () => {
   $('[data-state="ready"] [data-action="remove"]').trigger('click');
-  $('#upload_rows').prependTo('main');
+  $('#upload_rows').appendTo('main');
 });

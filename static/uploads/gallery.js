@@ -3,7 +3,7 @@ const $gallery = $('#gallery');
 const [strip] = $gallery.find('ul');
 
 $('.pictures').on('click', '.picture-link', function (event) {
-  if (event.ctrlKey || event.metaKey) {
+  if (event.ctrlKey || event.metaKey || event.shiftKey) {
     return;
   }
   event.preventDefault();

@@ -11,8 +11,7 @@ const title = document.title;
 let previews = Promise.resolve(); // one by one: a decoded photo is large
 
 function inState(...states) {
-  const uploads = $.map($('.upload'), row => $(row).data('upload'));
-  return uploads.filter(({state}) => states.includes(state));
+  return $.map($('.upload'), row => $(row).data('upload')).filter(({state}) => states.includes(state));
 }
 
 // Calculation
@@ -22,8 +21,8 @@ const randomProgressId = () => crypto.getRandomValues(new Uint32Array(4)).join('
 function refusalOf({size, type}) {
   const {maxSize, tooLarge, maxFiles, tooMany, notAnImage} = $picture.data();
   const isImage = size && /^(image|$)/.test(type);
-  const isTooMany = inState('ready').length >= maxFiles;
-  return size > maxSize && tooLarge || !isImage && notAnImage || isTooMany && tooMany;
+  return size > maxSize && tooLarge || !isImage && notAnImage
+    || inState('ready').length >= maxFiles && tooMany;
 }
 
 function formatSize(bytes, unitOf = bytes) {
@@ -41,10 +40,12 @@ function formatProgress({uploaded, size, speed}) {
 function measure(upload, uploaded) {
   const now = Date.now();
   const elapsed = now - upload.measured || 1;
-  // First the mean since the start, then that of the last seconds.
-  const weight = Math.max(elapsed / (now - upload.started + 1), 1 - Math.exp(-elapsed / 15000));
-  upload.speed += weight * ((uploaded - upload.uploaded) / elapsed - upload.speed);
-  Object.assign(upload, {uploaded, measured: now});
+  const more = uploaded - upload.uploaded;
+  if (more || elapsed > 15000) { // the server counts in lumps
+    const weight = elapsed / Math.min(now - upload.started + 1, elapsed + 15000);
+    upload.speed += weight * (more / elapsed - upload.speed);
+    Object.assign(upload, {uploaded, measured: now});
+  }
 }
 
 const isSilent = upload => Date.now() - upload.heard > 3 * pollInterval;
@@ -52,13 +53,14 @@ const isSilent = upload => Date.now() - upload.heard > 3 * pollInterval;
 // Painting
 
 function paintState(upload, state, detail = '') {
+  const focused = document.activeElement;
   upload.state = state;
   upload.$row.attr('data-state', state).find('.upload-detail').text(detail);
   upload.$row.find('[data-states]').prop('hidden', function () {
     return !this.dataset.states.split(' ').includes(state);
   });
-  if (document.activeElement.hidden) {
-    upload.$row.find('button:not([hidden])').first().trigger('focus');
+  if (focused.hidden) {
+    upload.$row.find('button:visible').first().trigger('focus');
   }
   paintPage();
 }
@@ -67,8 +69,7 @@ function paintPage() {
   const batch = inState('done', ...PENDING);
   const total = key => batch.reduce((sum, upload) => sum + upload[key], 0);
   const percent = Math.floor(100 * total('uploaded') / total('size'));
-  const inBackground = document.hidden && inState(...PENDING).length;
-  document.title = inBackground ? `(${percent} %) Gourmious` : title;
+  document.title = document.hidden && inState(...PENDING).length ? `(${percent} %) Gourmious` : title;
   $picture.prop('required', !inState('ready').length);
 }
 
@@ -100,7 +101,7 @@ function paintPicture({dish}, told) {
     srcset: told('srcset'),
     src: told('thumbnail')
   });
-  $(`[data-picture="${told('id')}"]`).remove(); // the same photo, sent before
+  $(`[data-picture="${told('id')}"]`).remove(); // if sent before
   $item.prependTo(`[data-pictures="${dish}"]`);
 }
 
@@ -128,13 +129,14 @@ function choose(file) {
   const upload = {file, $row, size: file.size, uploaded: 0, retries: 0};
   const refusal = refusalOf(file);
   $row.data({upload}).appendTo('#uploads').find('.upload-name').text(file.name);
-  $row.find('button').attr('aria-label', function () { return `${this.innerText} ${file.name}`; });
-  upload.$bar = $row.find('.upload-progress').attr('aria-label', file.name).progressbar();
+  upload.$bar = $row.find('.upload-progress').progressbar();
+  $row.find('[role]').attr('aria-label', file.name);
   paintNews(upload, refusal ? 'refused' : 'ready', refusal || formatSize(file.size));
   previews = refusal ? previews : previews.then(() => paintPreview(upload)).catch($.noop);
 }
 
 function remove({$row}) {
+  $row.has(':focus').parent().trigger('focus');
   $row.remove();
   paintPage();
 }
@@ -143,7 +145,6 @@ function remove({$row}) {
 
 function startProgressBarUpdate(progressId) {
   const upload = inState('starting').find(({id}) => id === progressId);
-  upload.pause = pollInterval;
   upload.timer = setTimeout(poll, pollInterval, upload);
 }
 
@@ -158,8 +159,10 @@ function poll(upload) {
       showProgress(upload, data);
     },
     complete: (jqxhr, status) => {
-      upload.pause = status === 'success' ? pollInterval : 2 * upload.pause;
-      upload.timer = setTimeout(poll, upload.pause, upload);
+      upload.pause = status === 'success' ? pollInterval : Math.min(2 * upload.pause, 16000);
+      if (SENDING.includes(upload.state)) {
+        upload.timer = setTimeout(poll, upload.pause, upload);
+      }
     }
   });
 }
@@ -183,8 +186,8 @@ function stopProgressBarUpdate(upload) {
 
 // Sending
 
-function queue(...queued) {
-  queued.forEach(upload => paintState(upload, 'waiting'));
+function queue(upload) {
+  paintState(upload, 'waiting');
   sendNext();
 }
 
@@ -197,16 +200,18 @@ function send(upload) {
   const id = randomProgressId();
   const now = Date.now();
   Object.assign(upload, {
-    id, uploaded: 0, quarter: 0, sent: false, speed: 0, started: now, measured: now, heard: now
+    id, uploaded: 0, quarter: 0, sent: false, pause: pollInterval,
+    speed: 0, started: now, measured: now, heard: now
   });
   upload.$copy.find('[name="X-Progress-ID"]').val(id);
   upload.$copy.ajaxSubmit({
     dataType: 'xml',
-    converters: {'text xml': text => $.parseXML(text.match(/<upload>.*/s)[0])}, // HTML is none
-    url: `${$form.attr('action')}?X-Progress-ID=${id}&id=${upload.dish}&size=${upload.size}`,
+    // Parsed as XML, a proxy's HTML would become an error page with inline styles.
+    converters: {'text xml': text => $.parseXML(text.match(/<upload>.*/s)[0])},
+    url: `${$form[0].action}?X-Progress-ID=${id}&id=${upload.dish}&size=${upload.size}`,
     beforeSubmit: () => showRequest(upload),
     uploadProgress: (event, position, total) => showSent(upload, position, total),
-    success: xml => showResponse(upload, $('upload > picture', xml)),
+    success: xml => showResponse(upload, $('picture', xml)),
     error: (jqxhr, status) => showFailure(upload, jqxhr, status),
     complete: () => {
       stopProgressBarUpdate(upload);
@@ -225,7 +230,10 @@ function copyOfForm(upload) {
   return $copy.appendTo(upload.$row);
 }
 
-const showRequest = upload => paintState(upload, 'starting');
+function showRequest(upload) {
+  upload.$bar.progressbar('value', 0);
+  paintState(upload, 'starting');
+}
 
 function showSent(upload, uploaded, length) {
   upload.sent = uploaded === length;
@@ -235,39 +243,38 @@ function showSent(upload, uploaded, length) {
 }
 
 function showResponse(upload, $answer) {
-  const show = upload.state === 'cancelling' ? takeBack : paintDone;
-  show(upload, $answer);
+  (upload.state === 'cancelling' ? takeBack : paintDone)(upload, $answer);
 }
 
 function showFailure(upload, {status, responseXML}, error) {
-  const sentence = $('upload > error', responseXML).text();
+  const sentence = $('error', responseXML).text();
   const lineLost = !status && error !== 'abort' && upload.state !== 'cancelling';
   const pause = lineLost && RETRY_PAUSES[upload.retries++];
   if (pause) {
-    paintState(upload, 'paused');
-    setTimeout(resume, pause);
+    paintNews(upload, 'paused');
+    setTimeout(resume, pause, upload);
   } else if (error !== 'abort') {
     paintNews(upload, sentence && status < 500 ? 'refused' : 'failed', sentence || failure);
   }
 }
 
-function resume() {
-  if (navigator.onLine) {
-    queue(...inState('paused'));
+function resume(upload) {
+  if (navigator.onLine && upload.state === 'paused') {
+    queue(upload);
   }
 }
 
 function takeBack(upload, $answer) {
-  const isTwin = $(`[data-picture="${$answer.attr('id')}"]`).length; // was there before, stays
-  $.when(isTwin || $.post($answer.attr('take_back'), upload.$copy.serialize()))
-    .then(() => paintNews(upload, 'cancelled'), () => paintDone(upload, $answer));
+  // What was known before stays.
+  $.when($answer.attr('known') || $.post($answer.attr('take_back'), upload.$copy.serialize()))
+    .then(() => paintNews(upload, 'cancelled'), () => paintDone(upload, $answer)).then(sendNext);
 }
 
 const actions = {
   remove,
   retry: upload => queue(Object.assign(upload, {retries: 0})),
   cancel(upload) {
-    if (upload.sent && SENDING.includes(upload.state)) { // too late to stop the server
+    if (upload.sent && SENDING.slice(0, -1).includes(upload.state)) { // the server may go on
       stopProgressBarUpdate(upload);
       paintState(upload, 'cancelling');
     } else {
@@ -281,23 +288,23 @@ $('#uploads').on('click', '[data-action]', function () {
   actions[this.dataset.action]($(this).closest('.upload').data('upload'));
 });
 
-$picture.on('change', function () {
+$('#picture, #camera').on('change', function () {
   inState('done', 'refused', 'cancelled').forEach(remove);
   [...this.files].forEach(choose);
   this.value = '';
-});
+}).trigger('change'); // there may be some from before the script was loaded
 
 $form.on('submit', event => {
   event.preventDefault();
   inState('ready').forEach(upload => {
     upload.dish = $('#id').val();
     upload.$copy = copyOfForm(upload);
+    queue(upload);
   });
-  queue(...inState('ready'));
 });
 
 $(document).on('visibilitychange', paintPage);
-$(window).on('online', resume);
+$(window).on('online', () => inState('paused').forEach(resume));
 $(window).on('beforeunload', event => {
   if (inState(...PENDING).length) {
     event.preventDefault();
