@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,6 +29,7 @@ QUIET = (
 # Notes what passes by too fast to be asked for: the states, percentages and texts of each row, the
 # most uploads that ran at once, the polls that are to come, and what the page's policy forbade.
 WITNESS = """
+(() => {
     window.witnessed = {};
     window.mostAtOnce = 0;
     window.polls = new Set();
@@ -56,6 +58,7 @@ WITNESS = """
             }
         });
     }).observe(document, {subtree: true, childList: true, attributes: true});
+})();
 """
 
 
@@ -103,11 +106,17 @@ class BrowserTestCase(FoldersMixin, StaticLiveServerTestCase):
         features = [{"name": name, "value": value} for name, value in features.items()]
         self.emulate("setEmulatedMedia", {"features": features}, {"features": []})
 
-    def emulate_phone(self, width):
+    @contextmanager
+    def phone(self, width):
+        """Make the browser a phone's, until the block ends."""
         screen = {"width": width, "height": 800, "deviceScaleFactor": 2, "mobile": True}
         self.cdp("Emulation.setDeviceMetricsOverride", **screen)
-        self.addCleanup(self.cdp, "Emulation.clearDeviceMetricsOverride")
-        self.emulate("setTouchEmulationEnabled", {"enabled": True}, {"enabled": False})
+        self.cdp("Emulation.setTouchEmulationEnabled", enabled=True)
+        try:
+            yield
+        finally:
+            self.cdp("Emulation.setTouchEmulationEnabled", enabled=False)
+            self.cdp("Emulation.clearDeviceMetricsOverride")
 
     def open(self, path):
         self.browser.get(self.live_server_url + path)
@@ -164,9 +173,8 @@ class BrowserTestCase(FoldersMixin, StaticLiveServerTestCase):
 
     def act(self, action, state):
         """Press a button of the first row that is in a state."""
-        self.find(f'.upload[data-state="{state}"] [data-action="{action}"]:not([hidden])')[
-            0
-        ].click()
+        buttons = f'.upload[data-state="{state}"] [data-action="{action}"]:not([hidden])'
+        self.find(buttons)[0].click()
 
     def wait_for_state(self, state, count=1):
         wait_for(lambda: len(self.find(f'.upload[data-state="{state}"]')) == count, 60)

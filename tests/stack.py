@@ -87,6 +87,17 @@ class Server:
             self.process.send_signal(signal.SIGCONT)
 
 
+class ServerWithWorkers(Server):
+    """One that ends its workers when it is asked to end; killed, it would leave them behind."""
+
+    def stop(self):
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        finally:
+            super().stop()
+
+
 class Memcached(Server):
     def __init__(self):
         port = free_port()
@@ -100,8 +111,38 @@ class Memcached(Server):
             return b"".join(iter(lambda: client.recv(4096), b"")).decode()
 
 
-class Nginx(Server):
-    """A proxy to a server; what it is told to break it answers with its own HTML pages.
+NGINX = """
+daemon off;
+{user}
+pid {folder}/pid;
+error_log {folder}/error.log;
+events {{ }}
+http {{
+    access_log off;
+    default_type text/html;
+    client_body_temp_path {folder}/body;
+    client_max_body_size 300m;
+    fastcgi_temp_path {folder}/fastcgi;
+    proxy_temp_path {folder}/proxy;
+    scgi_temp_path {folder}/scgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    server {{
+        listen {listen};
+        location / {{
+            if (-f {folder}/down$uri) {{ return 502; }}
+            if (-f {folder}/captive$uri) {{ return 200 "<!DOCTYPE html><p style='x'>Log in."; }}
+            proxy_pass http://{upstream};
+            proxy_http_version 1.1;
+            proxy_request_buffering off;
+            proxy_set_header Host $http_host;
+        }}
+    }}
+}}
+"""
+
+
+class Nginx(ServerWithWorkers):
+    """A proxy to a server, which can be told to answer with HTML pages of its own instead.
 
     It keeps its files in a folder that is empty before.
     """
@@ -110,45 +151,16 @@ class Nginx(Server):
         self.folder = Path(folder)
         port = free_port()
         config = self.folder / "nginx.conf"
-        config.write_text(
-            f"""
-            daemon off;
-            {"user root;" if os.geteuid() == 0 else ""}
-            pid {folder}/pid;
-            error_log {folder}/error.log;
-            events {{ }}
-            http {{
-                access_log off;
-                client_body_temp_path {folder}/body;
-                client_max_body_size 300m;
-                fastcgi_temp_path {folder}/fastcgi;
-                proxy_temp_path {folder}/proxy;
-                scgi_temp_path {folder}/scgi;
-                uwsgi_temp_path {folder}/uwsgi;
-                server {{
-                    listen {ADDRESS}:{port};
-                    location / {{
-                        if (-f {folder}/broken$uri) {{ return 502; }}
-                        proxy_pass http://{upstream};
-                        proxy_http_version 1.1;
-                        proxy_request_buffering off;
-                        proxy_set_header Host $http_host;
-                    }}
-                }}
-            }}
-            """
-        )
-        (self.folder / "broken").mkdir()
+        user = "user root;" if os.geteuid() == 0 else ""
+        listen = f"{ADDRESS}:{port}"
+        config.write_text(NGINX.format(folder=folder, user=user, listen=listen, upstream=upstream))
         super().__init__(port, ["nginx", "-e", f"{folder}/error.log", "-c", str(config)])
 
-    def stop(self):
-        self.process.terminate()
-        self.process.wait()
-
     @contextmanager
-    def broken(self, path):
-        """Answer requests to a path with status 502."""
-        flag = self.folder / "broken" / path.lstrip("/")
+    def broken(self, path, how="down"):
+        """Answer requests to a path with status 502, or with another page ("captive")."""
+        flag = self.folder / how / path.lstrip("/")
+        flag.parent.mkdir(exist_ok=True)
         flag.touch()
         try:
             yield
@@ -170,7 +182,7 @@ class Runserver(Server):
         super().__init__(port, command, cwd=ROOT, **options)
 
 
-class Granian(Server):
+class Granian(ServerWithWorkers):
     """The app in one worker process of Granian; its environment comes as keyword arguments."""
 
     def __init__(self, **environment):
@@ -184,13 +196,6 @@ class Granian(Server):
             "stderr": subprocess.DEVNULL,
         }
         super().__init__(port, command, cwd=ROOT, **options)
-
-    def stop(self):
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        finally:
-            super().stop()
 
     def memory(self, field):
         """Return VmRSS or VmHWM, the present or the highest memory of the worker, in bytes."""

@@ -13,7 +13,7 @@ from uploads import images
 from uploads.forms import too_many
 from uploads.uploadhandler import too_large
 
-from .base import wait_for
+from .base import make_dish, wait_for
 from .browser import BrowserTestCase
 from .photos import encoded, photo
 
@@ -25,6 +25,10 @@ def near(colour, other):
 
 
 class ChooseTests(BrowserTestCase):
+    def setUp(self):
+        super().setUp()
+        self.other = make_dish("Aïoli")
+
     def assert_ready(self, *names):
         wait_for(lambda: self.find_text('[data-state="ready"] .upload-name') == [*names])
 
@@ -67,6 +71,18 @@ class ChooseTests(BrowserTestCase):
             self.choose({"dish.jpg": content})
             self.assert_ready("dish.jpg")
             self.act("remove", "ready")
+
+    def test_a_photo_can_be_chosen_before_the_scripts_are_there(self):
+        self.browser.execute_cdp_cmd("Network.clearBrowserCache", {})
+        self.browser.set_network_conditions(
+            latency=0, download_throughput=100_000, upload_throughput=-1
+        )
+        self.cdp("Page.navigate", url=self.live_server_url + self.other.get_absolute_url())
+        wait_for(lambda: self.find(f'#id[value="{self.other.pk}"]'))
+
+        self.choose({"dish.jpg": photo()})
+
+        self.assert_ready("dish.jpg")
 
     def test_photos_can_be_dropped_anywhere_on_the_page(self):
         paths = self.write({"one.jpg": photo(), "two.jpg": photo()})
@@ -117,7 +133,7 @@ class ChooseTests(BrowserTestCase):
 
     def test_a_phone_offers_its_camera(self):
         self.assertFalse(self.find(".camera")[0].is_displayed())
-        self.emulate_phone(390)
+        self.enterContext(self.phone(390))
         self.browser.refresh()
 
         camera = self.element(By.ID, "camera")
@@ -154,7 +170,8 @@ class ChooseTests(BrowserTestCase):
         self.choose({f"{number}.jpg": photo(40, 30) for number in range(12)})
 
         self.assertEqual(
-            self.find_text('[data-state="refused"] .upload-state'), [f"Refused. {too_many()}"] * 2
+            self.find_text('[data-state="refused"] .upload-state'),
+            [f"Refused. {too_many().message}"] * 2,
         )
         self.assert_sent(10)
 

@@ -1,5 +1,6 @@
 """dialog.js: the form in a dialog, on the list of the dishes."""
 
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
@@ -15,7 +16,7 @@ class DialogTests(BrowserTestCase):
         self.open("/")
 
     def open_dialog(self, dish):
-        self.element(By.CSS_SELECTOR, f'[data-dish="{dish.pk}"]').click()
+        self.element(By.CSS_SELECTOR, f'[data-dish="{dish.pk}"]').send_keys(Keys.ENTER)
         wait_for(self.is_open)
 
     def is_open(self):
@@ -74,14 +75,13 @@ class DialogTests(BrowserTestCase):
         self.assertEqual(self.find(".upload"), [])
 
     def test_the_focus_goes_into_it_and_comes_back(self):
-        link = self.element(By.CSS_SELECTOR, f'[data-dish="{self.dish.pk}"]')
-        link.send_keys(Keys.ENTER)
-        wait_for(self.is_open)
-        self.assertTrue(self.run_script("return !!document.activeElement.closest('dialog')"))
+        self.open_dialog(self.dish)
+        self.assertEqual(self.browser.switch_to.active_element.text, str(self.dish))
 
-        self.browser.switch_to.active_element.send_keys(Keys.ENTER)  # on the button that closes it
+        ActionChains(self.browser).send_keys(Keys.TAB, Keys.ENTER).perform()  # on "Close"
 
         wait_for(lambda: not self.is_open())
+        link = self.element(By.CSS_SELECTOR, f'[data-dish="{self.dish.pk}"]')
         self.assertEqual(self.browser.switch_to.active_element, link)
 
     def test_without_scripts_the_link_leads_to_the_form(self):

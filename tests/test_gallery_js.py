@@ -55,7 +55,7 @@ class GalleryTests(BrowserTestCase):
         self.wait_for_picture(1)
 
     def test_a_swipe_leads_to_the_next(self):
-        self.emulate_phone(390)
+        self.enterContext(self.phone(390))
         self.links()[0].click()
         self.wait_for_picture(0)
 

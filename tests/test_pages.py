@@ -1,11 +1,14 @@
 """What holds for every page and state: all can use it, on a phone too, and its policy holds."""
 
+from errno import ENOSPC
 from pathlib import Path
+from unittest.mock import patch
 
+from django.contrib.auth.models import User
 from django.contrib.staticfiles import finders
 from selenium.webdriver.common.by import By
 
-from uploads.models import Picture
+from uploads.models import Picture, PictureQuerySet
 
 from .base import upload_file, wait_for
 from .browser import BrowserTestCase
@@ -25,10 +28,9 @@ class PageTests(BrowserTestCase):
             features = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
             self.emulate_media(**features)
             self.assert_accessible()
-        self.emulate_phone(320)
-        self.assert_accessible()
-        self.assert_fits()
-        self.cdp("Emulation.clearDeviceMetricsOverride")
+            with self.phone(320):
+                self.assert_accessible()
+                self.assert_fits()
 
     def test_the_pages(self):
         for path in ("/", "/dishes/new", self.dish.get_absolute_url(), "/menu"):
@@ -64,12 +66,12 @@ class PageTests(BrowserTestCase):
         self.assert_good()
 
     def test_a_page_with_refusals(self):
-        self.cdp("Emulation.setScriptExecutionDisabled", value=True)
+        self.emulate("setScriptExecutionDisabled", {"value": True}, {"value": False})
         self.browser.refresh()
         self.upload(menu=b"A text.")
         wait_for(lambda: self.find(".refusals"))
-        self.cdp("Emulation.setScriptExecutionDisabled", value=False)
 
+        self.cdp("Emulation.setScriptExecutionDisabled", value=False)  # axe-core is one
         self.assert_good()
 
     def test_what_is_chosen_and_what_is_refused(self):
@@ -87,12 +89,50 @@ class PageTests(BrowserTestCase):
 
         self.assert_good()
 
-    def test_what_is_done_and_what_has_failed(self):
+    def test_what_is_done_and_what_is_refused(self):
         self.open(self.dish.get_absolute_url())
         self.upload(one=photo(), menu=b"A text.")
         self.wait_for_state("done")
         self.wait_for_state("refused")
 
+        self.assert_good()
+
+    def test_what_has_failed(self):
+        self.open(self.dish.get_absolute_url())
+        with patch.object(PictureQuerySet, "store", side_effect=OSError(ENOSPC, "full")):
+            self.upload(one=photo())
+            self.wait_for_state("failed")
+
+        self.assert_good()
+
+    def test_what_is_tried_again_what_the_server_works_on_and_what_is_taken_back(self):
+        self.open(self.dish.get_absolute_url())
+        self.throttle(50_000)
+        self.upload(one=photo(1200, 900), two=photo(), three=photo())
+        self.wait_for_state("uploading", 3)
+        for state in ("paused", "processing", "cancelling"):
+            self.run_script(
+                "const [row] = document.querySelectorAll('[data-state=uploading]');"
+                "row.dataset.state = arguments[0];"
+                "row.querySelectorAll('[data-states]').forEach(part => {"
+                "  part.hidden = !part.dataset.states.split(' ').includes(arguments[0]);"
+                "});",
+                state,
+            )
+
+        self.assert_good()
+
+    def test_where_photos_are_dropped(self):
+        self.open(self.dish.get_absolute_url())
+        self.run_script("document.body.classList.add('dropping')")
+
+        self.assert_good()
+
+    def test_the_page_for_the_servers_own_faults(self):
+        with patch("uploads.views.dish_page", side_effect=OSError):
+            self.open(self.dish.get_absolute_url())
+
+        self.assertEqual(self.find_text("h1"), ["Something burnt in our kitchen"])
         self.assert_good()
 
     def test_the_form_in_the_dialog(self):
@@ -123,6 +163,17 @@ class PageTests(BrowserTestCase):
         self.emulate_media(**{"prefers-reduced-motion": "no-preference"})
         self.assertGreater(self.run_script(moving), 0)
         self.wait_for_state("done")
+
+    def test_the_admin_breaks_no_policy(self):
+        self.client.force_login(User.objects.create_superuser("chef"))
+        cookie = self.client.cookies["sessionid"]
+        self.browser.add_cookie({"name": cookie.key, "value": cookie.value})
+        picture = self.dish.pictures.get()
+
+        for path in ("dish/", f"dish/{self.dish.pk}/change/", f"picture/{picture.pk}/change/"):
+            self.open(f"/admin/uploads/{path}")
+            wait_for(lambda: self.find("#content-main"))
+            self.assertIsNone(self.run_script("return sessionStorage.getItem('violation')"))
 
     def test_what_the_policy_forbids_does_not_run(self):
         self.open(self.dish.get_absolute_url())

@@ -1,7 +1,9 @@
 """upload.js: the way of a photo from the form to the page."""
 
 import re
+from collections import defaultdict
 from contextlib import contextmanager
+from errno import ENOSPC
 from itertools import pairwise
 from tempfile import TemporaryDirectory
 from threading import Event
@@ -11,6 +13,7 @@ from django.core.cache import cache
 from django.test import override_settings
 from PIL import Image
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 from uploads.models import PictureQuerySet
 
@@ -133,6 +136,15 @@ class UploadTests(BrowserTestCase):
             [state for state in states if state != "processing"], [*states[:3], "done"]
         )
 
+    def test_what_the_server_failed_at_is_told_in_its_words_and_can_be_tried_again(self):
+        with patch.object(PictureQuerySet, "store", side_effect=OSError(ENOSPC, "full")):
+            self.upload(dish=photo())
+            self.wait_for_state("failed")
+        self.assertRegex(self.find_text(".upload-state")[0], r"^Failed\. There is no room .*\.$")
+
+        self.act("retry", "failed")
+        self.wait_for_state("done")
+
     def test_the_same_photo_twice_is_shown_once(self):
         content = photo()
 
@@ -198,6 +210,7 @@ class UploadTests(BrowserTestCase):
         news = log.get_property("textContent").split("dish.jpg: ")[1:]
         self.assertRegex(news[0], r"^Ready .*MB$")
         quarters = [text for text in news if text.endswith(" % uploaded")]
+        self.assertIn(len(quarters), {1, 2, 3})
         self.assertLessEqual(set(quarters), {f"{n} % uploaded" for n in (25, 50, 75)})
         self.assertEqual(len(quarters), len(set(quarters)))
         self.assertEqual(news[-1], "Done")
@@ -226,15 +239,15 @@ class UploadTests(BrowserTestCase):
         page = self.browser.current_window_handle
         self.browser.switch_to.new_window("tab")
         tab = self.browser.current_window_handle
+        self.addCleanup(self.browser.switch_to.window, page)
+        self.addCleanup(self.browser.close)
+        self.addCleanup(self.browser.switch_to.window, tab)
         self.browser.switch_to.window(page)
         self.cdp("Target.activateTarget", targetId=tab)
 
         wait_for(lambda: re.search(r"^\(\d+ %\) Gourmious$", self.browser.title))
         wait_for(lambda: self.browser.title == title)
         self.wait_for_state("done")
-        self.browser.switch_to.window(tab)
-        self.browser.close()
-        self.browser.switch_to.window(page)
 
     def test_leaving_the_page_asks_first_while_a_photo_is_sent(self):
         leave = (
@@ -299,7 +312,7 @@ class CancelTests(BrowserTestCase):
     def test_a_cancelled_upload_can_be_sent_after_all(self):
         self.upload_slowly()
         self.act("cancel", "uploading")
-        self.assertIn("Retry", self.browser.switch_to.active_element.text)
+        self.assertEqual(self.browser.switch_to.active_element.text, "Retry")
 
         self.throttle(None)
         self.act("retry", "cancelled")
@@ -339,8 +352,10 @@ class CancelTests(BrowserTestCase):
             return store(*args)
 
         with patch.object(PictureQuerySet, "store", store_later):
-            yield
-            held.set()
+            try:
+                yield
+            finally:
+                held.set()
 
     def upload_and_cancel_too_late(self, content):
         self.throttle(1_000_000)
@@ -365,6 +380,37 @@ class CancelTests(BrowserTestCase):
         self.upload_and_cancel_too_late(content)
 
         self.assertEqual(self.dish.pictures.count(), 1)
+
+    def test_one_that_is_known_from_elsewhere_stays_too(self):
+        content = photo(800, 600)
+        self.upload(dish=content)
+        self.wait_for_state("done")
+
+        self.open("/")
+        self.element(By.CSS_SELECTOR, "[data-dish]").click()
+        self.upload_and_cancel_too_late(content)
+
+        self.assertEqual(self.dish.pictures.count(), 1)
+
+    def test_those_that_wait_are_sent_when_others_are_taken_back(self):
+        self.throttle(5_000_000)
+        with self.store_held_back():
+            self.upload(**{f"photo{number}": photo(400, 300) for number in range(4)})
+            self.wait_for_state("processing", 3)
+            for _ in range(3):
+                self.act("cancel", "processing")
+        self.wait_for_state("cancelled", 3)
+        self.wait_for_state("done")
+
+        self.assertEqual(self.dish.pictures.count(), 1)
+
+    def test_the_list_gets_the_focus_of_what_is_dismissed(self):
+        self.upload_slowly()
+        self.act("cancel", "uploading")
+
+        self.find('.upload [data-action="remove"]:not([hidden])')[0].send_keys(Keys.ENTER)
+
+        self.assertEqual(self.browser.switch_to.active_element.get_attribute("id"), "uploads")
 
 
 class RetryTests(BrowserTestCase):
@@ -408,6 +454,26 @@ class RetryTests(BrowserTestCase):
         self.wait_for_state("done")
         self.assertEqual(self.dish.pictures.count(), 1)
 
+    def test_each_photo_is_tried_again_after_growing_pauses(self):
+        manage("migrate", GOURMIOUS_DATA_DIR=str(self.folder))
+        server = self.enterContext(Runserver(self.folder))
+        self.browser.get(f"http://localhost:{server.port}/dishes/new")
+        self.add_dish()
+        self.throttle(100_000)
+        self.upload(**{f"photo{number}": photo(600, 500) for number in range(3)})
+        self.wait_for_state("starting", 3)
+
+        server.stop()
+        self.wait_for_state("failed", 3)
+
+        self.assert_nothing_polls()
+        ends = defaultdict(list)
+        for address, _, end in self.requests("/upload"):
+            ends[address.split("size=")[1]].append(end)
+        for of_a_photo in ends.values():
+            pauses = [later - earlier for earlier, later in pairwise(sorted(of_a_photo))]
+            self.assertEqual([round(pause / 1000) for pause in pauses], [1, 3, 9])
+
     def test_without_a_network_it_waits_for_it(self):
         self.throttle(200_000)
         self.upload(dish=photo(1500, 1200))
@@ -422,6 +488,7 @@ class RetryTests(BrowserTestCase):
         self.browser.execute_async_script("setTimeout(arguments[0], 1500)")
         self.assertEqual(self.find_text(".upload-state")[0][:23], "The connection was lost")
         self.assertEqual(len(self.requests("/upload")), attempts)
+        self.assertEqual(self.witnessed("dish")[0].count("starting"), 1)
         self.throttle(None)
         self.wait_for_state("done")
 
@@ -450,6 +517,13 @@ class ProxyTests(BrowserTestCase):
         self.wait_for_state("done")
 
         self.assertEqual(self.dish.pictures.count(), 1)
+
+    def test_a_page_that_is_put_in_the_way_is_no_success(self):
+        with self.proxy.broken("/upload", "captive"):
+            self.upload(dish=photo())
+            self.wait_for_state("failed")
+
+        self.assertEqual(len(self.find(".picture")), 0)
 
     def test_polls_that_fail_become_rare_and_the_bar_goes_on(self):
         self.throttle(200_000)
