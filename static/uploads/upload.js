@@ -1,6 +1,6 @@
 /* Sends each chosen photo in a request of its own, and shows the bytes the server has received. */
 const CONCURRENT_UPLOADS = 3; // of a browser's six connections; the polls need some
-const RETRY_PAUSES = [1000, 3000, 9000]; // milliseconds, as all here
+const RETRY_PAUSES = [1000, 3000, 9000]; // milliseconds, as all times here
 const SENDING = ['starting', 'uploading', 'processing', 'cancelling'];
 const PENDING = ['waiting', 'paused', ...SENDING];
 
@@ -132,7 +132,7 @@ function choose(file) {
   upload.$bar = $row.find('.upload-progress').progressbar();
   $row.find('[role]').attr('aria-label', file.name);
   paintNews(upload, refusal ? 'refused' : 'ready', refusal || formatSize(file.size));
-  previews = refusal ? previews : previews.then(() => paintPreview(upload)).catch($.noop);
+  previews = previews.then(() => refusal || paintPreview(upload)).catch($.noop);
 }
 
 function remove({$row}) {
