@@ -17,13 +17,20 @@ KEY = ":1:127.0.0.1_dish-1"
 PIECE = 200_000  # bytes
 
 
-@requires("memcached")
-class MemcachedTests(FoldersMixin, StaticLiveServerTestCase):
+class MemcachedMixin:
+    """Keep the progress in a memcached of the test's own, as in production."""
+
     def setUp(self):
         self.memcached = self.enterContext(Memcached())
         environment = {**PRODUCTION, "GOURMIOUS_MEMCACHED": self.memcached.address}
         caches = read_settings(**environment)["CACHES"]
         self.enterContext(override_settings(CACHES=caches))
+        super().setUp()
+
+
+@requires("memcached")
+class MemcachedTests(MemcachedMixin, FoldersMixin, StaticLiveServerTestCase):
+    def setUp(self):
         super().setUp()
         self.dish = make_dish()
         self.address = self.live_server_url.removeprefix("http://")

@@ -10,7 +10,6 @@ from threading import Event
 from unittest.mock import patch
 
 from django.core.cache import cache
-from django.test import override_settings
 from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -21,8 +20,8 @@ from .base import wait_for
 from .browser import BrowserTestCase
 from .client import poll
 from .photos import encoded, photo
-from .stack import Memcached, Nginx, Runserver, manage, requires
-from .test_settings import PRODUCTION, read_settings
+from .stack import Nginx, Runserver, manage, requires
+from .test_memcached import MemcachedMixin
 
 
 class UploadTests(BrowserTestCase):
@@ -414,11 +413,16 @@ class CancelTests(BrowserTestCase):
 
 
 class RetryTests(BrowserTestCase):
-    def test_an_upload_goes_on_by_itself_when_the_server_is_back(self):
+    def serve_a_dish(self):
+        """Start a server that can be stopped, and open the page of its first dish."""
         manage("migrate", GOURMIOUS_DATA_DIR=str(self.folder))
         server = self.enterContext(Runserver(self.folder))
         self.browser.get(f"http://localhost:{server.port}/dishes/new")
         self.add_dish()
+        return server
+
+    def test_an_upload_goes_on_by_itself_when_the_server_is_back(self):
+        server = self.serve_a_dish()
         self.throttle(500_000)
         self.upload(dish=photo(1500, 1200))
         self.wait_for_state("uploading")
@@ -455,13 +459,10 @@ class RetryTests(BrowserTestCase):
         self.assertEqual(self.dish.pictures.count(), 1)
 
     def test_each_photo_is_tried_again_after_growing_pauses(self):
-        manage("migrate", GOURMIOUS_DATA_DIR=str(self.folder))
-        server = self.enterContext(Runserver(self.folder))
-        self.browser.get(f"http://localhost:{server.port}/dishes/new")
-        self.add_dish()
+        server = self.serve_a_dish()
         self.throttle(100_000)
         self.upload(**{f"photo{number}": photo(600, 500) for number in range(3)})
-        self.wait_for_state("starting", 3)
+        wait_for(lambda: self.run_script("return mostAtOnce") == 3)
 
         server.stop()
         self.wait_for_state("failed", 3)
@@ -545,14 +546,7 @@ class ProxyTests(BrowserTestCase):
 
 
 @requires("memcached")
-class MemcachedTests(BrowserTestCase):
-    def setUp(self):
-        self.memcached = self.enterContext(Memcached())
-        environment = {**PRODUCTION, "GOURMIOUS_MEMCACHED": self.memcached.address}
-        caches = read_settings(**environment)["CACHES"]
-        self.enterContext(override_settings(CACHES=caches))
-        super().setUp()
-
+class MemcachedTests(MemcachedMixin, BrowserTestCase):
     def test_when_memcached_stops_the_bar_goes_on_and_never_back(self):
         self.throttle(300_000)
         self.upload(dish=photo(2000, 1500))
