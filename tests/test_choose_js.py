@@ -65,6 +65,19 @@ class ChooseTests(BrowserTestCase):
         self.assertEqual(self.find(".upload"), [])
         self.assertTrue(self.run_script(missing))
 
+    def test_a_second_click_on_upload_asks_for_nothing(self):
+        self.throttle(200_000)
+        self.upload(dish=photo(1500, 1200))
+        self.wait_for_state("uploading")
+
+        self.submit()
+
+        focused = self.browser.switch_to.active_element
+        self.assertEqual(focused.get_attribute("id"), "form_submit_button")
+        self.throttle(None)
+        self.wait_for_state("done")
+        self.assertEqual(len(self.requests("/upload")), 1)
+
     def test_a_file_can_be_chosen_again_after_it_was_removed(self):
         content = photo()
         for _ in range(2):

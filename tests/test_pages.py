@@ -10,7 +10,7 @@ from selenium.webdriver.common.by import By
 
 from uploads.models import Picture, PictureQuerySet
 
-from .base import upload_file, wait_for
+from .base import make_dish, upload_file, wait_for
 from .browser import BrowserTestCase
 from .photos import photo
 
@@ -136,6 +136,7 @@ class PageTests(BrowserTestCase):
         self.assert_good()
 
     def test_the_form_in_the_dialog(self):
+        make_dish("Rindfleischsuppeneinlagengericht")
         self.open("/")
         self.element(By.CSS_SELECTOR, "[data-dish]").click()
         self.choose({"dish.jpg": photo()})

@@ -477,6 +477,24 @@ class RetryTests(BrowserTestCase):
             for pause, least in zip(pauses, (1000, 3000, 9000), strict=True):
                 self.assertGreaterEqual(pause, least)
 
+    def test_an_attempt_by_hand_begins_the_pauses_anew(self):
+        self.run_script(
+            "window.sent = [];"
+            "$(document).on('ajaxSend', (event, jqxhr, {url}) => {"
+            "  if (url.includes('/upload?')) sent.push(performance.now());"
+            "})"
+        )
+        self.cdp("Network.setBlockedURLs", urls=["*/upload*"])
+        self.addCleanup(self.cdp, "Network.setBlockedURLs", urls=[])
+        self.upload(dish=photo())
+        self.wait_for_state("paused")
+
+        self.act("retry", "paused")
+        wait_for(lambda: self.run_script("return sent.length") == 3)
+
+        _, by_hand, then = self.run_script("return sent")
+        self.assertGreaterEqual(then - by_hand, 1000)
+
     def test_without_a_network_it_waits_for_it(self):
         self.throttle(200_000)
         self.upload(dish=photo(1500, 1200))

@@ -10,7 +10,7 @@ $('.pictures').on('click', '.picture-link', function (event) {
   const $links = $('.picture-link');
   $(strip).html($links.find('img').clone().attr('sizes', '100vw').wrap('<li>').parent());
   $gallery[0].showModal();
-  strip.children[$links.index(this)].scrollIntoView({behavior: 'instant'});
+  strip.children[$links.index(this)].scrollIntoView();
 });
 
 $gallery.on('click', '[data-step]', function () {

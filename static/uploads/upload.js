@@ -20,8 +20,7 @@ const randomProgressId = () => crypto.getRandomValues(new Uint32Array(4)).join('
 
 function refusalOf({size, type}) {
   const {maxSize, tooLarge, maxFiles, tooMany, notAnImage} = $picture.data();
-  const isImage = size && /^(image|$)/.test(type);
-  return size > maxSize && tooLarge || !isImage && notAnImage
+  return size > maxSize && tooLarge || !(size && /^(image|$)/.test(type)) && notAnImage
     || inState('ready').length >= maxFiles && tooMany;
 }
 
@@ -70,7 +69,7 @@ function paintPage() {
   const total = key => batch.reduce((sum, upload) => sum + upload[key], 0);
   const percent = Math.floor(100 * total('uploaded') / total('size'));
   document.title = document.hidden && inState(...PENDING).length ? `(${percent} %) Gourmious` : title;
-  $picture.prop('required', !inState('ready').length);
+  $picture.prop('required', !inState('ready', ...PENDING).length);
 }
 
 function paintProgress(upload, fraction) {
@@ -203,6 +202,7 @@ function send(upload) {
     id, uploaded: 0, quarter: 0, sent: false, pause: pollInterval,
     speed: 0, started: now, measured: now, heard: now
   });
+  clearTimeout(upload.retry);
   upload.$copy.find('[name="X-Progress-ID"]').val(id);
   upload.$copy.ajaxSubmit({
     dataType: 'xml',
@@ -252,7 +252,7 @@ function showFailure(upload, {status, responseXML}, error) {
   const pause = lineLost && RETRY_PAUSES[upload.retries++];
   if (pause) {
     paintNews(upload, 'paused');
-    setTimeout(resume, pause, upload);
+    upload.retry = setTimeout(resume, pause, upload);
   } else if (error !== 'abort') {
     paintNews(upload, sentence && status < 500 ? 'refused' : 'failed', sentence || failure);
   }
