@@ -159,9 +159,9 @@ class BrowserTestCase(FoldersMixin, StaticLiveServerTestCase):
             Path(self.photos, name).write_bytes(content)
         return [str(Path(self.photos, name)) for name in contents]
 
-    def choose(self, contents, field="picture"):
+    def choose(self, contents):
         """Choose files in the form, by their name and content."""
-        self.element(By.ID, field).send_keys("\n".join(self.write(contents)))
+        self.element(By.ID, "picture").send_keys("\n".join(self.write(contents)))
 
     def submit(self):
         self.element(By.ID, "form_submit_button").click()
