@@ -29,13 +29,19 @@ def required_in_production(name):
     return items
 
 
-def memcached_server(address):
-    """Return a memcached server's host:port as it is, or raise."""
+def number(name, default):
+    """Return a variable that counts something, from 1 on, or raise."""
+    value = os.environ.get(name) or str(default)
+    if not re.fullmatch(r"[1-9][0-9]{0,5}", value):
+        raise ImproperlyConfigured(f"{name} holds {value!r}; it may be a number from 1 to 999999.")
+    return int(value)
+
+
+def server_address(name, address, separated=""):
+    """Return a server's host:port as it is, or raise."""
     match = re.fullmatch(r"[^\s:]+:([0-9]{1,5})", address)
     if not match or not 0 < int(match[1]) < 65536:
-        raise ImproperlyConfigured(
-            f"GOURMIOUS_MEMCACHED holds {address!r}; it may be host:port, separated by commas."
-        )
+        raise ImproperlyConfigured(f"{name} holds {address!r}; it may be host:port{separated}.")
     return address
 
 
@@ -77,11 +83,25 @@ if not SECRET_KEY:
 
 ALLOWED_HOSTS = required_in_production("GOURMIOUS_ALLOWED_HOSTS")
 
-MEMCACHED = [memcached_server(address) for address in required_in_production("GOURMIOUS_MEMCACHED")]
+MEMCACHED = [
+    server_address("GOURMIOUS_MEMCACHED", address, ", separated by commas")
+    for address in required_in_production("GOURMIOUS_MEMCACHED")
+]
 
 TRUSTED_PROXIES = [
     trusted_proxy(address) for address in listed("GOURMIOUS_TRUSTED_PROXIES", "127.0.0.1,::1")
 ]
+
+# Where Granian listens, for nginx alone, and in how many processes.
+LISTEN = server_address("GOURMIOUS_LISTEN", os.environ.get("GOURMIOUS_LISTEN") or "127.0.0.1:8000")
+WORKERS = number("GOURMIOUS_WORKERS", os.cpu_count() or 1)
+
+# How many uploads nginx lets in at once. Each holds a thread for as long as its line needs.
+MAX_UPLOADS = number("GOURMIOUS_MAX_UPLOADS", 200)
+MAX_UPLOADS_PER_ADDRESS = number("GOURMIOUS_MAX_UPLOADS_PER_ADDRESS", 30)
+# The system deals connections out to the workers without a look at how busy they are. So each one
+# has a thread for every upload that there can be, and these for the pages. Idle ones end.
+WORKER_THREADS = MAX_UPLOADS + 16
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -119,6 +139,17 @@ CONTENT_SECURITY_POLICY = {
     },
 }
 
+# Cookies go over HTTPS alone, and browsers are told to come by it alone, for a month from their
+# last visit: a certificate that lapses locks nobody out for longer.
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
+SECURE_HSTS_SECONDS = 0 if DEBUG else 30 * 24 * 3600
+SECURE_REFERRER_POLICY = SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+SILENCED_SYSTEM_CHECKS = [
+    "security.W005",  # Other names of the domain may not have HTTPS; that is not for an app to say.
+    "security.W008",  # nginx redirects to HTTPS before a request comes here.
+    "security.W021",  # A place on the browsers' own lists is asked for by the domain's owner.
+]
+
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
@@ -134,10 +165,12 @@ TEMPLATES = [
     },
 ]
 
+DATA_DIR = data_folder()
+
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
-        "NAME": data_folder() / "db.sqlite3",
+        "NAME": DATA_DIR / "db.sqlite3",
         "OPTIONS": {
             # Pages can be read while an upload's row is written.
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
@@ -199,7 +232,7 @@ UPLOAD_MAX_SIZE = (DATA_UPLOAD_MAX_NUMBER_FILES + 1) * PICTURE_MAX_SIZE  # bytes
 PROGRESS_POLL_INTERVAL = 1000
 
 STATIC_URL = "static/"
-STATIC_ROOT = data_folder() / "static"
+STATIC_ROOT = DATA_DIR / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 
 STORAGES = {

@@ -61,6 +61,14 @@ def code_and_message(error):
     return "server_error", "The server could not keep the photo; please try again later."
 
 
+def upload_too_large():
+    return ValidationError(
+        f"The upload is larger than the {filesizeformat(settings.UPLOAD_MAX_SIZE)} that are "
+        "allowed.",
+        code="too_large",
+    )
+
+
 def too_many():
     limit = settings.DATA_UPLOAD_MAX_NUMBER_FILES
     return ValidationError(f"At most {limit} photos are allowed in one upload.", code="too_many")
@@ -145,10 +153,6 @@ def validate_before_reading(request):
     if size.isdecimal() and (len(size) > 20 or int(size) > settings.PICTURE_MAX_SIZE):
         raise too_large()
     if content_length(request) > settings.UPLOAD_MAX_SIZE:
-        raise ValidationError(
-            f"The upload is larger than the {filesizeformat(settings.UPLOAD_MAX_SIZE)} that are "
-            "allowed.",
-            code="too_large",
-        )
+        raise upload_too_large()
     if "id" in request.GET:
         DishField(Dish.objects).clean(request.GET["id"])

@@ -31,11 +31,16 @@ def get_progress_id(request):
     except TooManyFieldsSent:
         progress_id = ""
     if progress_id is not None and not PROGRESS_ID.fullmatch(progress_id):
-        raise ValidationError(
-            "An upload id is 1 to 64 characters long: letters, digits, _ and - are allowed.",
-            code="bad_progress_id",
-        )
+        raise bad_progress_id()
     return progress_id
+
+
+def bad_progress_id():
+    return ValidationError(
+        "The X-Progress-ID of an upload must be 1 to 64 characters long: letters, digits, _ and - "
+        "are allowed.",
+        code="bad_progress_id",
+    )
 
 
 def content_length(request):
@@ -47,10 +52,20 @@ def content_length(request):
 def get_record(request, progress_id):
     """Return the JSON text that is kept for an upload from this request's address, or None."""
     try:
-        return cache.get(cache_key(request, progress_id))
+        return cache.get(cache_key(request.META["REMOTE_ADDR"], progress_id))
     except Exception:
         logger.warning("The progress of an upload could not be read.", exc_info=True)
         return None
+
+
+def cache_answers():
+    """Tell whether the cache gives back what it was given."""
+    try:
+        cache.set("health", "ok", LIFETIME)
+        return cache.get("health") in {"ok", b"ok"}  # memcached gives back bytes
+    except Exception:
+        logger.warning("The cache could not be asked.", exc_info=True)
+        return False
 
 
 def progress_of(request):
@@ -60,8 +75,8 @@ def progress_of(request):
     return request.upload_progress
 
 
-def cache_key(request, progress_id):
-    return f"{request.META['REMOTE_ADDR']}_{progress_id}"
+def cache_key(address, progress_id):
+    return f"{address}_{progress_id}"
 
 
 def pause_after(duration):
@@ -83,13 +98,15 @@ class UploadProgress:
         self.uploaded = 0
         self.error = None
         self.next_write = 0.0
+        self.started = time.monotonic()
+        self.received = None  # when all of the upload was in, or it was given up
 
     def _get_key(self, request):
         try:
             progress_id = get_progress_id(request)
         except ValidationError:
             return None
-        return progress_id and cache_key(request, progress_id)
+        return progress_id and cache_key(request.META["REMOTE_ADDR"], progress_id)
 
     def add(self, count):
         """Count so many bytes more, and tell the cache if it is time to."""
@@ -105,6 +122,7 @@ class UploadProgress:
 
     def delete(self):
         """Delete the record, if there is one; a hung cache costs its time but once."""
+        self.received = self.received or time.monotonic()
         if self.next_write:
             self.next_write = 0.0
             self._attempt(cache.delete, self.key)

@@ -9,4 +9,5 @@ urlpatterns = [
     path("pictures/<int:pk>/take_back", views.take_back, name="take_back"),
     path("upload", views.upload, name="upload"),
     path("get_upload_progress", views.get_upload_progress, name="get_upload_progress"),
+    path("healthz", views.healthz, name="healthz"),
 ]

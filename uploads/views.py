@@ -23,9 +23,11 @@ from django.views.decorators.http import (
 )
 
 from .forms import DishForm, Refusal, UploadForm, validate_before_reading
+from .health import get_health
 from .models import Dish, Picture
-from .progress import get_progress_id, get_record, progress_of
+from .progress import bad_progress_id, get_progress_id, get_record, progress_of
 from .uploadhandler import get_refusals
+from .uploadlog import log_upload
 
 DISHES_PER_PAGE = 12
 PICTURES_PER_PAGE = 24
@@ -180,6 +182,7 @@ def drain(request):
 
 
 def answer(request, dish=None, pictures=(), refusals=()):
+    log_upload(request, dish, pictures, refusals)
     status = HTTPStatus.OK if pictures else STATUSES[refusals[0].code]
 
     if request.get_preferred_type(["application/xml", "text/html"]) != "text/html":
@@ -229,11 +232,19 @@ def get_upload_progress(request):
     """Answer with the record of an upload as it stands, or null: no news of it."""
     try:
         progress_id = get_progress_id(request)
-    except ValidationError as error:
-        return JsonResponse({"error": error.message}, status=HTTPStatus.BAD_REQUEST)
+    except ValidationError:
+        progress_id = None
     if progress_id is None:
-        message = "The query must hold the id of an upload, X-Progress-ID."
-        return JsonResponse({"error": message}, status=HTTPStatus.BAD_REQUEST)
+        return JsonResponse({"error": bad_progress_id().message}, status=HTTPStatus.BAD_REQUEST)
 
     record = get_record(request, progress_id)
     return HttpResponse(record or "null", content_type="application/json")
+
+
+@never_cache
+@require_safe
+def healthz(request):
+    """Answer what the database, the cache and the disk say, with 503 if one of them is not well."""
+    health = get_health()
+    is_well = set(health.values()) == {"ok"}
+    return JsonResponse(health, status=HTTPStatus.OK if is_well else HTTPStatus.SERVICE_UNAVAILABLE)
