@@ -1,0 +1,94 @@
+import secrets
+import sys
+from pathlib import Path
+
+from csp.utils import build_policy
+from django.conf import settings
+from django.core.cache import cache
+from django.core.management.base import BaseCommand, CommandError
+from django.template.loader import render_to_string
+from django.urls import reverse
+
+from uploads.forms import upload_too_large
+from uploads.progress import PROGRESS_ID, bad_progress_id, cache_key
+
+UNITS = ("gourmious.service", "gourmious-prune.service", "gourmious-prune.timer")
+
+
+class Command(BaseCommand):
+    help = "Print the configuration of a server, made from the settings."
+    requires_system_checks = []
+
+    def add_arguments(self, parser):
+        kinds = parser.add_subparsers(dest="kind", required=True)
+        nginx = kinds.add_parser("nginx", help="A site of nginx, for its folder sites-available.")
+        nginx.add_argument("--tls-certificate", metavar="FILE", help="Serve HTTPS with this chain.")
+        nginx.add_argument("--tls-key", metavar="FILE", help="The key of the certificate.")
+        nginx.add_argument(
+            "--listen",
+            metavar="ADDRESS",
+            action="append",
+            help="Where to listen, and nowhere else; may be given more than once.",
+        )
+        systemd = kinds.add_parser("systemd", help=f"The units {', '.join(UNITS)}.")
+        systemd.add_argument("--write", metavar="FOLDER", help="Write them there, a file each.")
+        kinds.add_parser("env", help="The environment file that the settings are read from.")
+
+    def handle(self, *, kind, **options):
+        if settings.DEBUG and kind != "env":
+            raise CommandError(
+                "Set GOURMIOUS_SECRET_KEY and the other variables of `manage.py deployconf env` "
+                "first: what is printed is made from them."
+            )
+        getattr(self, kind)(**options)
+
+    def nginx(self, *, tls_certificate, tls_key, listen, **options):
+        if bool(tls_certificate) != bool(tls_key):
+            raise CommandError("Give both --tls-certificate and --tls-key, or neither.")
+        context = {
+            "tls_certificate": tls_certificate and nginx_path(tls_certificate),
+            "tls_key": tls_key and nginx_path(tls_key),
+            "listen": listen,
+            "server_names": [host.replace("*", "_") for host in settings.ALLOWED_HOSTS],
+            "static_root": nginx_path(f"{settings.STATIC_ROOT}/"),
+            "media_root": nginx_path(f"{settings.MEDIA_ROOT}/"),
+            "upload_url": reverse("upload"),
+            "progress_url": reverse("get_upload_progress"),
+            "progress_id": PROGRESS_ID.pattern,
+            "cache_key": cache.make_key(cache_key("${remote_addr}", "${gourmious_progress_id}")),
+            "bad_progress_id": bad_progress_id().message,
+            "upload_too_large": upload_too_large().message,
+            "content_security_policy": "; ".join(sorted(build_policy().split("; "))),
+        }
+        self.stdout.write(rendered("nginx.conf", context))
+
+    def systemd(self, *, write, **options):
+        host, _, port = settings.LISTEN.rpartition(":")
+        context = {
+            "python": f'"{sys.executable.replace("%", "%%")}"',
+            "host": host,
+            "port": port,
+            # nginx's idle ones count, too.
+            "connections": 4 * settings.WORKER_THREADS,
+        }
+        for name in UNITS:
+            unit = rendered(name, context)
+            if write:
+                Path(write, name).write_text(unit)
+            else:
+                self.stdout.write(f"# {name}\n{unit}")
+
+    def env(self, **options):
+        self.stdout.write(rendered("gourmious.env", {"new_key": secrets.token_urlsafe(48)}))
+
+
+def rendered(name, context):
+    return render_to_string(f"deploy/{name}", {"settings": settings, **context})
+
+
+def nginx_path(path):
+    """Return a path as nginx reads it; raise where it would not be read as it is."""
+    path = str(Path(path).absolute()) + "/" * str(path).endswith("/")
+    if any(character in path for character in '$"\\'):
+        raise CommandError(f'nginx cannot be told of the path {path}: it holds $, " or \\.')
+    return path
