@@ -1,6 +1,5 @@
-"""What the tests share: empty folders, dishes, uploads, and waiting for a condition."""
+"""What the tests share: empty folders, dishes and uploads."""
 
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
@@ -10,16 +9,6 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import TestCase, override_settings
 
 from uploads.models import Dish
-
-
-def wait_for(condition, seconds=20):
-    """Return what the condition gives once that is true; raise after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while not (result := condition()):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"Not within {seconds} seconds: {condition}")
-        time.sleep(0.01)
-    return result
 
 
 def make_dish(name="Bouillabaisse", restaurant="Chez Fonfon"):

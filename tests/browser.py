@@ -11,8 +11,9 @@ from django.test import override_settings
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from .base import FoldersMixin, make_dish, wait_for
-from .stack import ROOT, requires
+from .base import FoldersMixin, make_dish
+from .servers import ROOT, requires
+from .waiting import wait_for
 
 AXE = ROOT / "tests" / "vendor" / "axe-core" / "axe.min.js"
 

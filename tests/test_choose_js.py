@@ -13,9 +13,9 @@ from uploads import images
 from uploads.forms import too_many
 from uploads.uploadhandler import too_large
 
-from .base import wait_for
 from .browser import BrowserTestCase
 from .photos import encoded, photo
+from .waiting import wait_for
 
 # Chooses a file as soon as the page has the field.
 CHOOSE_EARLY = """

@@ -4,9 +4,10 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from .base import make_dish, wait_for
+from .base import make_dish
 from .browser import BrowserTestCase
 from .photos import photo
+from .waiting import wait_for
 
 
 class DialogTests(BrowserTestCase):

@@ -5,9 +5,10 @@ from selenium.webdriver.common.keys import Keys
 
 from uploads.models import Picture
 
-from .base import upload_file, wait_for
+from .base import upload_file
 from .browser import BrowserTestCase
 from .photos import photo
+from .waiting import wait_for
 
 # The picture that lies in the middle of the strip, once that has come to rest.
 IN_THE_MIDDLE = """

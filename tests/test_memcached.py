@@ -7,11 +7,12 @@ from django.conf import settings
 from django.contrib.staticfiles.testing import StaticLiveServerTestCase
 from django.test import override_settings
 
-from .base import FoldersMixin, make_dish, wait_for
+from .base import FoldersMixin, make_dish
 from .client import SlowUpload, poll
 from .photos import photo
-from .stack import Memcached, requires
+from .servers import Memcached, requires
 from .test_settings import PRODUCTION, read_settings
+from .waiting import wait_for
 
 KEY = ":1:127.0.0.1_dish-1"
 PIECE = 200_000  # bytes

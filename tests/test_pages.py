@@ -10,9 +10,10 @@ from selenium.webdriver.common.by import By
 
 from uploads.models import Picture, PictureQuerySet
 
-from .base import make_dish, upload_file, wait_for
+from .base import make_dish, upload_file
 from .browser import BrowserTestCase
 from .photos import photo
+from .waiting import wait_for
 
 
 class PageTests(BrowserTestCase):

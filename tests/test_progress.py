@@ -14,7 +14,7 @@ from uploads.progress import (
 )
 
 from .base import FoldersMixin
-from .stack import free_port
+from .servers import free_port
 
 
 def request(progress_id="dish-1", address="127.0.0.1", **headers):

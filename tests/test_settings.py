@@ -8,7 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 from django.test import SimpleTestCase, TestCase
 
-from .stack import ROOT
+from .servers import ROOT
 
 PRODUCTION = {
     "GOURMIOUS_SECRET_KEY": "a secret of production",

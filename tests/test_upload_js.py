@@ -16,12 +16,12 @@ from selenium.webdriver.common.keys import Keys
 
 from uploads.models import PictureQuerySet
 
-from .base import wait_for
 from .browser import BrowserTestCase
 from .client import poll
 from .photos import encoded, photo
-from .stack import Nginx, Runserver, manage, requires
+from .servers import BrokenProxy, Runserver, manage, requires
 from .test_memcached import MemcachedMixin
+from .waiting import wait_for
 
 
 class UploadTests(BrowserTestCase):
@@ -522,7 +522,7 @@ class ProxyTests(BrowserTestCase):
         super().setUp()
         folder = self.enterContext(TemporaryDirectory())
         upstream = self.live_server_url.removeprefix("http://")
-        self.proxy = self.enterContext(Nginx(folder, upstream))
+        self.proxy = self.enterContext(BrokenProxy(folder, upstream))
         self.browser.get(f"http://localhost:{self.proxy.port}{self.dish.get_absolute_url()}")
 
     def test_an_answer_in_html_is_a_failure_and_can_be_tried_again(self):

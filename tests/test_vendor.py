@@ -2,7 +2,7 @@ from hashlib import sha256
 
 from django.test import SimpleTestCase
 
-from .stack import ROOT
+from .servers import ROOT
 
 # The released files of axe-core 4.14.1, jquery 3.8.0, jquery-form 4.3.0 and jquery-ui 1.14.2.
 RELEASED = {

@@ -11,10 +11,11 @@ from django.test import SimpleTestCase
 
 from uploads.models import Dish
 
-from .base import FoldersMixin, wait_for
+from .base import FoldersMixin
 from .client import TOKEN, SlowUpload, poll
 from .photos import photo
-from .stack import Granian, Memcached, manage, requires
+from .servers import Granian, Memcached, manage, requires
+from .waiting import wait_for
 
 CLIENT = "192.0.2.7"
 
@@ -36,8 +37,8 @@ class GranianTests(FoldersMixin, SimpleTestCase):
 
     def serve_a_dish(self, **environment):
         """Serve the app, and add its first dish."""
-        manage("migrate", **self.environment)
         manage("collectstatic", "--no-input", **self.environment)
+        manage("migrate", **self.environment)
         server = self.serve(**environment)
         form = {"name": "Aïoli", "restaurant": "Chez Fonfon", "csrfmiddlewaretoken": TOKEN}
         headers = {"Cookie": f"csrftoken={TOKEN}"}

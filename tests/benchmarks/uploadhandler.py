@@ -27,7 +27,7 @@ from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart  # 
 
 from tests.base import upload_file  # noqa: E402
 from tests.photos import photo  # noqa: E402
-from tests.stack import Memcached  # noqa: E402
+from tests.servers import Memcached  # noqa: E402
 from tests.test_settings import PRODUCTION, read_settings  # noqa: E402
 
 SIZE = 200 * 2**20  # bytes
