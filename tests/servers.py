@@ -218,9 +218,22 @@ class Granian(ServerWithWorkers):
         port = port or free_port()
         environment["GOURMIOUS_LISTEN"] = f"{ADDRESS}:{port}"
         unit = manage("deployconf", "systemd", **environment).replace("\\\n", "")
-        command = re.search(r"^ExecStart=(.* -m granian .*)$", unit, re.MULTILINE)[1]
+        command = re.search(r"^ExecStart=(.* -m gourmious.serve .*)$", unit, re.MULTILINE)[1]
         options = {"env": {**os.environ, **environment}, "stdout": log, "stderr": log}
         super().__init__(port, shlex.split(command), cwd=ROOT, **options)
+
+    @contextmanager
+    def hung(self):
+        """Stop the workers in their tracks, too."""
+        self.signal_workers(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.signal_workers(signal.SIGCONT)
+
+    def signal_workers(self, number):
+        for pid in self.workers():
+            os.kill(int(pid), number)
 
     def reload(self):
         """Begin to replace the workers by new ones."""

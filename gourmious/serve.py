@@ -1,0 +1,45 @@
+"""Granian with its own options, and with ears: `python -m gourmious.serve --interface wsgi …`.
+
+The kernel may hand a signal to any thread of a process. Python only takes note of it there, and
+calls the handler once the main thread wakes up, which Granian's (2.8) does for the handler alone.
+On a busy machine every third SIGTERM was lost so: a worker that should end went on for ever. Here
+no thread takes a signal but one, which waits for them and calls the handlers.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+
+from granian.cli import entrypoint
+
+
+def listen(*signals, once=False):
+    """Call the handlers that are to be set for these signals when one comes."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    before = {number: signal.getsignal(number) for number in signals}
+    threading.Thread(target=deliver, args=(before, once), daemon=True).start()
+
+
+def deliver(before, once):
+    while True:
+        number = signal.sigwait(before)
+        # One that comes while the process starts waits for its handler.
+        while (handler := signal.getsignal(number)) == before[number]:
+            time.sleep(0.05)
+        handler(number, None)
+        if once:
+            return
+
+
+def listen_in_worker():
+    # Once: the third call of Granian's handler would wait for ever, and all of Python with it.
+    listen(signal.SIGINT, signal.SIGTERM, once=True)
+
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("fork")
+    os.register_at_fork(after_in_child=listen_in_worker)
+    listen(signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+    entrypoint()
