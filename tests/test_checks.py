@@ -1,4 +1,5 @@
 from pathlib import Path
+from secrets import token_urlsafe
 from tempfile import TemporaryDirectory
 
 from django.conf import settings
@@ -7,10 +8,13 @@ from django.core.management import call_command
 from django.test import SimpleTestCase, override_settings
 
 from .base import FoldersMixin
+from .servers import Memcached, free_port, manage, requires
+from .test_settings import PRODUCTION
 
 
-def ids():
-    return [message.id for message in run_checks() if message.id.startswith("uploads.")]
+def ids(**options):
+    checks = run_checks(**options)
+    return [message.id for message in checks if message.id.startswith("uploads.")]
 
 
 class CheckTests(FoldersMixin, SimpleTestCase):
@@ -54,3 +58,45 @@ class CheckTests(FoldersMixin, SimpleTestCase):
             override_settings(FILE_UPLOAD_TEMP_DIR=folder),
         ):
             self.assertEqual(ids(), ["uploads.W002"])
+
+
+class DeployCheckTests(FoldersMixin, SimpleTestCase):
+    def assert_warned(self, *expected):
+        self.assertEqual(ids(include_deployment_checks=True), [*expected])
+
+    def test_the_settings_as_they_are_pass(self):
+        self.assert_warned()
+
+    @requires("memcached")
+    def test_memcached_that_does_not_answer_is_warned_of(self):
+        with Memcached() as memcached, override_settings(MEMCACHED=[memcached.address]):
+            self.assert_warned()
+            with memcached.hung():
+                self.assert_warned("uploads.W004")
+        with override_settings(MEMCACHED=[f"127.0.0.1:{free_port()}"]):
+            self.assert_warned("uploads.W004")
+
+    def test_a_folder_that_cannot_be_written_to_is_warned_of(self):
+        with override_settings(ORIGINALS_ROOT=self.folder / "missing"):
+            self.assert_warned("uploads.W002", "uploads.W005")
+
+    def test_limits_that_contradict_each_other_are_warned_of(self):
+        for limits in (
+            {"UPLOAD_MAX_SIZE": settings.PICTURE_MAX_SIZE - 1},
+            {"MAX_UPLOADS_PER_ADDRESS": settings.MAX_UPLOADS + 1},
+            {"WORKER_THREADS": settings.MAX_UPLOADS - 1},
+        ):
+            with override_settings(**limits):
+                self.assert_warned("uploads.W006")
+
+    @requires("memcached")
+    def test_a_server_that_is_set_up_as_the_readme_says_has_no_warning(self):
+        with Memcached() as memcached:
+            environment = {
+                **PRODUCTION,
+                "GOURMIOUS_SECRET_KEY": token_urlsafe(48),
+                "GOURMIOUS_MEMCACHED": memcached.address,
+                "GOURMIOUS_DATA_DIR": str(self.folder),
+            }
+            manage("collectstatic", "--no-input", **environment)
+            manage("check", "--deploy", "--fail-level=WARNING", **environment)

@@ -46,6 +46,13 @@ class SettingsTests(SimpleTestCase):
             settings["CACHES"]["default"]["LOCATION"], ["127.0.0.1:11211", "127.0.0.1:11212"]
         )
 
+    def test_production_is_for_https_alone(self):
+        settings = read_settings(**PRODUCTION)
+
+        for name in ("SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE", "SECURE_HSTS_SECONDS"):
+            self.assertTrue(settings[name])
+            self.assertFalse(read_settings()[name])
+
     def test_production_stops_without_a_required_variable_and_names_it(self):
         for name in ("GOURMIOUS_ALLOWED_HOSTS", "GOURMIOUS_MEMCACHED"):
             with self.subTest(name):
@@ -58,6 +65,11 @@ class SettingsTests(SimpleTestCase):
             ("GOURMIOUS_MEMCACHED", "localhost:65536"),
             ("GOURMIOUS_TRUSTED_PROXIES", "nginx"),
             ("GOURMIOUS_TRUSTED_PROXIES", "10.0.0.0/33"),
+            ("GOURMIOUS_LISTEN", "8000"),
+            ("GOURMIOUS_LISTEN", "127.0.0.1:0"),
+            ("GOURMIOUS_WORKERS", "0"),
+            ("GOURMIOUS_MAX_UPLOADS", "many"),
+            ("GOURMIOUS_MAX_UPLOADS_PER_ADDRESS", "-1"),
         ):
             with self.subTest(value):
                 self.assert_improper(name, **{name: value})

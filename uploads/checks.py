@@ -1,5 +1,9 @@
-"""What Django's system check should say of settings that let uploads down in silence."""
+"""What Django's system check should say of settings that let uploads down in silence.
 
+What only a server needs is looked at by `manage.py check --deploy`.
+"""
+
+from contextlib import closing
 from pathlib import Path
 
 from django.conf import settings
@@ -7,6 +11,9 @@ from django.contrib.staticfiles.finders import get_finders
 from django.contrib.staticfiles.storage import ManifestFilesMixin, staticfiles_storage
 from django.core.checks import Warning as CheckWarning
 from django.core.checks import register
+from pymemcache import Client, MemcacheError
+
+from .health import disk_fault
 
 HANDLERS = [
     "uploads.uploadhandler.UploadProgressCachedHandler",
@@ -57,6 +64,60 @@ def check_static_files_are_collected(**kwargs):
             id="uploads.W003",
         )
     ]
+
+
+@register(deploy=True)
+def check_memcached_answers(**kwargs):
+    return [
+        CheckWarning(
+            f"memcached does not answer at {address}: {fault}.",
+            hint="Start it, or correct GOURMIOUS_MEMCACHED. Uploads succeed without it, but nobody "
+            "sees their progress.",
+            id="uploads.W004",
+        )
+        for address in settings.MEMCACHED
+        if (fault := memcached_fault(address))
+    ]
+
+
+@register(deploy=True)
+def check_folders_can_be_written_to(**kwargs):
+    if not (fault := disk_fault()):
+        return []
+    return [
+        CheckWarning(
+            fault,
+            hint="Make room, or give the folder to the user that the server runs as.",
+            id="uploads.W005",
+        )
+    ]
+
+
+@register(deploy=True)
+def check_limits_agree(**kwargs):
+    pairs = [
+        ("PICTURE_MAX_SIZE", "UPLOAD_MAX_SIZE"),
+        ("MAX_UPLOADS_PER_ADDRESS", "MAX_UPLOADS"),
+        ("MAX_UPLOADS", "WORKER_THREADS"),
+    ]
+    return [
+        CheckWarning(
+            f"{lower} is larger than {upper}: what the one allows, the other does not.",
+            hint="Raise the one, or lower the other.",
+            id="uploads.W006",
+        )
+        for lower, upper in pairs
+        if getattr(settings, lower) > getattr(settings, upper)
+    ]
+
+
+def memcached_fault(address):
+    try:
+        with closing(Client(address, connect_timeout=1, timeout=1)) as client:
+            client.version()
+    except (OSError, MemcacheError) as error:
+        return error
+    return None
 
 
 def device(folder):
