@@ -429,9 +429,7 @@ class RetryTests(BrowserTestCase):
 
         server.stop()
         self.wait_for_state("paused")
-        self.assertEqual(
-            self.find_text(".upload-state"), ["The connection was lost. Trying again…"]
-        )
+        self.assertEqual(self.find_text(".upload-state"), ["It did not get through. Trying again…"])
         self.throttle(None)
         server.start()
         self.wait_for_state("done")
@@ -507,7 +505,7 @@ class RetryTests(BrowserTestCase):
         # The pause before the first attempt is over when a later timer of the page has run.
         self.browser.set_script_timeout(20)
         self.browser.execute_async_script("setTimeout(arguments[0], 1500)")
-        self.assertEqual(self.find_text(".upload-state")[0][:23], "The connection was lost")
+        self.assertEqual(self.find_text(".upload-state")[0][:22], "It did not get through")
         self.assertEqual(len(self.requests("/upload")), attempts)
         self.assertEqual(self.witnessed("dish")[0].count("starting"), 1)
         self.throttle(None)
@@ -525,26 +523,29 @@ class ProxyTests(BrowserTestCase):
         self.proxy = self.enterContext(BrokenProxy(folder, upstream))
         self.browser.get(f"http://localhost:{self.proxy.port}{self.dish.get_absolute_url()}")
 
-    def test_an_answer_in_html_is_a_failure_and_can_be_tried_again(self):
+    def test_a_server_that_is_away_is_tried_again(self):
         with self.proxy.broken("/upload"):
+            self.upload(dish=photo())
+            self.wait_for_state("paused")
+        self.wait_for_state("done")
+
+        self.assert_nothing_polls()
+        self.assertEqual(self.dish.pictures.count(), 1)
+
+    def test_a_page_that_is_put_in_the_way_is_a_failure_and_can_be_tried_again(self):
+        with self.proxy.broken("/upload", "captive"):
             self.upload(dish=photo())
             self.wait_for_state("failed")
         self.assertRegex(
             self.find_text(".upload-state")[0], r"^Failed\. The photo did not get .*\.$"
         )
+        self.assertEqual(len(self.find(".picture")), 0)
         self.assert_nothing_polls()
 
         self.act("retry", "failed")
         self.wait_for_state("done")
 
         self.assertEqual(self.dish.pictures.count(), 1)
-
-    def test_a_page_that_is_put_in_the_way_is_no_success(self):
-        with self.proxy.broken("/upload", "captive"):
-            self.upload(dish=photo())
-            self.wait_for_state("failed")
-
-        self.assertEqual(len(self.find(".picture")), 0)
 
     def test_polls_that_fail_become_rare_and_the_bar_goes_on(self):
         self.throttle(200_000)

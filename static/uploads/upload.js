@@ -1,4 +1,4 @@
-/* Sends each chosen photo in a request of its own, and shows the bytes the server has received. */
+/* Sends each photo in a request of its own, and shows the bytes the server has received. */
 const CONCURRENT_UPLOADS = 3; // of a browser's six connections; the polls need some
 const RETRY_PAUSES = [1000, 3000, 9000]; // milliseconds, as all times here
 const SENDING = ['starting', 'uploading', 'processing', 'cancelling'];
@@ -212,7 +212,7 @@ function send(upload) {
     beforeSubmit: () => showRequest(upload),
     uploadProgress: (event, position, total) => showSent(upload, position, total),
     success: xml => showResponse(upload, $('picture', xml)),
-    error: (jqxhr, status) => showFailure(upload, jqxhr, status),
+    error: (jqxhr, status) => status === 'abort' || showFailure(upload, jqxhr),
     complete: () => {
       stopProgressBarUpdate(upload);
       sendNext();
@@ -246,15 +246,16 @@ function showResponse(upload, $answer) {
   (upload.state === 'cancelling' ? takeBack : paintDone)(upload, $answer);
 }
 
-function showFailure(upload, {status, responseXML}, error) {
+function showFailure(upload, {status, responseXML}) {
   const sentence = $('error', responseXML).text();
-  const lineLost = !status && error !== 'abort' && upload.state !== 'cancelling';
-  const pause = lineLost && RETRY_PAUSES[upload.retries++];
+  // The line was lost, or the server is busy.
+  const passing = /^(0|429|50[234])$/.test(status) && upload.state !== 'cancelling';
+  const pause = passing && RETRY_PAUSES[upload.retries++];
   if (pause) {
     paintNews(upload, 'paused');
     upload.retry = setTimeout(resume, pause, upload);
-  } else if (error !== 'abort') {
-    paintNews(upload, sentence && status < 500 ? 'refused' : 'failed', sentence || failure);
+  } else {
+    paintNews(upload, sentence && /^4(?!29)/.test(status) ? 'refused' : 'failed', sentence || failure);
   }
 }
 
@@ -292,7 +293,7 @@ $('#picture, #camera').on('change', function () {
   inState('done', 'refused', 'cancelled').forEach(remove);
   [...this.files].forEach(choose);
   this.value = '';
-}).trigger('change'); // there may be some from before the script was loaded
+}).trigger('change'); // some may be older than the script
 
 $form.on('submit', event => {
   event.preventDefault();
@@ -303,10 +304,12 @@ $form.on('submit', event => {
   });
 });
 
-$(document).on('visibilitychange', paintPage);
-$(window).on('online', () => inState('paused').forEach(resume));
-$(window).on('beforeunload', event => {
-  if (inState(...PENDING).length) {
-    event.preventDefault();
+$(window).on({
+  visibilitychange: paintPage,
+  online: () => inState('paused').forEach(resume),
+  beforeunload(event) {
+    if (inState(...PENDING).length) {
+      event.preventDefault();
+    }
   }
 });
