@@ -57,9 +57,9 @@ class DialogTests(BrowserTestCase):
         self.wait_for_state("uploading")
 
         self.close_dialog()
-        self.assertTrue(self.find(".upload")[0].is_displayed())
+        wait_for(self.find(".upload")[0].is_displayed)
         self.open_dialog(self.other)
-        self.assertTrue(self.find(".upload")[0].is_displayed())
+        wait_for(self.find(".upload")[0].is_displayed)
         self.throttle(None)
         self.upload(other=photo())
         self.wait_for_state("done", 2)
