@@ -227,6 +227,7 @@ LOCKS_ROOT = data_folder("locks")
 PICTURE_MAX_SIZE = 25 * 2**20  # bytes
 PICTURE_MAX_PIXELS = 100_000_000
 UPLOAD_MAX_SIZE = (DATA_UPLOAD_MAX_NUMBER_FILES + 1) * PICTURE_MAX_SIZE  # bytes, fields and all
+UPLOAD_STALL_TIMEOUT = 60  # seconds; a client that sends nothing for so long is gone
 
 # How often a page asks for the progress of an upload, in milliseconds.
 PROGRESS_POLL_INTERVAL = 1000

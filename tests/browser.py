@@ -73,6 +73,7 @@ class BrowserTestCase(FoldersMixin, StaticLiveServerTestCase):
         super().setUpClass()
         options = webdriver.ChromeOptions()
         options.binary_location = shutil.which("chromium")
+        options.accept_insecure_certs = True
         profile = cls.enterClassContext(TemporaryDirectory(ignore_cleanup_errors=True))
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
         for argument in ("--headless", f"--user-data-dir={profile}", *QUIET, *sandbox):

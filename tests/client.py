@@ -1,30 +1,78 @@
 """A client that sends an upload piece by piece, as a slow line does, and one that polls."""
 
 import json
-from http.client import HTTPConnection
+import ssl
+from contextlib import closing, suppress
+from http.client import HTTPConnection, HTTPSConnection
 from socket import SHUT_WR
+from typing import NamedTuple
 from urllib.parse import urlencode
-from urllib.request import urlopen
 
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
+
+from uploads.models import Dish
 
 from .base import upload_file
 
 TOKEN = "x" * 32  # a cookie and a header that agree are all that the check for forgery asks for
 
 
+class Answer(NamedTuple):
+    status: int
+    headers: dict
+    text: str
+
+
+def connect(address, secure=False, source=None):
+    """Connect to host:port, over TLS if secure, from an address of this machine's own if given."""
+    options = {"timeout": 30, "source_address": source and (source, 0)}
+    if not secure:
+        return HTTPConnection(address, **options)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nobody vouches for a test
+    return HTTPSConnection(address, context=context, **options)
+
+
+def get(address, path, headers=(), **options):
+    with closing(connect(address, **options)) as connection:
+        connection.request("GET", path, headers=dict(headers))
+        return get_answer(connection)
+
+
+def add_dish(address, name="Aïoli"):
+    """Fill in the form for a new dish, as a browser does, and return the dish."""
+    form = urlencode({"name": name, "restaurant": "Chez Fonfon"})
+    headers = {"Content-Type": "application/x-www-form-urlencoded", **client_headers(address)}
+    with closing(connect(address)) as connection:
+        connection.request("POST", "/dishes/new", form, headers)
+        location = get_answer(connection).headers["location"]
+    return Dish(pk=int(location.strip("/").split("/")[-1]))
+
+
+def client_headers(address, secure=False):
+    origin = f"{'https' if secure else 'http'}://{address}"
+    return {"Cookie": f"csrftoken={TOKEN}", "X-CSRFToken": TOKEN, "Origin": origin}
+
+
+def get_answer(connection):
+    response = connection.getresponse()
+    headers = {name.lower(): value for name, value in response.getheaders()}
+    return Answer(response.status, headers, response.read().decode())
+
+
 class SlowUpload:
     """An upload that has begun, and goes on when send() is called."""
 
-    def __init__(self, address, dish, content, progress_id=None):
+    def __init__(self, address, dish, content, progress_id=None, headers=(), **options):
         query = "?" + urlencode({"X-Progress-ID": progress_id}) if progress_id else ""
         self.body = encode_multipart(BOUNDARY, {"id": dish.pk, "picture": upload_file(content)})
-        self.connection = HTTPConnection(address, timeout=30)
+        self.length = len(self.body)
+        self.connection = connect(address, **options)
         self.connection.putrequest("POST", f"/upload{query}")
-        self.connection.putheader("Content-Type", MULTIPART_CONTENT)
-        self.connection.putheader("Content-Length", len(self.body))
-        self.connection.putheader("Cookie", f"csrftoken={TOKEN}")
-        self.connection.putheader("X-CSRFToken", TOKEN)
+        own = {"Content-Type": MULTIPART_CONTENT, "Content-Length": self.length}
+        secure = options.get("secure", False)
+        for header in {**client_headers(address, secure), **own, **dict(headers)}.items():
+            self.connection.putheader(*header)
         self.connection.endheaders()
 
     def __enter__(self):
@@ -32,7 +80,8 @@ class SlowUpload:
 
     def __exit__(self, *exc_info):
         if self.body and self.connection.sock:
-            self.break_off()
+            with suppress(ConnectionError):  # A proxy hangs up, too.
+                self.break_off()
         self.connection.close()
 
     def send(self, count=None):
@@ -52,12 +101,11 @@ class SlowUpload:
         return self._answer()
 
     def _answer(self):
-        response = self.connection.getresponse()
-        return response.status, response.read().decode()
+        status, _, text = get_answer(self.connection)
+        return status, text
 
 
-def poll(address, progress_id):
+def poll(address, progress_id, **options):
     """Return what get_upload_progress says of an upload."""
     query = urlencode({"X-Progress-ID": progress_id})
-    with urlopen(f"http://{address}/get_upload_progress?{query}", timeout=30) as response:
-        return json.load(response)
+    return json.loads(get(address, f"/get_upload_progress?{query}", **options).text)

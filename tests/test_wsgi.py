@@ -1,18 +1,13 @@
 """The app as it is deployed: in production mode, served by Granian, with a real memcached."""
 
-import json
 import re
 from pathlib import Path
 from unittest import skipUnless
-from urllib.parse import urlencode
-from urllib.request import Request, urlopen
 
 from django.test import SimpleTestCase
 
-from uploads.models import Dish
-
 from .base import FoldersMixin
-from .client import TOKEN, SlowUpload, poll
+from .client import SlowUpload, add_dish, get, poll
 from .photos import photo
 from .servers import Granian, Memcached, manage, requires
 from .waiting import wait_for
@@ -30,6 +25,7 @@ class GranianTests(FoldersMixin, SimpleTestCase):
             "GOURMIOUS_ALLOWED_HOSTS": "127.0.0.1",
             "GOURMIOUS_MEMCACHED": self.memcached.address,
             "GOURMIOUS_DATA_DIR": str(self.folder),
+            "GOURMIOUS_WORKERS": "1",
         }
 
     def serve(self, **environment):
@@ -40,20 +36,13 @@ class GranianTests(FoldersMixin, SimpleTestCase):
         manage("collectstatic", "--no-input", **self.environment)
         manage("migrate", **self.environment)
         server = self.serve(**environment)
-        form = {"name": "Aïoli", "restaurant": "Chez Fonfon", "csrfmiddlewaretoken": TOKEN}
-        headers = {"Cookie": f"csrftoken={TOKEN}"}
-        url = f"http://{server.address}/dishes/new"
-        with urlopen(Request(url, urlencode(form).encode(), headers)) as response:
-            self.assertTrue(response.url.endswith("/dishes/1/"))
-        return server, Dish(pk=1)
+        return server, add_dish(server.address)
 
     def uploaded_files(self):
         return [path for name in ("incoming", "originals", "media") for path in self.files(name)]
 
     def poll_for(self, server, address):
-        url = f"http://{server.address}/get_upload_progress?X-Progress-ID=dish-1"
-        with urlopen(Request(url, headers={"X-Forwarded-For": address})) as response:
-            return json.load(response)
+        return poll(server.address, "dish-1", headers={"X-Forwarded-For": address})
 
     def test_an_upload_can_be_watched_and_is_kept(self):
         server, dish = self.serve_a_dish()
@@ -83,8 +72,8 @@ class GranianTests(FoldersMixin, SimpleTestCase):
     def test_pages_name_the_static_files_by_their_content(self):
         server, dish = self.serve_a_dish()
 
-        with urlopen(f"http://{server.address}/dishes/{dish.pk}/") as response:
-            names = re.findall(r'"/static/([^"]+)"', response.read().decode())
+        page = get(server.address, dish.get_absolute_url()).text
+        names = re.findall(r'"/static/([^"]+)"', page)
 
         self.assertGreaterEqual(len(names), 10)
         for name in names:

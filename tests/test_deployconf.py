@@ -1,0 +1,155 @@
+"""What deployconf prints, and whether nginx and systemd take it."""
+
+import re
+import shlex
+import subprocess
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from django.core.management import CommandError, call_command
+from django.test import SimpleTestCase, override_settings
+
+from uploads.management.commands.deployconf import UNITS
+
+from .servers import NGINX, manage, requires
+from .stack import make_certificate
+from .test_settings import PRODUCTION, read_settings
+
+
+def judge(*command):
+    """Return the status of a program and what it complains of."""
+    done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
+    return done.returncode, done.stderr
+
+
+class DeployconfTestCase(SimpleTestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = Path(self.enterContext(TemporaryDirectory(prefix="gourmious-")))
+        self.environment = {**PRODUCTION, "GOURMIOUS_DATA_DIR": str(self.folder / "data")}
+
+    def deployconf(self, *arguments, **environment):
+        return manage("deployconf", *arguments, **self.environment, **environment)
+
+
+class NginxTests(DeployconfTestCase):
+    def assert_taken(self, site):
+        config = self.folder / "nginx.conf"
+        config.write_text(NGINX.format(folder=self.folder, user="", site=site))
+        status, complaints = judge("nginx", "-t", "-e", "stderr", "-c", config)
+        self.assertEqual(status, 0, complaints)
+
+    @requires("nginx")
+    def test_nginx_takes_the_plain_site(self):
+        self.assert_taken(self.deployconf("nginx", "--listen=127.0.0.1:8080"))
+
+    @requires("nginx", "openssl")
+    def test_nginx_takes_the_site_with_tls(self):
+        options = make_certificate(self.folder)
+        self.assert_taken(self.deployconf("nginx", "--listen=127.0.0.1:8443", *options))
+
+    def test_plain_it_listens_on_port_80(self):
+        site = self.deployconf("nginx")
+
+        self.assertEqual(re.findall(r"listen (.*);", site), ["80", "[::]:80"])
+        self.assertIn("server_name gourmious.example www.gourmious.example;", site)
+
+    def test_with_tls_port_80_leads_to_https(self):
+        site = self.deployconf("nginx", "--tls-certificate=/c.pem", "--tls-key=/k.pem")
+
+        self.assertIn("listen 443 ssl http2;", site)
+        self.assertIn("return 301 https://$host$request_uri;", site)
+        self.assertNotIn("nosecure", site)
+
+    def test_the_limits_are_those_of_the_settings(self):
+        limits = {"GOURMIOUS_MAX_UPLOADS": "77", "GOURMIOUS_MAX_UPLOADS_PER_ADDRESS": "7"}
+        site = self.deployconf("nginx", **limits)
+
+        self.assertIn("limit_conn gourmious_uploads 77;", site)
+        self.assertIn("limit_conn gourmious_uploads_of_address 7;", site)
+        self.assertIn(f"client_max_body_size {11 * 25 * 2**20};", site)
+
+    def test_it_is_the_same_each_time(self):
+        self.assertEqual(self.deployconf("nginx"), self.deployconf("nginx"))
+
+    def test_half_of_tls_is_refused(self):
+        for options in ({"tls_key": "/k.pem"}, {"tls_certificate": "/c.pem"}):
+            with (
+                override_settings(DEBUG=False),
+                self.assertRaisesRegex(CommandError, r"^Give both .*\.$"),
+            ):
+                call_command("deployconf", "nginx", **options)
+
+    def test_a_path_that_nginx_cannot_be_told_of_is_refused(self):
+        with (
+            override_settings(DEBUG=False, STATIC_ROOT=Path("/srv/$uri")),
+            self.assertRaisesRegex(CommandError, "/srv/[$]uri"),
+        ):
+            call_command("deployconf", "nginx")
+
+
+class SystemdTests(DeployconfTestCase):
+    @requires("systemd-analyze")
+    def test_systemd_takes_the_units(self):
+        self.deployconf("systemd", "--write", str(self.folder))
+
+        units = [self.folder / name for name in UNITS]
+        status, complaints = judge("systemd-analyze", "verify", *units)
+        self.assertEqual(status, 0, complaints)
+        self.assertNotIn("gourmious", complaints)
+
+    def test_what_is_printed_is_what_is_written(self):
+        self.deployconf("systemd", "--write", str(self.folder))
+
+        printed = self.deployconf("systemd")
+
+        written = [f"# {name}\n{(self.folder / name).read_text()}" for name in UNITS]
+        self.assertEqual(printed, "".join(written))
+
+    def test_each_worker_has_a_thread_for_every_upload_and_more_for_the_pages(self):
+        unit = self.deployconf("systemd", GOURMIOUS_MAX_UPLOADS="500", GOURMIOUS_WORKERS="3")
+
+        self.assertIn("--workers 3 --blocking-threads 516", unit)
+
+
+class EnvTests(DeployconfTestCase):
+    def read(self, text):
+        """Return the variables of an environment file, read as systemd and shells do."""
+        return dict(word.split("=", 1) for word in shlex.split(text, comments=True))
+
+    def test_it_can_be_used_as_it_is(self):
+        output = StringIO()
+        with override_settings(DEBUG=True):
+            call_command("deployconf", "env", stdout=output)
+        variables = self.read(output.getvalue())
+
+        self.assertEqual(variables["GOURMIOUS_DATA_DIR"], "/var/lib/gourmious")
+        variables["GOURMIOUS_DATA_DIR"] = str(self.folder)
+        self.assertGreaterEqual(len(variables["GOURMIOUS_SECRET_KEY"]), 50)
+        self.assertEqual(read_settings(**variables)["ALLOWED_HOSTS"], ["gourmious.example"])
+
+    def test_the_key_is_a_new_one_each_time(self):
+        keys = set()
+        for _ in range(2):
+            output = StringIO()
+            with override_settings(DEBUG=True):
+                call_command("deployconf", "env", stdout=output)
+            keys.add(self.read(output.getvalue())["GOURMIOUS_SECRET_KEY"])
+        self.assertEqual(len(keys), 2)
+
+    def test_of_a_server_it_tells_the_settings_that_are_in_force(self):
+        self.environment["GOURMIOUS_SECRET_KEY"] = "a-secret-of-production"
+        self.environment["GOURMIOUS_ALLOWED_HOSTS"] = "a.example,b.example"
+
+        printed = self.read(self.deployconf("env", GOURMIOUS_MAX_UPLOADS="77"))
+
+        self.assertEqual(printed, {**printed, **self.environment, "GOURMIOUS_MAX_UPLOADS": "77"})
+
+    def test_without_settings_of_production_nothing_else_is_printed(self):
+        for kind in ("nginx", "systemd"):
+            with (
+                override_settings(DEBUG=True),
+                self.assertRaisesRegex(CommandError, "GOURMIOUS_SECRET_KEY"),
+            ):
+                call_command("deployconf", kind)

@@ -1,0 +1,475 @@
+"""The whole of a production server, as a diner's browser sees it."""
+
+import json
+import re
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from xml.etree import ElementTree
+
+from django.test import SimpleTestCase
+from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
+
+from .base import upload_file
+from .browser import BrowserTestCase
+from .client import SlowUpload, add_dish, client_headers, connect, get, get_answer, poll
+from .photos import photo
+from .servers import manage, requires
+from .stack import PROGRAMS, Stack, loopback_hosts
+from .waiting import wait_for
+
+PIECE = 200_000  # bytes
+ONE_PIXEL = photo(1, 1)
+
+
+@requires(*PROGRAMS)
+class StackTestCase(SimpleTestCase):
+    """One stack for all tests of a class, each with a dish of its own."""
+
+    variables = {}
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.log = Path(cls.enterClassContext(TemporaryDirectory()), "log")
+        log = cls.enterClassContext(cls.log.open("w"))
+        cls.stack = cls.enterClassContext(Stack(log=log, **cls.variables))
+        cls.http, cls.https = cls.stack.http.address, cls.stack.https.address
+
+    def setUp(self):
+        super().setUp()
+        self.dish = add_dish(self.http, self.id())
+        self.progress_id = self.id().split(".")[-1][:64]
+
+    def upload(self, address=None, **options):
+        """Begin an upload of megabytes, and return it when its record is there."""
+        address = address or self.http
+        content = photo(2400, 1800)
+        upload = SlowUpload(address, self.dish, content, self.progress_id, **options)
+        self.enterContext(upload)
+        upload.send(PIECE)
+        wait_for(lambda: poll(address, self.progress_id, **options))
+        return upload
+
+    def poll(self, **options):
+        return poll(self.http, self.progress_id, **options)
+
+    def watch(self, send, polled=None):
+        """Send on, little by little, until ten different counts were seen; return all records."""
+        seen = []
+        while len({record["uploaded"] for record in seen}) < 10:
+            record = wait_for(lambda: send() or (polled or self.poll)())
+            seen.append(record)
+        return seen
+
+    def assert_rising(self, records):
+        counts = [record["uploaded"] for record in records]
+        self.assertEqual(counts, sorted(counts))
+        self.assertEqual(len({record["length"] for record in records}), 1)
+        self.assertLessEqual(counts[-1], records[0]["length"])
+
+    def assert_kept(self, upload):
+        status, text = upload.answer()
+        self.assertEqual(status, 200, text)
+        self.assertIn("<status>ok</status>", text)
+
+    def files(self, folder):
+        return [path for path in (self.stack.data / folder).iterdir() if path.is_file()]
+
+
+class ProgressTests(StackTestCase):
+    def test_it_rises_over_http(self):
+        upload = self.upload()
+
+        self.assert_rising(self.watch(lambda: upload.send(200)))
+
+        self.assert_kept(upload)
+        self.assertIsNone(self.poll())
+
+    def test_it_rises_over_tls(self):
+        upload = self.upload(self.https, secure=True)
+
+        self.assert_rising(self.watch(lambda: upload.send(200)))
+
+        self.assert_kept(upload)
+
+    @requires("curl")
+    def test_it_rises_over_http_2(self):
+        with self.curl("--http2", "--limit-rate", "400k") as curl:
+            self.assert_rising(self.watch(lambda: None))
+            answer, _ = curl.communicate()
+
+        self.assertIn(b"<status>ok</status>", answer)
+        self.assertTrue(answer.endswith(b" 200 2"), answer)
+
+    @contextmanager
+    def curl(self, *options):
+        """Upload a photo with curl, which prints the status and the version of HTTP at the end."""
+        headers = {**client_headers(self.https, secure=True), "Expect": ""}
+        options += tuple(f"-H{name}: {value}" for name, value in headers.items())
+        file = Path(self.enterContext(TemporaryDirectory()), "dish.jpg")
+        file.write_bytes(photo(2400, 1800))
+        form = ["-F", f"id={self.dish.pk}", "-F", f"picture=@{file}"]
+        url = f"https://{self.https}/upload?X-Progress-ID={self.progress_id}"
+        command = ["curl", "-sk", "-w", " %{http_code} %{http_version}", *options, *form, url]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as curl:
+            yield curl
+
+    def test_polls_need_no_python(self):
+        upload = self.upload()
+
+        with self.stack.granian.hung():
+            self.assertEqual(self.poll()["length"], upload.length)
+
+        self.assert_kept(upload)
+
+    def test_a_poll_from_another_address_sees_nothing(self):
+        self.upload()
+
+        self.assertIsNotNone(self.poll(source="127.0.0.1"))
+        self.assertIsNone(self.poll(source="127.0.0.2"))
+
+    def test_what_django_writes_is_what_nginx_reads(self):
+        for host in loopback_hosts():
+            with self.subTest(host):
+                self.progress_id = f"key-{len(host)}"
+                address = f"{host}:{self.stack.http.port}"
+                upload = self.upload(address)
+                key = f":1:{host.strip('[]')}_{self.progress_id}"
+                kept = self.stack.memcached.ask(f"get {key}").splitlines()
+                self.assertEqual(json.loads(kept[1]), poll(address, self.progress_id))
+                self.assert_kept(upload)
+
+    def test_the_id_may_come_in_a_header_or_encoded(self):
+        self.progress_id = "dish-1"
+        self.upload()
+
+        for query, header in (
+            ("?X-Progress-ID=dish%2D1", {}),
+            ("?X-Progress-ID=other&_=1&X-Progress-ID=dish-1&_=2", {"X-Progress-ID": "other"}),
+            ("?_=1", {"X-Progress-ID": "dish-1"}),
+        ):
+            answer = get(self.http, f"/get_upload_progress{query}", header)
+            self.assertIn("length", json.loads(answer.text), query)
+
+    def test_a_malformed_id_is_refused_without_python(self):
+        with self.stack.granian.hung():
+            for query in ("", "?X-Progress-ID", "?X-Progress-ID=", "?X-Progress-ID=a:b"):
+                answer = get(self.http, f"/get_upload_progress{query}")
+                self.assertEqual(answer.status, 400)
+                self.assertRegex(json.loads(answer.text)["error"], r"^The .*\.$")
+
+    def test_nothing_that_a_client_says_of_its_address_is_believed(self):
+        spoofed = {"X-Forwarded-For": "192.0.2.7", "X-Real-IP": "192.0.2.7"}
+        self.upload(headers=spoofed)
+
+        self.assertIn("END", self.stack.memcached.ask(f"get :1:192.0.2.7_{self.progress_id}")[:5])
+        self.assertIsNotNone(self.poll(headers=spoofed))
+        around_nginx = {"source": "127.0.0.2", "headers": {"X-Forwarded-For": "127.0.0.1"}}
+        self.assertIsNone(poll(self.stack.granian.address, self.progress_id, **around_nginx))
+
+    def test_it_goes_on_when_memcached_comes_back(self):
+        upload = self.upload()
+        self.stack.memcached.stop()
+        upload.send(PIECE)
+        self.assertIsNone(self.poll())
+
+        self.stack.memcached.start()
+        wait_for(lambda: upload.send(1000) or self.poll())
+
+        self.assert_kept(upload)
+
+    def test_a_memcached_that_hangs_costs_a_poll_little(self):
+        upload = self.upload()
+
+        with self.stack.memcached.hung():
+            self.assertIsNone(self.poll())
+
+        self.assert_kept(upload)
+
+
+class DeployTests(StackTestCase):
+    def uploads(self, count):
+        ids = [f"{self.progress_id}-{number}"[-64:] for number in range(count)]
+        uploads = [SlowUpload(self.http, self.dish, photo(800, 600), name) for name in ids]
+        for upload, progress_id in zip(uploads, ids, strict=True):
+            self.enterContext(upload)
+            upload.send(PIECE)
+            wait_for(lambda progress_id=progress_id: poll(self.http, progress_id))
+        return uploads
+
+    def test_a_reload_loses_no_upload(self):
+        granian = self.stack.granian
+        old = set(granian.workers())
+        uploads = self.uploads(10)
+
+        granian.reload()
+        wait_for(lambda: set(granian.workers()) - old)
+        uploads += self.uploads(2)
+        for upload in uploads:
+            self.assert_kept(upload)
+
+        wait_for(lambda: not old & set(granian.workers()), 60)
+        self.assertEqual(len(granian.workers()), 2)
+        self.assert_kept(self.uploads(1)[0])
+
+    def test_a_server_that_is_asked_to_end_finishes_its_uploads(self):
+        granian = self.stack.granian
+        uploads = self.uploads(3)
+
+        granian.process.terminate()
+        wait_for(lambda: get(self.http, "/healthz").status == 502)
+        self.assertIsNotNone(poll(self.http, f"{self.progress_id}-0"[-64:]))
+        for upload in uploads:
+            self.assert_kept(upload)
+
+        self.assertEqual(granian.process.wait(20), 0)
+        granian.start()
+        self.assert_kept(self.uploads(1)[0])
+
+
+class FileTests(StackTestCase):
+    def setUp(self):
+        super().setUp()
+        with SlowUpload(self.http, self.dish, photo()) as upload:
+            _, text = upload.answer()
+        self.picture = ElementTree.fromstring(text).find("picture")
+
+    def static_names(self):
+        page = get(self.http, self.dish.get_absolute_url()).text
+        return re.findall(r'"(/static/[^"]+)"', page)
+
+    def assert_safe(self, answer):
+        self.assertEqual(answer.headers["x-content-type-options"], "nosniff")
+        policy = get(self.http, "/").headers["content-security-policy"]
+        self.assertEqual(
+            set(answer.headers["content-security-policy"].split("; ")), set(policy.split("; "))
+        )
+
+    def test_static_files_named_by_their_content_are_kept_for_ever(self):
+        names = self.static_names()
+        self.assertGreaterEqual(len(names), 10)
+        for name in names:
+            answer = get(self.http, name)
+            self.assertEqual(answer.status, 200)
+            self.assertEqual(answer.headers["cache-control"], "public, max-age=31536000, immutable")
+            self.assert_safe(answer)
+
+    def test_others_are_asked_for_anew(self):
+        answer = get(self.http, "/static/uploads/upload.js")
+
+        self.assertEqual(answer.headers["cache-control"], "no-cache")
+        self.assertNotIn("cache-control", get(self.http, "/static/0123456789ab.js").headers)
+
+    def test_scripts_and_pages_are_compressed(self):
+        [script] = [name for name in self.static_names() if "/uploads/upload." in name]
+        with_gzip = {"Accept-Encoding": "gzip"}
+        for path in (script, self.dish.get_absolute_url()):
+            connection = connect(self.http)
+            self.addCleanup(connection.close)
+            connection.request("GET", path, headers=with_gzip)
+            response = connection.getresponse()
+            self.assertEqual(response.getheader("Content-Encoding"), "gzip")
+            self.assertEqual(response.read(2), b"\x1f\x8b")
+
+    def test_pictures_come_without_python(self):
+        with self.stack.granian.hung():
+            connection = connect(self.http)
+            self.addCleanup(connection.close)
+            connection.request("GET", self.picture.get("url"))
+            response = connection.getresponse()
+            self.assertEqual(response.read(3), b"\xff\xd8\xff")
+        self.assertEqual(
+            response.getheader("Cache-Control"), "private, max-age=31536000, immutable"
+        )
+        self.assertEqual(response.getheader("X-Content-Type-Options"), "nosniff")
+
+    def test_a_hidden_picture_cannot_be_had(self):
+        self.assertEqual(get(self.http, "/").status, 200)
+        picture = f"Picture.objects.get(pk={self.picture.get('id')})"
+        script = f"from uploads.models import Picture; {picture}.hide()"
+        manage("shell", "-c", script, **self.stack.environment)
+
+        for url in (self.picture.get("url"), self.picture.get("thumbnail")):
+            self.assertEqual(get(self.http, url).status, 404)
+
+    def test_nothing_but_renditions_and_static_files_can_be_had(self):
+        [*_, original] = self.files("originals")
+        for path in (
+            f"/originals/{original.name}",
+            f"/media/{original.name}",
+            f"/media/../originals/{original.name}",
+            f"/media/%2e%2e/originals/{original.name}",
+            f"/media..%2foriginals/{original.name}",
+            f"/static../originals/{original.name}",
+            "/db.sqlite3",
+            "/media/../db.sqlite3",
+            "/media../db.sqlite3",
+            "/incoming/",
+        ):
+            self.assertIn(get(self.http, path).status, {400, 404}, path)
+
+    def test_polls_are_never_kept_by_a_cache(self):
+        answer = get(self.http, "/get_upload_progress?X-Progress-ID=none")
+
+        self.assertEqual((answer.status, answer.text), (200, "null"))
+        self.assertEqual(answer.headers["content-type"], "application/json")
+        self.assertEqual(answer.headers["cache-control"], "no-store")
+        self.assert_safe(answer)
+
+    def test_pages_over_tls_are_for_tls_alone(self):
+        answer = get(self.https, self.dish.get_absolute_url(), secure=True)
+
+        self.assertRegex(answer.headers["strict-transport-security"], r"^max-age=\d{7,}$")
+        self.assertEqual(answer.headers["referrer-policy"], "same-origin")
+        self.assertEqual(answer.headers["cross-origin-opener-policy"], "same-origin")
+        self.assertIn("Secure", answer.headers["set-cookie"])
+        without = get(self.http, self.dish.get_absolute_url())
+        self.assertNotIn("Secure", without.headers["set-cookie"])
+        self.assertNotIn("strict-transport-security", without.headers)
+
+    def test_each_upload_leaves_a_line_in_the_log(self):
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line[0] == "{"]
+
+        [line] = [line for line in lines if line["dish"] == self.dish.pk]
+        self.assertEqual((line["outcome"], line["files"]), ("ok", 1))
+        self.assertGreater(line["bytes"], 100_000)
+        self.assertGreater(line["processing"], 0)
+        self.assertEqual(line["network"], "127.0.0.0/24")
+        self.assertNotIn("dish.jpg", self.log.read_text())
+
+
+class RefusalTests(StackTestCase):
+    """At full speed, fifty times each: no answer may get lost."""
+
+    variables = {"DJANGO_SETTINGS_MODULE": "tests.settings_small"}
+
+    def refuse(self, code, status, content, query="", headers=(), **fields):
+        body = encode_multipart(
+            BOUNDARY, {"id": self.dish.pk, "picture": upload_file(content), **fields}
+        )
+        own = {"Content-Type": MULTIPART_CONTENT, "Accept": "application/xml"}
+        for _ in range(50):
+            connection = connect(self.http)
+            self.addCleanup(connection.close)
+            all_headers = {**client_headers(self.http), **own, **dict(headers)}
+            connection.request("POST", f"/upload{query}", body, all_headers)
+            answer = get_answer(connection)
+            connection.close()
+            upload = ElementTree.fromstring(answer.text)
+            self.assertEqual(answer.headers["content-type"], "application/xml")
+            self.assertEqual((answer.status, upload.findtext("status")), (status, "error"))
+            self.assertEqual(upload.find("error").get("code"), code)
+            self.assertRegex(upload.findtext("error"), r"^[A-Z].*\.$")
+
+    def test_a_body_over_the_limit(self):
+        self.refuse("too_large", 413, ONE_PIXEL.ljust(20 * 2**20, b"\0"))
+
+    def test_nginx_says_it_as_django_does(self):
+        body = b"x" * (8 * 2**20 + 1)
+        headers = {**client_headers(self.http), "Content-Type": MULTIPART_CONTENT}
+        texts = []
+        for address in (self.http, self.stack.granian.address):
+            connection = connect(address)
+            self.addCleanup(connection.close)
+            connection.request("POST", "/upload", body, headers)
+            texts.append(get_answer(connection).text)
+
+        self.assertEqual(*texts)
+
+    def test_a_file_over_the_limit(self):
+        self.refuse("too_large", 413, ONE_PIXEL.ljust(5 * 2**20, b"\0"))
+
+    def test_what_is_no_picture(self):
+        self.refuse("not_an_image", 415, b"A text.\n" * 500_000)
+
+    def test_a_dish_that_is_not_there(self):
+        self.refuse("unknown_dish", 404, ONE_PIXEL.ljust(2**20, b"\0"), id=10**6)
+
+    def test_a_malformed_id(self):
+        self.refuse("bad_progress_id", 400, ONE_PIXEL.ljust(2**20), "?X-Progress-ID=a:b")
+
+    def test_a_forged_form(self):
+        self.refuse("csrf", 403, ONE_PIXEL.ljust(2**20), headers={"Cookie": "csrftoken=none"})
+
+    def test_a_foreign_origin(self):
+        self.refuse("csrf", 403, ONE_PIXEL.ljust(2**20), headers={"Origin": "https://evil.example"})
+
+    def test_a_server_that_is_down(self):
+        self.stack.granian.stop()
+        self.addCleanup(self.stack.granian.start)
+
+        self.refuse("server_error", 502, ONE_PIXEL.ljust(2**20))
+
+    def test_a_browser_without_scripts_gets_a_page(self):
+        body = b"x" * (8 * 2**20 + 1)
+        for accept, content_type in (("text/html,*/*", "text/html"), ("*/*", "application/xml")):
+            connection = connect(self.http)
+            self.addCleanup(connection.close)
+            headers = {"Accept": accept, "Content-Type": MULTIPART_CONTENT}
+            connection.request("POST", "/upload", body, headers)
+            answer = get_answer(connection)
+            self.assertEqual(answer.headers["content-type"], content_type)
+            self.assertIn("The upload is larger than the 8.0\xa0MB that are allowed.", answer.text)
+
+    def test_a_client_that_sends_nothing_more_is_cut(self):
+        self.upload()
+        self.assertEqual(len(self.files("incoming")), 1)
+
+        wait_for(lambda: not self.files("incoming") and self.poll() is None)
+
+
+class LimitTests(StackTestCase):
+    variables = {"GOURMIOUS_MAX_UPLOADS": "3", "GOURMIOUS_MAX_UPLOADS_PER_ADDRESS": "2"}
+
+    def begin(self, source):
+        upload = SlowUpload(self.http, self.dish, photo(), f"from-{source[-1]}", source=source)
+        self.enterContext(upload)
+        upload.send(PIECE)
+        return upload
+
+    def begin_and_wait(self, source):
+        upload = self.begin(source)
+        wait_for(lambda: poll(self.http, f"from-{source[-1]}", source=source))
+        return upload
+
+    def assert_busy(self, upload):
+        status, text = upload.answer()
+        self.assertEqual(status, 429)
+        self.assertIn('<error code="busy">Too many photos', text)
+
+    def test_more_uploads_than_there_are_threads_for_are_refused(self):
+        first, second = self.begin_and_wait("127.0.0.2"), self.begin_and_wait("127.0.0.2")
+        self.assert_busy(self.begin("127.0.0.2"))
+
+        third = self.begin_and_wait("127.0.0.3")
+        self.assert_busy(self.begin("127.0.0.4"))
+        self.assertEqual(get(self.http, "/").status, 200)
+        self.assertIsNotNone(poll(self.http, "from-3", source="127.0.0.3"))
+
+        for upload in (first, second, third):
+            self.assert_kept(upload)
+        self.assert_kept(self.begin("127.0.0.2"))
+
+
+@requires(*PROGRAMS)
+class StackBrowserTests(BrowserTestCase):
+    def test_the_bar_rises_over_http_2(self):
+        stack = self.enterContext(Stack())
+        dish = add_dish(stack.http.address)
+        self.browser.get(f"https://localhost:{stack.https.port}{dish.get_absolute_url()}")
+        self.throttle(200_000)
+
+        self.upload(dish=photo(2000, 1500))
+        self.wait_for_state("done")
+
+        values = self.witnessed("dish")[1]
+        self.assertEqual(values, sorted(values))
+        self.assertGreaterEqual(len(set(values)), 10)
+        versions = self.run_script(
+            "return performance.getEntriesByType('resource')"
+            ".filter(entry => /upload/.test(entry.name)).map(entry => entry.nextHopProtocol)"
+        )
+        self.assertEqual(set(versions), {"h2"})
+        self.assertEqual(len(wait_for(self.shown_pictures)), 1)
