@@ -92,20 +92,19 @@ class NginxTests(DeployconfTestCase):
 class SystemdTests(DeployconfTestCase):
     @requires("systemd-analyze")
     def test_systemd_takes_the_units(self):
-        self.deployconf("systemd", "--write", str(self.folder))
-
         units = [self.folder / name for name in UNITS]
+        for unit in units:
+            unit.write_text(self.deployconf("systemd", "--unit", unit.name))
+
         status, complaints = judge("systemd-analyze", "verify", *units)
+
         self.assertEqual(status, 0, complaints)
         self.assertNotIn("gourmious", complaints)
 
-    def test_what_is_printed_is_what_is_written(self):
-        self.deployconf("systemd", "--write", str(self.folder))
+    def test_all_are_printed_with_their_names(self):
+        each = [f"# {name}\n{self.deployconf('systemd', '--unit', name)}" for name in UNITS]
 
-        printed = self.deployconf("systemd")
-
-        written = [f"# {name}\n{(self.folder / name).read_text()}" for name in UNITS]
-        self.assertEqual(printed, "".join(written))
+        self.assertEqual(self.deployconf("systemd"), "".join(each))
 
     def test_each_worker_has_a_thread_for_every_upload_and_more_for_the_pages(self):
         unit = self.deployconf("systemd", GOURMIOUS_MAX_UPLOADS="500", GOURMIOUS_WORKERS="3")

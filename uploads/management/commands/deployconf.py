@@ -31,7 +31,7 @@ class Command(BaseCommand):
             help="Where to listen, and nowhere else; may be given more than once.",
         )
         systemd = kinds.add_parser("systemd", help=f"The units {', '.join(UNITS)}.")
-        systemd.add_argument("--write", metavar="FOLDER", help="Write them there, a file each.")
+        systemd.add_argument("--unit", choices=UNITS, help="Print this one alone.")
         kinds.add_parser("env", help="The environment file that the settings are read from.")
 
     def handle(self, *, kind, **options):
@@ -49,9 +49,9 @@ class Command(BaseCommand):
             "tls_certificate": tls_certificate and nginx_path(tls_certificate),
             "tls_key": tls_key and nginx_path(tls_key),
             "listen": listen,
-            "server_names": [host.replace("*", "_") for host in settings.ALLOWED_HOSTS],
-            "static_root": nginx_path(f"{settings.STATIC_ROOT}/"),
-            "media_root": nginx_path(f"{settings.MEDIA_ROOT}/"),
+            "server_names": ["_" if host == "*" else host for host in settings.ALLOWED_HOSTS],
+            "static_root": nginx_path(settings.STATIC_ROOT),
+            "media_root": nginx_path(settings.MEDIA_ROOT),
             "upload_url": reverse("upload"),
             "progress_url": reverse("get_upload_progress"),
             "progress_id": PROGRESS_ID.pattern,
@@ -62,7 +62,7 @@ class Command(BaseCommand):
         }
         self.stdout.write(rendered("nginx.conf", context))
 
-    def systemd(self, *, write, **options):
+    def systemd(self, *, unit, **options):
         host, _, port = settings.LISTEN.rpartition(":")
         context = {
             "python": f'"{sys.executable.replace("%", "%%")}"',
@@ -71,12 +71,11 @@ class Command(BaseCommand):
             # nginx's idle ones count, too.
             "connections": 4 * settings.WORKER_THREADS,
         }
+        if unit:
+            self.stdout.write(rendered(unit, context))
+            return
         for name in UNITS:
-            unit = rendered(name, context)
-            if write:
-                Path(write, name).write_text(unit)
-            else:
-                self.stdout.write(f"# {name}\n{unit}")
+            self.stdout.write(f"# {name}\n{rendered(name, context)}")
 
     def env(self, **options):
         self.stdout.write(rendered("gourmious.env", {"new_key": secrets.token_urlsafe(48)}))
@@ -88,7 +87,7 @@ def rendered(name, context):
 
 def nginx_path(path):
     """Return a path as nginx reads it; raise where it would not be read as it is."""
-    path = str(Path(path).absolute()) + "/" * str(path).endswith("/")
+    path = str(Path(path).absolute())
     if any(character in path for character in '$"\\'):
         raise CommandError(f'nginx cannot be told of the path {path}: it holds $, " or \\.')
     return path
