@@ -367,7 +367,7 @@ class DecodingSlotTests(FoldersMixin, SimpleTestCase):
 
         def decode(number):
             nonlocal at_once, most
-            with images.decoding_slot():
+            with images.processing_slot():
                 with lock:
                     at_once += 1
                     most = max(most, at_once)
@@ -383,19 +383,19 @@ class DecodingSlotTests(FoldersMixin, SimpleTestCase):
 
     def test_one_process_decodes_no_more_pictures_at_once_than_there_are_cores(self):
         with (
-            patch.object(images, "DECODERS", BoundedSemaphore(2)),
+            patch.object(images, "SLOTS", BoundedSemaphore(2)),
             patch.object(images, "free_slot", nullcontext),
         ):
             self.assertEqual(self.most_at_once(), 2)
 
     def test_nor_do_all_processes_together(self):
-        with patch.object(images, "DECODERS", BoundedSemaphore(6)):
+        with patch.object(images, "SLOTS", BoundedSemaphore(6)):
             self.assertEqual(self.most_at_once(), 2)
 
     def test_a_slot_is_free_again_after_an_error(self):
         with patch.object(images, "CORES", 1):
             for _ in range(3):
-                with self.assertRaises(KeyError), images.decoding_slot():
+                with self.assertRaises(KeyError), images.processing_slot():
                     raise KeyError
 
 

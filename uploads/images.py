@@ -85,9 +85,9 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_MAX_CHUNKS = 50_000  # two for each of ten thousand frames, and more
 TILE_SLACK = 2**22  # pixels; a small picture may lie in a corner of a tile
 
-# So many pictures are decoded at once: by one process, and by all of them.
+# So many pictures are processed at once: by one process, and by all of them.
 CORES = os.cpu_count() or 1
-DECODERS = BoundedSemaphore(CORES)
+SLOTS = BoundedSemaphore(CORES)
 SLOT_INTERVAL = 0.02  # seconds between two looks for a free slot
 
 Image.init()
@@ -138,19 +138,19 @@ def render(original):
     Raise ValidationError, code not_an_image or too_many_pixels, where there is nothing to render,
     and OSError where the disk fails.
     """
-    with decoding_slot():
-        suffix, (width, height), image = decode(original)
     with closing(rendition_file()) as display, closing(rendition_file()) as thumbnail:
-        write_jpeg(image, display)
-        size = fit((width, height), THUMBNAIL_SIZE)
-        write_jpeg(image.resize(size, Image.Resampling.HAMMING), thumbnail)
+        with processing_slot():
+            suffix, (width, height), image = decode(original)
+            write_jpeg(image, display)
+            size = fit((width, height), THUMBNAIL_SIZE)
+            write_jpeg(image.resize(size, Image.Resampling.HAMMING), thumbnail)
         yield Renditions(suffix, width, height, display, thumbnail)
 
 
 @contextmanager
-def decoding_slot():
-    """Wait until fewer pictures are being decoded than there are cores, in all processes."""
-    with DECODERS:
+def processing_slot():
+    """Wait until fewer pictures are being processed than there are cores, in all processes."""
+    with SLOTS:
         while not (slot := free_slot()):
             time.sleep(SLOT_INTERVAL)
         with slot:
@@ -165,7 +165,7 @@ def free_slot():
     folder = Path(settings.LOCKS_ROOT)
     folder.mkdir(exist_ok=True)
     for number in range(CORES):
-        slot = open(folder / f"decoding-{number}", "rb", opener=created)  # noqa: SIM115
+        slot = open(folder / f"processing-{number}", "rb", opener=created)  # noqa: SIM115
         if locks.lock(slot, locks.LOCK_EX | locks.LOCK_NB):
             return slot
         slot.close()

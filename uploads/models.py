@@ -85,7 +85,8 @@ class PictureQuerySet(models.QuerySet):
         picture is hidden, or the dish is gone, OSError where the disk fails, DatabaseError where
         the row cannot be written.
         """
-        digest = get_digest(upload)
+        with images.processing_slot():  # else the photos of a crowd are all hashed at once
+            digest = get_digest(upload)
         twins = self.filter(dish=dish, digest=digest)
         if twin := twins.first():
             return twin.recognize()
