@@ -133,6 +133,10 @@ class UploadProgress:
             record["error"] = self.error
         started = time.monotonic()
         self._attempt(cache.set, self.key, json.dumps(record), LIFETIME)
+        if self.next_write:
+            # Else each slow upload holds a connection until its end, and memcached, with 1024 by
+            # default, turns away the others and nginx's polls.
+            self._attempt(cache.close)
         finished = time.monotonic()
         self.next_write = finished + pause_after(finished - started)
 

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
-from django.db import transaction
+from django.db import connection, transaction
 from django.http import HttpResponse, JsonResponse, UnreadablePostError
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -132,6 +132,7 @@ def upload(request):
     """Keep the photos of a form post, and tell in XML, or on a page, what became of each."""
     try:
         validate_before_reading(request)
+        let_go_of_database()
         return receive(request)
     except Exception as error:  # noqa: BLE001
         refusal = Refusal.of(error)
@@ -148,8 +149,15 @@ def receive(request):
     if not form.is_valid():
         return answer(request, form.cleaned_data.get("id"), refusals=[form.get_refusal()])
 
+    let_go_of_database()
     pictures, refusals = form.save(get_diner(request))
     return answer(request, form.cleaned_data["id"], pictures, refusals)
+
+
+def let_go_of_database():
+    """Close the connection: a slow line, or the queue of a crowd, would hold it for minutes."""
+    if not connection.in_atomic_block:
+        connection.close()
 
 
 def csrf_failure(request, reason=""):
