@@ -1,5 +1,6 @@
 import json
 from io import BytesIO
+from unittest.mock import patch
 
 from django.core.files.uploadhandler import StopFutureHandlers
 from django.test import RequestFactory, SimpleTestCase, override_settings
@@ -7,6 +8,7 @@ from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 
 from uploads.progress import get_record
 from uploads.uploadhandler import (
+    READ_SIZES,
     PictureFileUploadHandler,
     UploadInterrupted,
     UploadProgressCachedHandler,
@@ -105,7 +107,7 @@ class ParserTests(HandlerTestCase):
         request.close()
 
     def test_the_count_never_falls_nor_exceeds_the_length(self):
-        body = multipart(JPEG + b"x" * 500_000)
+        body = multipart(JPEG + b"x" * 2_000_000)
         request = self.make_request(Line(body), len(body))
         progress = request.upload_handlers[0].progress
         counts = []
@@ -122,6 +124,31 @@ class ParserTests(HandlerTestCase):
         self.assertGreater(len(set(counts)), 5)
         self.assertLessEqual(counts[-1], progress.length)
         self.assertEqual(progress.length, len(body))
+        request.close()
+
+    def test_on_a_slow_line_few_bytes_are_asked_for_at_once(self):
+        body = multipart(JPEG + b"x" * 2_000_000)
+        line = Line(body)
+        request = self.make_request(line, len(body))
+        handler = request.upload_handlers[0]
+        asked, clock = [], iter(range(10**6))
+        with patch("uploads.uploadhandler.time.monotonic", lambda: next(clock)):
+            line.on_read = lambda: asked.append(handler.read_size)
+            request.FILES  # noqa: B018
+
+        self.assertEqual(set(asked), {READ_SIZES[0]})
+        request.close()
+
+    def test_on_a_fast_line_many_are(self):
+        body = multipart(JPEG + b"x" * 2_000_000)
+        line = Line(body)
+        request = self.make_request(line, len(body))
+        handler = request.upload_handlers[0]
+        asked = []
+        line.on_read = lambda: asked.append(handler.read_size)
+        request.FILES  # noqa: B018
+
+        self.assertEqual(asked[:4], [2**14, 2**16, 2**18, 2**18])
         request.close()
 
     def test_a_body_that_ends_early_anywhere_is_an_interrupted_upload(self):

@@ -1,5 +1,7 @@
 """Follow an upload while Django's multipart parser receives it, and refuse what cannot be kept."""
 
+import time
+
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.files import locks
@@ -14,7 +16,12 @@ from django.http.multipartparser import MultiPartParserError
 from django.template.defaultfilters import filesizeformat
 
 from . import images
-from .progress import progress_of
+from .progress import WRITE_INTERVAL, progress_of
+
+# How many bytes are asked for at once: few on a slow line, for its bar to move, and to hold little
+# memory; many on a fast one, where each chunk costs the same time.
+READ_SIZES = (2**14, 2**18)
+READ_DURATION = WRITE_INTERVAL / 2  # seconds; a read is to take no more than twice as long
 
 
 class UploadInterrupted(MultiPartParserError):
@@ -27,10 +34,13 @@ class UploadInterrupted(MultiPartParserError):
 class UploadProgressCachedHandler(FileUploadHandler):
     """Keep the progress of an upload in the cache, for get_upload_progress to tell."""
 
+    chunk_size = READ_SIZES[1]  # The parser's is the smallest of all its handlers'.
+
     def __init__(self, request=None):
         super().__init__(request)
         self.progress = progress_of(request)
         self.missing = 0  # bytes of the body that have not arrived
+        self.read_size = READ_SIZES[0]
 
     def handle_raw_input(self, input_data, META, content_length, boundary, encoding=None):
         if input_data is self.request:  # else the body was read, whole, before it is parsed
@@ -60,18 +70,28 @@ class UploadProgressCachedHandler(FileUploadHandler):
     def _counted(self, read):
         """Wrap the request's read(): count its bytes, and take a broken line for an early end.
 
-        Django's parser tells the handlers of an early end, but not of a broken line.
+        Django's parser tells the handlers of an early end, but not of a broken line. Granian waits
+        for all the bytes that it is asked for: on a slow line these are fewer, and are soon there.
         """
 
-        def counted_read(*args):
+        def counted_read(size):
+            started = time.monotonic()
             try:
-                data = read(*args)
+                data = read(min(size, self.read_size))
             except UnreadablePostError:
                 return b""
             self.missing -= len(data)
+            self._pace(time.monotonic() - started)
             return data
 
         return counted_read
+
+    def _pace(self, duration):
+        """Ask for fewer bytes after a long read, and for more after a short one; in seconds."""
+        if duration > 2 * READ_DURATION:
+            self.read_size = max(self.read_size // 2, READ_SIZES[0])
+        elif duration < READ_DURATION / 2:
+            self.read_size = min(self.read_size * 4, READ_SIZES[1])
 
 
 class PictureFileUploadHandler(TemporaryFileUploadHandler):
@@ -81,6 +101,8 @@ class PictureFileUploadHandler(TemporaryFileUploadHandler):
     browser does, or the one it has grown to. What is left of a refused file is read and dropped;
     other files of the request are kept.
     """
+
+    chunk_size = READ_SIZES[1]
 
     def __init__(self, request=None):
         super().__init__(request)
