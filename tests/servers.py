@@ -219,7 +219,12 @@ class Granian(ServerWithWorkers):
         environment["GOURMIOUS_LISTEN"] = f"{ADDRESS}:{port}"
         unit = manage("deployconf", "systemd", **environment).replace("\\\n", "")
         command = re.search(r"^ExecStart=(.* -m gourmious.serve .*)$", unit, re.MULTILINE)[1]
-        options = {"env": {**os.environ, **environment}, "stdout": log, "stderr": log}
+        own = re.search("^Environment=(.*)$", unit, re.MULTILINE)[1].split()
+        options = {
+            "env": {**os.environ, **dict(word.split("=") for word in own), **environment},
+            "stdout": log,
+            "stderr": log,
+        }
         super().__init__(port, shlex.split(command), cwd=ROOT, **options)
 
     @contextmanager
