@@ -2,7 +2,9 @@
 
 import json
 import re
+import signal
 import subprocess
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +17,7 @@ from .base import upload_file
 from .browser import BrowserTestCase
 from .client import SlowUpload, add_dish, client_headers, connect, get, get_answer, poll
 from .photos import photo
-from .servers import manage, requires
+from .servers import ADDRESS, ROOT, Memcached, free_port, listens, manage, requires
 from .stack import PROGRAMS, Stack, loopback_hosts
 from .waiting import wait_for
 
@@ -187,6 +189,44 @@ class ProgressTests(StackTestCase):
             self.assertIsNone(self.poll())
 
         self.assert_kept(upload)
+
+
+@requires(*PROGRAMS)
+class SeveralMemcachedTests(SimpleTestCase):
+    def test_a_record_is_found_in_whichever_server_has_it(self):
+        port, second = free_port(), self.enterContext(Memcached())
+        servers = f"{ADDRESS}:{port},{second.address}"
+        stack = self.enterContext(Stack(ports={"memcached": port}, GOURMIOUS_MEMCACHED=servers))
+        dish = add_dish(stack.http.address)
+        ids = [f"dish-{number}" for number in range(16)]
+        for progress_id in ids:
+            upload = SlowUpload(stack.http.address, dish, photo(), progress_id)
+            self.enterContext(upload).send(PIECE)
+            wait_for(lambda progress_id=progress_id: poll(stack.http.address, progress_id))
+
+        for memcached in (stack.memcached, second):
+            kept = [name for name in ids if "VALUE" in memcached.ask(f"get :1:{ADDRESS}_{name}")]
+            self.assertIn(len(kept), range(1, 16))
+
+
+@requires(*PROGRAMS)
+class CommandTests(SimpleTestCase):
+    def test_it_says_where_it_listens_and_stops_when_it_is_told_to(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            port = free_port()
+            command = [sys.executable, "-m", "tests.stack", f"--http={port}"]
+            options = {"cwd": ROOT, "text": True, "stdout": subprocess.PIPE}
+            with subprocess.Popen(command, stderr=subprocess.DEVNULL, **options) as stack:
+                lines = dict(stack.stdout.readline().strip().split(": ") for _ in range(5))
+                self.assertEqual(list(lines), ["http", "https", "granian", "memcached", "data"])
+                self.assertEqual(lines["http"], f"http://{ADDRESS}:{port}")
+                self.assertEqual(get(f"{ADDRESS}:{port}", "/healthz").status, 200)
+                https = lines["https"].removeprefix("https://")
+                self.assertEqual(get(https, "/", secure=True).status, 200)
+                stack.send_signal(number)
+                self.assertEqual(stack.wait(30), 0)
+            self.assertFalse(listens(port))
+            self.assertFalse(Path(lines["data"]).exists())
 
 
 class DeployTests(StackTestCase):

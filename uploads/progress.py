@@ -13,7 +13,8 @@ from django.core.exceptions import TooManyFieldsSent, ValidationError
 
 WRITE_INTERVAL = 0.5  # seconds; an upload is written of no more often
 LIFETIME = 120  # seconds after the last write, for the record of a process that was killed
-CACHE_SHARE = 0.05  # of an upload's time is what a cache that is slow or hung may take
+CACHE_SHARE = 0.05  # of an upload's time is what a slow cache may take,
+LONGEST_PAUSE = 4  # seconds without a write, even so
 
 PROGRESS_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -81,7 +82,7 @@ def cache_key(address, progress_id):
 
 def pause_after(duration):
     """Return how long to write no more, after a write of this duration; both in seconds."""
-    return max(WRITE_INTERVAL, duration / CACHE_SHARE)
+    return min(max(WRITE_INTERVAL, duration / CACHE_SHARE), LONGEST_PAUSE)
 
 
 class UploadProgress:
@@ -133,10 +134,9 @@ class UploadProgress:
             record["error"] = self.error
         started = time.monotonic()
         self._attempt(cache.set, self.key, json.dumps(record), LIFETIME)
-        if self.next_write:
-            # Else each slow upload holds a connection until its end, and memcached, with 1024 by
-            # default, turns away the others and nginx's polls.
-            self._attempt(cache.close)
+        # Else each upload holds a connection until its end, and memcached, with 1024 by default,
+        # turns away the others and nginx's polls.
+        self._attempt(cache.close)
         finished = time.monotonic()
         self.next_write = finished + pause_after(finished - started)
 

@@ -21,7 +21,7 @@ from .progress import WRITE_INTERVAL, progress_of
 # How many bytes are asked for at once: few on a slow line, for its bar to move, and to hold little
 # memory; many on a fast one, where each chunk costs the same time.
 READ_SIZES = (2**14, 2**18)
-READ_DURATION = WRITE_INTERVAL / 2  # seconds; a read is to take no more than twice as long
+READ_DURATION = WRITE_INTERVAL / 2  # seconds
 
 
 class UploadInterrupted(MultiPartParserError):
@@ -40,7 +40,6 @@ class UploadProgressCachedHandler(FileUploadHandler):
         super().__init__(request)
         self.progress = progress_of(request)
         self.missing = 0  # bytes of the body that have not arrived
-        self.read_size = READ_SIZES[0]
 
     def handle_raw_input(self, input_data, META, content_length, boundary, encoding=None):
         if input_data is self.request:  # else the body was read, whole, before it is parsed
@@ -75,23 +74,21 @@ class UploadProgressCachedHandler(FileUploadHandler):
         """
 
         def counted_read(size):
-            started = time.monotonic()
             try:
-                data = read(min(size, self.read_size))
+                data = read(min(size, self._read_size()))
             except UnreadablePostError:
                 return b""
             self.missing -= len(data)
-            self._pace(time.monotonic() - started)
             return data
 
         return counted_read
 
-    def _pace(self, duration):
-        """Ask for fewer bytes after a long read, and for more after a short one; in seconds."""
-        if duration > 2 * READ_DURATION:
-            self.read_size = max(self.read_size // 2, READ_SIZES[0])
-        elif duration < READ_DURATION / 2:
-            self.read_size = min(self.read_size * 4, READ_SIZES[1])
+    def _read_size(self):
+        """Return how many bytes come in READ_DURATION, as the upload has gone so far."""
+        received = self.progress.length - self.missing
+        seconds = time.monotonic() - self.progress.started
+        least, most = READ_SIZES
+        return max(least, min(most, int(received * READ_DURATION / (seconds or 1))))
 
 
 class PictureFileUploadHandler(TemporaryFileUploadHandler):
