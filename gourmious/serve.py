@@ -1,4 +1,4 @@
-"""Granian with its own options, and with ears: `python -m gourmious.serve --interface wsgi …`.
+"""Start Granian with its own options, so that no signal is lost: `python -m gourmious.serve …`.
 
 The kernel may hand a signal to any thread of a process. Python only takes note of it there, and
 calls the handler once the main thread wakes up, which Granian's (2.8) does for the handler alone.
@@ -15,31 +15,31 @@ import time
 from granian.cli import entrypoint
 
 
-def listen(*signals, once=False):
+def wait_for_signals(*signals, once=False):
     """Call the handlers that are to be set for these signals when one comes."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    before = {number: signal.getsignal(number) for number in signals}
-    threading.Thread(target=deliver, args=(before, once), daemon=True).start()
+    at_start = {number: signal.getsignal(number) for number in signals}
+    threading.Thread(target=deliver, args=(at_start, once), daemon=True).start()
 
 
-def deliver(before, once):
+def deliver(at_start, once):
     while True:
-        number = signal.sigwait(before)
+        number = signal.sigwait(at_start)
         # One that comes while the process starts waits for its handler.
-        while (handler := signal.getsignal(number)) == before[number]:
+        while (handler := signal.getsignal(number)) == at_start[number]:
             time.sleep(0.05)
         handler(number, None)
         if once:
             return
 
 
-def listen_in_worker():
+def wait_in_worker():
     # Once: the third call of Granian's handler would wait for ever, and all of Python with it.
-    listen(signal.SIGINT, signal.SIGTERM, once=True)
+    wait_for_signals(signal.SIGINT, signal.SIGTERM, once=True)
 
 
 if __name__ == "__main__":
     multiprocessing.set_start_method("fork")
-    os.register_at_fork(after_in_child=listen_in_worker)
-    listen(signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+    os.register_at_fork(after_in_child=wait_in_worker)
+    wait_for_signals(signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
     entrypoint()

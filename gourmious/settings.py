@@ -45,6 +45,14 @@ def server_address(name, address, separated=""):
     return address
 
 
+def own_address(name, default):
+    """Return an IP address of this machine with a port, as it is, or raise."""
+    address = os.environ.get(name) or default
+    if not re.fullmatch(r"[0-9.]+:[0-9]+", address):
+        raise ImproperlyConfigured(f"{name} holds {address!r}; it may be an IPv4 address:port.")
+    return server_address(name, address)
+
+
 def trusted_proxy(address):
     """Return a proxy's address as it is, or raise."""
     try:
@@ -93,7 +101,7 @@ TRUSTED_PROXIES = [
 ]
 
 # Where Granian listens, for nginx alone, and in how many processes.
-LISTEN = server_address("GOURMIOUS_LISTEN", os.environ.get("GOURMIOUS_LISTEN") or "127.0.0.1:8000")
+LISTEN = own_address("GOURMIOUS_LISTEN", "127.0.0.1:8000")
 WORKERS = number("GOURMIOUS_WORKERS", os.cpu_count() or 1)
 
 # How many uploads nginx lets in at once. Each holds a thread for as long as its line needs.

@@ -9,11 +9,12 @@ import socket
 import subprocess
 import sys
 import unittest
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from .waiting import wait_for
 
+os.environ["PATH"] += ":/usr/sbin"  # Debian's nginx is there, where ordinary users do not look.
 ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = "127.0.0.1"
 
@@ -75,6 +76,8 @@ class Server:
         self.stop()
 
     def start(self):
+        if listens(self.port):
+            raise RuntimeError(f"Port {self.port} is taken.")
         # In a group of its own: Ctrl-C in a terminal does not reach it, and it is stopped in turn.
         self.process = subprocess.Popen(self.command, process_group=0, **self.options)
         try:
@@ -86,7 +89,8 @@ class Server:
             raise
 
     def stop(self):
-        self.process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     @contextmanager

@@ -4,4 +4,4 @@ from gourmious.settings import *  # noqa: F403
 
 PICTURE_MAX_SIZE = 2 * 2**20
 UPLOAD_MAX_SIZE = 8 * 2**20
-UPLOAD_STALL_TIMEOUT = 1
+UPLOAD_STALL_TIMEOUT = 3

@@ -103,7 +103,8 @@ def main():
     if missing := missing_packages(*PROGRAMS):
         parser.error(f"To be installed from Debian: {' '.join(missing)}.")
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     with suppress(KeyboardInterrupt), Stack(ports=vars(arguments), log=sys.stderr) as stack:
         print(*stack.addresses(), sep="\n", flush=True)
         signal.pause()

@@ -26,8 +26,8 @@ class SignalTests(FoldersMixin, SimpleTestCase):
         server = self.serve()
 
         for pid in (server.process.pid, *server.workers()):
-            open_ears = [mask for mask in self.blocked(pid) if not mask & 1 << signal.SIGTERM - 1]
-            self.assertEqual(len(open_ears), 1)
+            waiting = [mask for mask in self.blocked(pid) if not mask & 1 << signal.SIGTERM - 1]
+            self.assertEqual(len(waiting), 1)
 
     def test_a_server_ends_even_while_it_starts(self):
         for _ in range(3):

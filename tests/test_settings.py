@@ -66,6 +66,7 @@ class SettingsTests(SimpleTestCase):
             ("GOURMIOUS_TRUSTED_PROXIES", "nginx"),
             ("GOURMIOUS_TRUSTED_PROXIES", "10.0.0.0/33"),
             ("GOURMIOUS_LISTEN", "8000"),
+            ("GOURMIOUS_LISTEN", "localhost:8000"),
             ("GOURMIOUS_LISTEN", "127.0.0.1:0"),
             ("GOURMIOUS_WORKERS", "0"),
             ("GOURMIOUS_MAX_UPLOADS", "many"),

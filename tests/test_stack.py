@@ -6,17 +6,19 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
 from django.test import SimpleTestCase
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
+from PIL import Image
 
 from .base import upload_file
 from .browser import BrowserTestCase
 from .client import SlowUpload, add_dish, client_headers, connect, get, get_answer, poll
-from .photos import photo
+from .photos import encoded, photo
 from .servers import ADDRESS, ROOT, Memcached, free_port, listens, manage, requires
 from .stack import PROGRAMS, Stack, loopback_hosts
 from .waiting import wait_for
@@ -212,7 +214,7 @@ class SeveralMemcachedTests(SimpleTestCase):
 @requires(*PROGRAMS)
 class CommandTests(SimpleTestCase):
     def test_it_says_where_it_listens_and_stops_when_it_is_told_to(self):
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             port = free_port()
             command = [sys.executable, "-m", "tests.stack", f"--http={port}"]
             options = {"cwd": ROOT, "text": True, "stdout": subprocess.PIPE}
@@ -462,16 +464,18 @@ class RefusalTests(StackTestCase):
 
 class LimitTests(StackTestCase):
     variables = {"GOURMIOUS_MAX_UPLOADS": "3", "GOURMIOUS_MAX_UPLOADS_PER_ADDRESS": "2"}
+    numbers = count()
 
     def begin(self, source):
-        upload = SlowUpload(self.http, self.dish, photo(), f"from-{source[-1]}", source=source)
+        self.progress_id = f"{source[-1]}-{next(self.numbers)}"
+        upload = SlowUpload(self.http, self.dish, photo(), self.progress_id, source=source)
         self.enterContext(upload)
         upload.send(PIECE)
         return upload
 
     def begin_and_wait(self, source):
         upload = self.begin(source)
-        wait_for(lambda: poll(self.http, f"from-{source[-1]}", source=source))
+        wait_for(lambda: self.poll(source=source))
         return upload
 
     def assert_busy(self, upload):
@@ -486,11 +490,21 @@ class LimitTests(StackTestCase):
         third = self.begin_and_wait("127.0.0.3")
         self.assert_busy(self.begin("127.0.0.4"))
         self.assertEqual(get(self.http, "/").status, 200)
-        self.assertIsNotNone(poll(self.http, "from-3", source="127.0.0.3"))
 
         for upload in (first, second, third):
             self.assert_kept(upload)
         self.assert_kept(self.begin("127.0.0.2"))
+
+    def test_a_client_that_hangs_up_is_counted_until_the_server_is_through(self):
+        before = len(self.files("media"))
+        heavy = encoded(Image.new("RGB", (9900, 9900)), "PNG", compress_level=1)
+        for number in range(2):
+            upload = SlowUpload(self.http, self.dish, heavy + bytes([number]), source="127.0.0.5")
+            upload.send()
+            upload.connection.close()
+
+        self.assert_busy(self.begin("127.0.0.5"))
+        wait_for(lambda: len(self.files("media")) == before + 4, 60)
 
 
 @requires(*PROGRAMS)

@@ -9,7 +9,9 @@ from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 
 from uploads.progress import get_record
 from uploads.uploadhandler import (
-    READ_SIZES,
+    LEAST,
+    MOST,
+    USUAL,
     PictureFileUploadHandler,
     UploadInterrupted,
     UploadProgressCachedHandler,
@@ -140,14 +142,20 @@ class ParserTests(HandlerTestCase):
         return line.asked
 
     def test_on_a_slow_line_few_bytes_are_asked_for_at_once(self):
-        self.assertEqual(max(self.asked_for(seconds=0.5)), READ_SIZES[0])
+        self.assertEqual(max(self.asked_for(seconds=0.5)), LEAST)
 
     def test_on_a_fast_line_many_are(self):
-        first, *others = self.asked_for(seconds=0.0001)
+        asked = self.asked_for(seconds=0.0001)
 
-        self.assertEqual(first, READ_SIZES[0])
-        self.assertIn(READ_SIZES[1], others)
-        self.assertLess(len(others), 15)
+        self.assertEqual(asked[:3], [LEAST, USUAL, USUAL])
+        self.assertGreater(max(asked), 3 * USUAL)
+        self.assertLessEqual(max(asked), MOST)
+
+    def test_after_a_burst_no_more_than_usual_are(self):
+        asked = self.asked_for(seconds=0.0001)
+
+        for number, size in enumerate(asked):
+            self.assertLessEqual(size, max(USUAL, sum(asked[:number]) / 8))
 
     def test_a_body_that_ends_early_anywhere_is_an_interrupted_upload(self):
         body = multipart(JPEG + b"x" * 1000, JPEG + b"y" * 1000)

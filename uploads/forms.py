@@ -152,6 +152,8 @@ def validate_before_reading(request):
     size = request.GET.get("size", "")
     if size.isdecimal() and (len(size) > 20 or int(size) > settings.PICTURE_MAX_SIZE):
         raise too_large()
+    if not request.headers.get("Content-Length"):
+        raise ValidationError("The upload does not tell its length.", code="no_picture")
     if content_length(request) > settings.UPLOAD_MAX_SIZE:
         raise upload_too_large()
     if "id" in request.GET:

@@ -19,8 +19,9 @@ from . import images
 from .progress import WRITE_INTERVAL, progress_of
 
 # How many bytes are asked for at once: few on a slow line, for its bar to move, and to hold little
-# memory; many on a fast one, where each chunk costs the same time.
-READ_SIZES = (2**14, 2**18)
+# memory; many on a fast one, where each chunk costs the same time. The most is for uploads of which
+# much has come already: a fast beginning may have been a burst.
+LEAST, USUAL, MOST = 2**14, 2**16, 2**18
 READ_DURATION = WRITE_INTERVAL / 2  # seconds
 
 
@@ -34,7 +35,7 @@ class UploadInterrupted(MultiPartParserError):
 class UploadProgressCachedHandler(FileUploadHandler):
     """Keep the progress of an upload in the cache, for get_upload_progress to tell."""
 
-    chunk_size = READ_SIZES[1]  # The parser's is the smallest of all its handlers'.
+    chunk_size = MOST  # The parser's is the smallest of all its handlers'.
 
     def __init__(self, request=None):
         super().__init__(request)
@@ -87,8 +88,8 @@ class UploadProgressCachedHandler(FileUploadHandler):
         """Return how many bytes come in READ_DURATION, as the upload has gone so far."""
         received = self.progress.length - self.missing
         seconds = time.monotonic() - self.progress.started
-        least, most = READ_SIZES
-        return max(least, min(most, int(received * READ_DURATION / (seconds or 1))))
+        at_this_rate = int(received * READ_DURATION / (seconds or 1))
+        return max(LEAST, min(MOST, at_this_rate, max(USUAL, received // 8)))
 
 
 class PictureFileUploadHandler(TemporaryFileUploadHandler):
@@ -99,7 +100,7 @@ class PictureFileUploadHandler(TemporaryFileUploadHandler):
     other files of the request are kept.
     """
 
-    chunk_size = READ_SIZES[1]
+    chunk_size = MOST
 
     def __init__(self, request=None):
         super().__init__(request)

@@ -155,7 +155,7 @@ def receive(request):
 
 
 def let_go_of_database():
-    """Close the connection: a slow line, or the queue of a crowd, would hold it for minutes."""
+    """Close the connection before a wait that may be long: it holds files and memory."""
     if not connection.in_atomic_block:
         connection.close()
 

@@ -1,3 +1,4 @@
+import re
 import secrets
 import sys
 from pathlib import Path
@@ -63,6 +64,11 @@ class Command(BaseCommand):
         self.stdout.write(rendered("nginx.conf", context))
 
     def systemd(self, *, unit, **options):
+        for path in (settings.BASE_DIR, settings.DATA_DIR):
+            if not re.fullmatch(r"[\w./+-]+", str(path)):
+                raise CommandError(
+                    f"systemd cannot be told of the path {path}: choose a plain one."
+                )
         host, _, port = settings.LISTEN.rpartition(":")
         context = {
             "python": f'"{sys.executable.replace("%", "%%")}"',
