@@ -211,11 +211,11 @@ if MEMCACHED:
 else:
     CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 
-# The second takes every file itself. Django's own would get none behind it, but the parser's chunks
-# would be as small as theirs.
+# Ours come before Django's own list, whose memory handler stops those that follow it.
 FILE_UPLOAD_HANDLERS = [
     "uploads.uploadhandler.UploadProgressCachedHandler",
     "uploads.uploadhandler.PictureFileUploadHandler",
+    *global_settings.FILE_UPLOAD_HANDLERS,
 ]
 # Every upload goes to the disk, so that memory does not depend on its size; and to the disk that
 # the pictures live on, so that storing it is a rename.

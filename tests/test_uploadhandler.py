@@ -9,9 +9,7 @@ from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 
 from uploads.progress import get_record
 from uploads.uploadhandler import (
-    LEAST,
-    MOST,
-    USUAL,
+    MIN_READ_SIZE,
     PictureFileUploadHandler,
     UploadInterrupted,
     UploadProgressCachedHandler,
@@ -142,20 +140,12 @@ class ParserTests(HandlerTestCase):
         return line.asked
 
     def test_on_a_slow_line_few_bytes_are_asked_for_at_once(self):
-        self.assertEqual(max(self.asked_for(seconds=0.5)), LEAST)
+        self.assertEqual(max(self.asked_for(seconds=0.5)), MIN_READ_SIZE)
 
-    def test_on_a_fast_line_many_are(self):
+    def test_on_a_fast_line_as_many_as_django_asks_for(self):
         asked = self.asked_for(seconds=0.0001)
 
-        self.assertEqual(asked[:3], [LEAST, USUAL, USUAL])
-        self.assertGreater(max(asked), 3 * USUAL)
-        self.assertLessEqual(max(asked), MOST)
-
-    def test_after_a_burst_no_more_than_usual_are(self):
-        asked = self.asked_for(seconds=0.0001)
-
-        for number, size in enumerate(asked):
-            self.assertLessEqual(size, max(USUAL, sum(asked[:number]) / 8))
+        self.assertEqual(asked[:4], [MIN_READ_SIZE, 2**16, 2**16, 2**16])
 
     def test_a_body_that_ends_early_anywhere_is_an_interrupted_upload(self):
         body = multipart(JPEG + b"x" * 1000, JPEG + b"y" * 1000)

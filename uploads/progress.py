@@ -134,9 +134,10 @@ class UploadProgress:
             record["error"] = self.error
         started = time.monotonic()
         self._attempt(cache.set, self.key, json.dumps(record), LIFETIME)
-        # Else each upload holds a connection until its end, and memcached, with 1024 by default,
-        # turns away the others and nginx's polls.
-        self._attempt(cache.close)
+        if started - self.started > WRITE_INTERVAL / 2:
+            # Else each slow upload holds a connection until its end, and memcached, with 1024 by
+            # default, turns away the others and nginx's polls. A fast one soon needs it again.
+            self._attempt(cache.close)
         finished = time.monotonic()
         self.next_write = finished + pause_after(finished - started)
 

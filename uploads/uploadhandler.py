@@ -18,10 +18,9 @@ from django.template.defaultfilters import filesizeformat
 from . import images
 from .progress import WRITE_INTERVAL, progress_of
 
-# How many bytes are asked for at once: few on a slow line, for its bar to move, and to hold little
-# memory; many on a fast one, where each chunk costs the same time. The most is for uploads of which
-# much has come already: a fast beginning may have been a burst.
-LEAST, USUAL, MOST = 2**14, 2**16, 2**18
+# On a slow line fewer bytes are asked for at once than Django does, but no fewer than these: so its
+# bar moves evenly, and it holds little memory.
+MIN_READ_SIZE = 2**14
 READ_DURATION = WRITE_INTERVAL / 2  # seconds
 
 
@@ -34,8 +33,6 @@ class UploadInterrupted(MultiPartParserError):
 
 class UploadProgressCachedHandler(FileUploadHandler):
     """Keep the progress of an upload in the cache, for get_upload_progress to tell."""
-
-    chunk_size = MOST  # The parser's is the smallest of all its handlers'.
 
     def __init__(self, request=None):
         super().__init__(request)
@@ -88,8 +85,7 @@ class UploadProgressCachedHandler(FileUploadHandler):
         """Return how many bytes come in READ_DURATION, as the upload has gone so far."""
         received = self.progress.length - self.missing
         seconds = time.monotonic() - self.progress.started
-        at_this_rate = int(received * READ_DURATION / (seconds or 1))
-        return max(LEAST, min(MOST, at_this_rate, max(USUAL, received // 8)))
+        return max(MIN_READ_SIZE, int(received * READ_DURATION / (seconds or 1)))
 
 
 class PictureFileUploadHandler(TemporaryFileUploadHandler):
@@ -99,8 +95,6 @@ class PictureFileUploadHandler(TemporaryFileUploadHandler):
     browser does, or the one it has grown to. What is left of a refused file is read and dropped;
     other files of the request are kept.
     """
-
-    chunk_size = MOST
 
     def __init__(self, request=None):
         super().__init__(request)

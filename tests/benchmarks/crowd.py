@@ -1,0 +1,306 @@
+"""What a crowd of slow uploads costs: all in flight together, each followed by polls.
+
+The whole of the stack is running as deployconf sets it up. Each upload sends its photo in a minute,
+from one of many client addresses, and each address polls for its uploads in turn. The front page
+and a dish's are asked for all the while: before the crowd comes, while its bytes arrive, and while
+its photos are processed.
+
+    python -m tests.benchmarks.crowd
+"""
+
+import asyncio
+import json
+import os
+import resource
+import sqlite3
+import time
+from collections import Counter, defaultdict
+from contextlib import closing
+from dataclasses import dataclass, field
+from statistics import median, quantiles
+
+from tests.photos import photo
+from tests.servers import ADDRESS
+from tests.stack import Stack
+
+from .dishes import add_dish, body_end, body_head, upload_head
+from .processes import family, shared_fairly
+
+DURATION = 60  # seconds that an upload takes
+STEPS = 60
+SPREAD = 20  # seconds within which all begin
+PAUSE = 20  # seconds without a crowd
+UPLOADS_PER_ADDRESS = 10
+POLL_INTERVAL = 0.5  # seconds between two polls of an address, for one upload or another
+PAGE_INTERVAL = 0.5
+MEMORY_INTERVAL = 3
+# What goes on: nothing, until the crowd comes; nothing else, until the first photo is whole; this.
+REST, ARRIVING, PROCESSING = "at rest", "while photos arrive", "while photos are processed"
+TAIL_LENGTH = 16  # bytes that make each photo another
+
+
+@dataclass
+class Size:
+    """So many uploads of a photo of so many pixels, which is filled up to so many bytes."""
+
+    count: int
+    length: int
+    pixels: tuple
+
+
+SIZES = [Size(1000, 3_000_000, (2080, 1560)), Size(3000, 1_000_000, (1200, 900))]
+
+
+@dataclass
+class Upload:
+    number: int
+    seen: set = field(default_factory=set)  # values of a poll
+    answer: str = ""
+    answered: bool = False
+    waited: float = 0  # seconds from the last byte to the answer
+
+    @property
+    def source(self):
+        """The client's address, 127.1.0.1 and so on."""
+        high, low = divmod(self.number // UPLOADS_PER_ADDRESS, 250)
+        return f"127.1.{high}.{low + 1}"
+
+    @property
+    def progress_id(self):
+        return f"crowd-{self.number}"
+
+
+class Connection:
+    """A connection of HTTP/1.1 from an address of the client's choice, kept open."""
+
+    def __init__(self, port, source=ADDRESS):
+        self.port = port
+        self.source = source
+
+    async def __aenter__(self):
+        self.reader, self.writer = await asyncio.open_connection(
+            ADDRESS, self.port, local_addr=(self.source, 0)
+        )
+        return self
+
+    async def __aexit__(self, *exc_info):
+        self.writer.close()
+
+    async def send(self, piece):
+        self.writer.write(piece)
+        await self.writer.drain()
+
+    async def get(self, path):
+        """Return the status, the body, and the seconds until these had come."""
+        started = time.perf_counter()
+        await self.send(f"GET {path} HTTP/1.1\r\nHost: {ADDRESS}\r\n\r\n".encode())
+        status, body = await self.answer()
+        return status, body, time.perf_counter() - started
+
+    async def answer(self):
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
+        status, *lines = head.splitlines()
+        fields = dict(line.lower().split(": ", 1) for line in lines if line)
+        body = await self.reader.readexactly(int(fields["content-length"]))
+        return int(status.split()[1]), body
+
+
+class Crowd:
+    """A crowd at work on a stack, and all that was measured of it."""
+
+    def __init__(self, stack, size):
+        self.stack = stack
+        self.port = stack.http.port
+        self.size = size
+        self.phase = REST
+        self.uploads = []
+        self.polls = []  # seconds
+        self.pages = defaultdict(list)  # seconds, by phase
+        self.errors = Counter()
+        self.memory = defaultdict(list)  # pairs of bytes, of Granian and of nginx, by phase
+        self.body = memoryview(self._body())
+
+    def _body(self):
+        """Return the body that all share; its last bytes are cut off, where each has its own."""
+        content = photo(*self.size.pixels)
+        assert len(content) <= self.size.length - TAIL_LENGTH
+        return body_head() + content.ljust(self.size.length - TAIL_LENGTH, b"\0")
+
+    async def run(self):
+        watchers = [self._watch_page("/"), self._watch_page("/dishes/1/"), self._watch_memory()]
+        tasks = [asyncio.create_task(watcher) for watcher in watchers]
+        await self._come(UPLOADS_PER_ADDRESS, duration=2)  # warms up
+        self.uploads, self.polls = [], []
+        self.pages.clear()
+        self.memory.clear()
+        await asyncio.sleep(PAUSE)
+        cpu = time.process_time()
+        started = time.perf_counter()
+        await self._come(self.size.count, duration=DURATION)
+        self.cpu = (time.process_time() - cpu) / (time.perf_counter() - started)
+        for task in tasks:
+            task.cancel()
+
+    async def _come(self, count, duration):
+        """Let so many uploads begin, and wait until the last is answered."""
+        self.phase = ARRIVING
+        self.uploads = [Upload(number) for number in range(count)]
+        begins = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for upload in self.uploads:
+                delay = SPREAD * upload.number / self.size.count
+                group.create_task(self._upload(upload, begins + delay, duration))
+            for first in range(0, count, UPLOADS_PER_ADDRESS):
+                group.create_task(self._poll(self.uploads[first : first + UPLOADS_PER_ADDRESS]))
+        self.phase = REST
+
+    async def _upload(self, upload, begins, duration):
+        await wait_until(begins)
+        tail = os.urandom(TAIL_LENGTH) + body_end()
+        try:
+            async with Connection(self.port, upload.source) as connection:
+                await connection.send(self._head(upload, len(self.body) + len(tail)))
+                await self._send(connection, tail, begins, duration)
+                self.phase = PROCESSING
+                sent = time.perf_counter()
+                status, text = await connection.answer()
+            upload.waited = time.perf_counter() - sent
+            upload.answer = f"{status} {outcome(text)}"
+        except (OSError, EOFError) as error:
+            upload.answer = type(error).__name__
+        upload.answered = True
+
+    def _head(self, upload, length):
+        query = {"X-Progress-ID": upload.progress_id, "size": self.size.length}
+        return upload_head(ADDRESS, length, **query)
+
+    async def _send(self, connection, tail, begins, duration):
+        """Send the shared body in even steps, and an upload's own end of it with the last one."""
+        for step in range(STEPS):
+            await wait_until(begins + (step + 1) * duration / STEPS)
+            first, last = (len(self.body) * number // STEPS for number in (step, step + 1))
+            await connection.send(self.body[first:last])
+        await connection.send(tail)
+
+    async def _poll(self, uploads):
+        """Poll for the uploads of one address in turn, until they are answered."""
+        async with Connection(self.port, uploads[0].source) as connection:
+            while waiting := [upload for upload in uploads if not upload.answered]:
+                for upload in waiting:
+                    await asyncio.sleep(POLL_INTERVAL)
+                    await self._poll_once(connection, upload)
+
+    async def _poll_once(self, connection, upload):
+        path = f"/get_upload_progress?X-Progress-ID={upload.progress_id}"
+        status, body, seconds = await connection.get(path)
+        self.polls.append(seconds)
+        if status != 200:
+            self.errors[f"poll {status}"] += 1
+        elif record := json.loads(body):
+            upload.seen.add(record["uploaded"])
+
+    async def _watch_page(self, path):
+        async with Connection(self.port) as connection:
+            while True:
+                phase = self.phase
+                status, _, seconds = await connection.get(path)
+                self.pages[phase].append(seconds)
+                if status != 200:
+                    self.errors[f"page {status}"] += 1
+                await asyncio.sleep(max(0, PAGE_INTERVAL - seconds))
+
+    async def _watch_memory(self):
+        servers = (self.stack.granian, self.stack.http)
+        while True:
+            sums = [
+                await asyncio.to_thread(shared_fairly, family(server.process.pid))
+                for server in servers
+            ]
+            self.memory[self.phase].append(sums)
+            await asyncio.sleep(MEMORY_INTERVAL)
+
+
+async def wait_until(moment):
+    await asyncio.sleep(max(0, moment - time.perf_counter()))
+
+
+def outcome(text):
+    return text.partition(b"<status>")[2].partition(b"<")[0].decode()
+
+
+def count_stored(data, length):
+    """Return how many rows, originals of the right size and renditions of the crowd there are."""
+    with closing(sqlite3.connect(data / "db.sqlite3")) as database:
+        [rows] = database.execute("SELECT count(*) FROM uploads_picture").fetchone()
+    originals = [path.stat().st_size for path in (data / "originals").iterdir()]
+    renditions = [path for path in (data / "media").iterdir() if path.stat().st_size]
+    warmed_up = UPLOADS_PER_ADDRESS
+    return rows - warmed_up, originals.count(length) - warmed_up, len(renditions) - 2 * warmed_up
+
+
+def times(seconds):
+    """Return the median, the 99th percentile and the maximum, in milliseconds."""
+    last = quantiles(seconds, n=100, method="inclusive")[-1]
+    return " / ".join(f"{1000 * value:,.0f}" for value in (median(seconds), last, max(seconds)))
+
+
+def describe(crowd, load):
+    """Yield pairs of a name and a text."""
+    uploads = crowd.uploads
+    seen = [len(upload.seen) for upload in uploads]
+    waited = [upload.waited for upload in uploads]
+    rows, originals, renditions = count_stored(crowd.stack.data, crowd.size.length)
+    errors = crowd.errors + Counter(upload.answer for upload in uploads)
+    del errors["200 ok"]
+
+    yield "stored: rows, whole originals, renditions", f"{rows:,}, {originals:,}, {renditions:,}"
+    yield "errors", ", ".join(f"{count} of {name}" for name, count in errors.items()) or "none"
+    yield "uploads that saw their progress", f"{sum(map(bool, seen)):,}"
+    yield "values seen by each: fewest, median", f"{min(seen)}, {median(seen):.0f}"
+    yield "polls, ms: median / p99 / max", times(crowd.polls)
+    yield "last byte to answer, s: median, max", f"{median(waited):.1f}, {max(waited):.1f}"
+    for phase in (REST, ARRIVING, PROCESSING):
+        yield f"pages {phase}, ms: median / p99 / max", times(crowd.pages[phase])
+    yield from describe_memory(crowd)
+    yield "the client's share of a core; load before", f"{crowd.cpu:.2f}; {load:.2f}"
+
+
+def describe_memory(crowd):
+    before = [median(values) for values in zip(*crowd.memory[REST], strict=True)]
+    yield "memory at rest, MB: Granian, nginx", "{:.0f}, {:.1f}".format(*in_megabytes(before))
+    for phase in (ARRIVING, PROCESSING):
+        high = max(crowd.memory[phase], key=sum)
+        each = (sum(high) - sum(before)) / len(crowd.uploads) / 1e6
+        text = "{:.0f}, {:.1f}".format(*in_megabytes(high))
+        yield f"memory {phase}, MB: Granian, nginx; per upload", f"{text}; {each:.2f}"
+
+
+def in_megabytes(values):
+    return [value / 1e6 for value in values]
+
+
+def measure(size):
+    load = os.getloadavg()[0]
+    with Stack(GOURMIOUS_MAX_UPLOADS=str(max(size.count for size in SIZES))) as stack:
+        add_dish(stack.http.address)
+        crowd = Crowd(stack, size)
+        asyncio.run(crowd.run())
+        return dict(describe(crowd, load))
+
+
+def print_table(columns):
+    first = f"uploads of {DURATION} s, begun within {SPREAD} s"
+    print(f"| {first} |", *(f"{title} |" for title in columns))
+    print("|---|" + "---:|" * len(columns))
+    for name in next(iter(columns.values())):
+        print(f"| {name} |", *(f"{column[name]} |" for column in columns.values()))
+
+
+def main():
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    print_table({f"{size.count:,} of {size.length / 1e6:g} MB": measure(size) for size in SIZES})
+
+
+if __name__ == "__main__":
+    main()

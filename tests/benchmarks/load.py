@@ -1,0 +1,172 @@
+"""The clients of the benchmarks: they cost little, as they share the cores with the servers.
+
+Each function runs in a process of its own, and what it returns comes back as JSON:
+
+    python -m tests.benchmarks.load FUNCTION ADDRESS ARGUMENT SECONDS
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPResponse
+from pathlib import Path
+
+from tests.servers import ROOT
+
+CLIENTS = 8
+BOUNDARY = "----WebKitFormBoundarygourmious5678BcD"  # as long as Chromium's
+PAUSE = 0.01  # seconds, between two polls of the one that measures how long they take
+
+
+def start(function, address, argument, seconds):
+    """Start one of the functions below."""
+    command = [sys.executable, "-m", __name__, function.__name__, address, argument, str(seconds)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+
+
+def result(process):
+    """Wait for the end of a function that was started, and return what it returned."""
+    output, _ = process.communicate()
+    assert process.returncode == 0, f"{process.args} failed."
+    return json.loads(output)
+
+
+def multipart(content):
+    """Return the body of a form with a photo."""
+    start = f"--{BOUNDARY}\r\nContent-Disposition: form-data; name="
+    fields = f'{start}"id"\r\n\r\n1\r\n'
+    photo = f'{start}"picture"; filename="dish.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+    return f"{fields}{photo}".encode() + content + f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+def upload_head(address, progress_id, length):
+    return (
+        f"POST /upload?X-Progress-ID={progress_id} HTTP/1.1\r\nHost: {address}\r\n"
+        f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
+        f"Content-Length: {length}\r\n\r\n"
+    ).encode()
+
+
+def connect(address):
+    host, port = address.split(":")
+    client = socket.create_connection((host, int(port)))
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return client
+
+
+def uploads(address, body, seconds):
+    """Send a file as the body of uploads, one after the other on each of the connections.
+
+    Return how many were stored, and how many in a second.
+    """
+    deadline = time.perf_counter() + seconds
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        jobs = [
+            pool.submit(upload_until, deadline, address, body, f"client-{number}")
+            for number in range(CLIENTS)
+        ]
+    results = [job.result() for job in jobs]
+    # The sum of each one's own rate: at the end the faster ones wait for the slowest.
+    return sum(count for count, _ in results), sum(count / time for count, time in results)
+
+
+def upload_until(deadline, address, body, name):
+    """Return how many uploads it were, and how many seconds they took."""
+    count, started = 0, time.perf_counter()
+    with connect(address) as client, Path(body).open("rb") as file:
+        length = os.fstat(file.fileno()).st_size
+        while time.perf_counter() < deadline:
+            client.sendall(upload_head(address, f"{name}-{count}", length), socket.MSG_MORE)
+            send_file(client, file, length)
+            answer = HTTPResponse(client)
+            answer.begin()
+            assert answer.status == 200, (answer.status, answer.read())
+            answer.read()
+            count += 1
+    return count, time.perf_counter() - started
+
+
+def send_file(client, file, length):
+    sent = 0
+    while sent < length:
+        sent += os.sendfile(client.fileno(), file.fileno(), sent, length - sent)
+
+
+def polls(address, path, seconds):
+    """Return how many polls in a second are answered with a record on all the connections."""
+    request = get_request(address, path)
+    epoll, clients, answers, count = select.epoll(), {}, {}, 0
+
+    def open_client():
+        client = connect(address)
+        clients[client.fileno()] = client
+        epoll.register(client, select.EPOLLIN)
+        send(client.fileno())
+
+    def send(descriptor):
+        answers[descriptor] = b""
+        os.write(descriptor, request)
+
+    for _ in range(CLIENTS):
+        open_client()
+    started = time.perf_counter()
+    while time.perf_counter() < started + seconds:
+        for descriptor, _ in epoll.poll():
+            answers[descriptor] += received(os.read(descriptor, 2**16))
+            if not is_record(answers[descriptor]):
+                continue
+            count += 1
+            if b"\r\nConnection: close\r\n" in answers[descriptor]:  # nginx, after a thousand
+                clients.pop(descriptor).close()
+                open_client()
+            else:
+                send(descriptor)
+    return count / (time.perf_counter() - started)
+
+
+def latencies(address, path, seconds):
+    """Return how long each poll of a single client takes, in seconds."""
+    request = get_request(address, path)
+    durations = []
+    deadline = time.perf_counter() + seconds
+    with connect(address) as client:
+        while (started := time.perf_counter()) < deadline:
+            client.sendall(request)
+            answer = b""
+            while not is_record(answer):
+                answer += received(client.recv(2**16))
+            durations.append(time.perf_counter() - started)
+            time.sleep(PAUSE)
+    return durations
+
+
+def get_request(address, path):
+    return f"GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n".encode()
+
+
+def received(data):
+    assert data, "The server closed the connection."
+    return data
+
+
+def is_record(answer):
+    """Tell whether an answer is whole, and has a record; raise where it is none."""
+    assert b"HTTP/1.1 200 ".startswith(answer[:13]), answer
+    return answer.endswith(b"}") and b'"uploaded"' in answer
+
+
+def main():
+    name, address, argument, seconds = sys.argv[1:]
+    functions = {function.__name__: function for function in (uploads, polls, latencies)}
+    signal.alarm(int(float(seconds)) + 60)  # ends the process, and by it what hangs
+    json.dump(functions[name](address, argument, float(seconds)), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

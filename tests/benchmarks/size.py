@@ -1,0 +1,163 @@
+"""Whether what an upload costs depends on its size: bodies of 10 MB to 4 GB, one at a time.
+
+A body is a photo with padding behind it. It goes through the whole of the stack as deployconf sets
+it up, and the stored file is deleted before the next one comes.
+
+    python -m tests.benchmarks.size
+
+The files are kept below TMPDIR; there, a disk that is slower than the server shows in the table.
+"""
+
+import json
+import os
+import socket
+import time
+from collections import defaultdict
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import NamedTemporaryFile, TemporaryFile
+
+from tests.photos import photo
+from tests.servers import ADDRESS
+from tests.stack import Stack
+from tests.waiting import wait_for
+
+from .dishes import add_dish, body_end, body_head, upload_head
+from .processes import family, peak, reset_peak, resident
+
+MEGABYTE = 10**6
+SIZES = [10 * MEGABYTE, 100 * MEGABYTE, 1000 * MEGABYTE, 4000 * MEGABYTE]
+REFERENCE = 100 * MEGABYTE
+ROUNDS = 5
+WARM_UPS = 6  # so many that both workers have had some
+TAIL_LENGTH = 16  # bytes that make each photo another
+
+
+@dataclass
+class Run:
+    """What one upload took: seconds, and bytes of memory."""
+
+    sending: float  # the client's, from the first byte of the body to the last
+    receiving: float  # the server's, as its log has it
+    processing: float
+    answered: float  # the client's, from the first byte to the answer
+    granian: int  # by how much the memory of its processes grew, at most
+    nginx: int
+
+
+class Client:
+    """Uploads to a stack, one after the other, and measures them."""
+
+    def __init__(self, stack, log, source):
+        self.stack = stack
+        self.log = log
+        self.source = source
+
+    def run(self, size):
+        servers = [family(server.process.pid) for server in (self.stack.granian, self.stack.http)]
+        before = [{pid: resident(pid) for pid in pids} for pids in servers]
+        for pids in servers:
+            for pid in pids:
+                reset_peak(pid)
+
+        sending, answered = self.upload(size)
+        entry = json.loads(wait_for(self._next_line))
+        growth = [sum(peak(pid) - memory[pid] for pid in memory) for memory in before]
+        self._delete_stored(size)
+        return Run(sending, entry["receiving"], entry["processing"], answered, *growth)
+
+    def upload(self, size):
+        """Return the seconds from the first byte of the body to its last, and to the answer."""
+        start, end = body_head(), os.urandom(TAIL_LENGTH) + body_end()
+        length = size - len(start) - len(end)
+        with closing(socket.create_connection((ADDRESS, self.stack.http.port))) as connection:
+            connection.sendall(upload_head(ADDRESS, size))
+            started = time.perf_counter()
+            connection.sendall(start)
+            sent = 0
+            while sent < length:
+                sent += os.sendfile(connection.fileno(), self.source, sent, length - sent)
+            connection.sendall(end)
+            sending = time.perf_counter() - started
+            status = connection.makefile("rb").readline()
+            answered = time.perf_counter() - started
+        assert status.split()[1] == b"200", status
+        return sending, answered
+
+    def _next_line(self):
+        """Return the next line that the app logged of an upload, if there is one."""
+        return next((line for line in self.log if line.startswith('{"event": "upload"')), None)
+
+    def _delete_stored(self, size):
+        [path] = (self.stack.data / "originals").iterdir()
+        assert size - 1000 < path.stat().st_size < size
+        path.unlink()
+
+
+def write_source(file):
+    """Write a photo, with a hole behind it: as long as the largest body."""
+    file.write(photo(3000, 2000))
+    file.truncate(max(SIZES))
+    file.flush()
+
+
+def measure(client):
+    """Return the runs of each size, a round each."""
+    runs = defaultdict(list)
+    sizes = [*SIZES]
+    for _ in range(WARM_UPS):
+        client.run(REFERENCE)
+    for _ in range(ROUNDS):
+        for size in sizes:
+            runs[size].append(client.run(size))
+        sizes.reverse()  # so that none is always measured after the same other
+    return runs
+
+
+def spread(values, digits=0):
+    """Return the median, the lowest and the highest of some numbers."""
+    return "{:,.{d}f} ({:,.{d}f} to {:,.{d}f})".format(
+        median(values), min(values), max(values), d=digits
+    )
+
+
+def print_table(runs):
+    reference = [REFERENCE / run.receiving for run in runs[REFERENCE]]
+    print(
+        f"| body, {ROUNDS} rounds, median (lowest to highest) | received, MB/s | ÷ 100 MB's "
+        "| sent, MB/s | to the answer, MB/s | processing, s | Granian grew, MB | nginx grew, MB |"
+    )
+    print("|---|" + 7 * "---:|")
+    for size in SIZES:
+        mine = runs[size]
+        received = [size / run.receiving for run in mine]
+        ratios = [one / other for one, other in zip(received, reference, strict=True)]
+        columns = [
+            spread([value / MEGABYTE for value in received]),
+            spread(ratios, 2),
+            spread([size / run.sending / MEGABYTE for run in mine]),
+            spread([size / run.answered / MEGABYTE for run in mine]),
+            spread([run.processing for run in mine], 2),
+            spread([run.granian / MEGABYTE for run in mine], 1),
+            spread([run.nginx / MEGABYTE for run in mine], 1),
+        ]
+        print(f"| {size // MEGABYTE:,} MB | {' | '.join(columns)} |")
+
+
+def main():
+    settings = "tests.benchmarks.settings_size"
+    with (
+        TemporaryFile() as source,
+        NamedTemporaryFile("a+") as log,
+        Stack(log=log, DJANGO_SETTINGS_MODULE=settings) as stack,
+        Path(log.name).open() as lines,
+    ):
+        write_source(source)
+        add_dish(stack.http.address)
+        print_table(measure(Client(stack, lines, source.fileno())))
+
+
+if __name__ == "__main__":
+    main()
