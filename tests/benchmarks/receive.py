@@ -40,7 +40,7 @@ from tests.servers import (
 from . import load
 
 SIZE = 4_000_000  # bytes of a photo
-ROUNDS = 5
+ROUNDS = 9
 SECONDS = 2  # that a measurement takes
 BUSBOY = "busboy@~1.6.0"
 
