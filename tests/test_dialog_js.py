@@ -73,7 +73,7 @@ class DialogTests(BrowserTestCase):
 
         self.close_dialog()
 
-        self.assertEqual(self.find(".upload"), [])
+        wait_for(lambda: not self.find(".upload"))
 
     def test_the_focus_goes_into_it_and_comes_back(self):
         self.open_dialog(self.dish)

@@ -5,20 +5,22 @@ import re
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
+from django.core.files import locks
 from django.test import SimpleTestCase
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
-from PIL import Image
+
+from uploads.images import CORES
 
 from .base import upload_file
 from .browser import BrowserTestCase
 from .client import SlowUpload, add_dish, client_headers, connect, get, get_answer, poll
-from .photos import encoded, photo
+from .photos import photo
 from .servers import ADDRESS, ROOT, Memcached, free_port, listens, manage, requires
 from .stack import PROGRAMS, Stack, loopback_hosts
 from .waiting import wait_for
@@ -495,16 +497,30 @@ class LimitTests(StackTestCase):
             self.assert_kept(upload)
         self.assert_kept(self.begin("127.0.0.2"))
 
-    def test_a_client_that_hangs_up_is_counted_until_the_server_is_through(self):
-        before = len(self.files("media"))
-        heavy = encoded(Image.new("RGB", (9900, 9900)), "PNG", compress_level=1)
-        for number in range(2):
-            upload = SlowUpload(self.http, self.dish, heavy + bytes([number]), source="127.0.0.5")
-            upload.send()
-            upload.connection.close()
+    @contextmanager
+    def processing_held_back(self):
+        """Take the slots in which photos are processed, until the block ends."""
+        with ExitStack() as slots:
+            for number in range(CORES):
+                slot = (self.stack.data / "locks" / f"processing-{number}").open("w")
+                locks.lock(slots.enter_context(slot), locks.LOCK_EX)
+            yield
 
-        self.assert_busy(self.begin("127.0.0.5"))
-        wait_for(lambda: len(self.files("media")) == before + 4, 60)
+    def test_a_client_that_hangs_up_is_counted_until_the_server_is_through(self):
+        before, content = len(self.files("media")), photo()
+        with self.processing_held_back():
+            for number in range(2):
+                mine = content + bytes([number])
+                upload = SlowUpload(self.http, self.dish, mine, source="127.0.0.5")
+                upload.send()
+                wait_for(lambda count=number + 1: self.count_incoming(len(content) + 1) == count)
+                upload.connection.close()
+            self.assert_busy(self.begin("127.0.0.5"))
+
+        wait_for(lambda: len(self.files("media")) == before + 4)
+
+    def count_incoming(self, length):
+        return [path.stat().st_size for path in self.files("incoming")].count(length)
 
 
 @requires(*PROGRAMS)
