@@ -55,7 +55,10 @@ def client_headers(address, secure=False):
 
 
 def get_answer(connection):
-    response = connection.getresponse()
+    return read_answer(connection.getresponse())
+
+
+def read_answer(response):
     headers = {name.lower(): value for name, value in response.getheaders()}
     return Answer(response.status, headers, response.read().decode())
 

@@ -1,0 +1,256 @@
+"""What the faults have in common: uploads that keep a ledger of their answers, and the audit of what
+is left when something was broken.
+"""
+
+import hashlib
+import json
+import os
+import random
+import re
+import socket
+import sqlite3
+import struct
+import sys
+from contextlib import closing, suppress
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from threading import Lock
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
+from PIL import Image
+
+from tests.base import upload_file
+from tests.client import Answer, client_headers, read_answer
+from tests.photos import photo
+from tests.servers import ADDRESS, manage
+from tests.test_stack import StackTestCase
+from tests.waiting import wait_for
+from uploads.progress import LIFETIME
+from uploads.views import STATUSES
+
+TIMES = int(os.environ.get("TIMES", "1"))  # how many times as often as in the suite
+SEED = int(os.environ.get("SEED", "1"))
+
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+CODES = {*STATUSES, "busy"}
+
+
+class Entry(NamedTuple):
+    """What became of an upload, as its client knows it."""
+
+    progress_id: str
+    digest: str
+    answer: Answer | None  # None where the line ended first
+    whole: bool  # whether all of it was sent, so that only the answer can have been lost
+
+    @property
+    def upload(self):
+        return ElementTree.fromstring(self.answer.text)
+
+    @property
+    def kept(self):
+        return self.answer is not None and self.answer.status == 200
+
+
+class Upload:
+    """An upload as bytes on a socket; when the block ends, the ledger has an entry of it."""
+
+    def __init__(self, ledger, address, dish, content, progress_id, source=None):
+        self.ledger, self.address, self.source = ledger, address, source
+        self.progress_id, self.content = progress_id, content
+        form = {"id": dish.pk, "picture": upload_file(content)}
+        self.body = encode_multipart(BOUNDARY, form)
+        self.data = self._head() + self.body
+        self.sent, self.reply = 0, None
+
+    def _head(self):
+        own = {
+            "Host": self.address,
+            "Content-Type": MULTIPART_CONTENT,
+            "Content-Length": len(self.body),
+        }
+        headers = {**own, **client_headers(self.address)}
+        lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+        start = f"POST /upload?X-Progress-ID={self.progress_id} HTTP/1.1\r\n"
+        return "".join([start, *lines, "\r\n"]).encode()
+
+    def __enter__(self):
+        host, port = self.address.rsplit(":", 1)
+        source = self.source and (self.source, 0)
+        self.socket = socket.create_connection((host, int(port)), 60, source)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return self
+
+    def __exit__(self, *exc_info):
+        self.socket.close()
+        digest = hashlib.sha256(self.content).hexdigest()
+        whole = self.sent == len(self.data)
+        self.ledger.note(Entry(self.progress_id, digest, self.reply, whole))
+
+    def point(self, part):
+        """Return where in the request something begins, or a number of bytes as it is."""
+        return self.data.index(part) if isinstance(part, bytes) else part
+
+    def send(self, until=None):
+        """Send on until this byte, or to the end; a server that hung up takes no more."""
+        until = len(self.data) if until is None else until
+        with suppress(OSError):
+            while self.sent < until:
+                self.sent += self.socket.send(self.data[self.sent : min(until, self.sent + 2**16)])
+
+    def hang_up(self, reset=False):
+        """End the line in order, or with a reset."""
+        if reset:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        self.socket.close()
+
+    def answer(self):
+        """Send what is left, and return the answer, or None where the line ends without one."""
+        self.send()
+        with suppress(OSError, HTTPException), closing(HTTPResponse(self.socket)) as response:
+            response.begin()
+            self.reply = read_answer(response)
+        return self.reply
+
+
+class Ledger:
+    """What the clients of a stack were answered; any thread may write to it."""
+
+    def __init__(self, stack):
+        self.stack = stack
+        self.entries = []
+        self.lock = Lock()
+
+    def note(self, entry):
+        with self.lock:
+            self.entries.append(entry)
+
+    def broken_promises(self):
+        """Yield a sentence for each promise that is broken as things stand."""
+        rows = self.read_rows()
+        by_digest = {row["digest"]: row for row in rows}
+        for entry in self.entries:
+            yield from broken_answer(entry)
+            if entry.kept and entry.digest not in by_digest:
+                yield f"{entry.progress_id} was answered ok, and has no row."
+        asked = {entry.digest for entry in self.entries if entry.kept or self.may_be_kept(entry)}
+        for row in rows:
+            yield from self.broken_row(row)
+            if row["digest"] not in asked:
+                yield f"Picture {row['id']} has a row, and its upload was not answered ok."
+        named = {row[name] for row in rows for name in ("original", "display", "thumbnail")}
+        for path in self.files():
+            if path.name not in named:
+                yield f"{path} belongs to no row."
+        yield from self.lasting_records()
+
+    def may_be_kept(self, entry):
+        """Tell whether only the answer can be missing: of the upload, or of nginx's own to it."""
+        return entry.whole and (entry.answer is None or entry.answer.status in {502, 504})
+
+    def read_rows(self):
+        database = f"file:{self.stack.data}/db.sqlite3?mode=ro"
+        with closing(sqlite3.connect(database, uri=True, timeout=30)) as connection:
+            connection.row_factory = sqlite3.Row
+            return connection.execute("SELECT * FROM uploads_picture").fetchall()
+
+    def broken_row(self, row):
+        try:
+            original = (self.stack.data / "originals" / row["original"]).read_bytes()
+            if hashlib.sha256(original).hexdigest() != row["digest"]:
+                yield f"The original of picture {row['id']} is not what was sent."
+            for name in ("display", "thumbnail"):
+                with Image.open(self.stack.data / "media" / row[name], formats=["JPEG"]) as image:
+                    image.load()
+        except OSError as error:
+            yield f"Picture {row['id']} has lost a file: {error}."
+
+    def files(self):
+        for folder in ("incoming", "originals", "media"):
+            with suppress(FileNotFoundError):
+                yield from (self.stack.data / folder).iterdir()
+
+    def lasting_records(self):
+        """Yield the records in memcached that are of an upload that ended, and have no end."""
+        for entry in self.entries:
+            key = f":1:{ADDRESS}_{entry.progress_id}"
+            if found := re.search(r"HD t(-?\d+)", self.stack.memcached.ask(f"mg {key} t")):
+                seconds = int(found[1])
+                if self.at_once or not 0 < seconds <= LIFETIME:
+                    yield f"{entry.progress_id} has a record for {seconds} seconds."
+
+    def audit(self, killed=False):
+        """Raise where a promise is broken, and not soon kept: a thread may have to end first.
+
+        What a process left that was killed may have to be pruned, and its records have an end.
+        """
+        self.at_once = not killed
+        if killed:
+            self.prune()
+        broken = []
+
+        def is_kept():
+            broken[:] = self.broken_promises()
+            return not broken
+
+        try:
+            wait_for(is_kept)
+        except TimeoutError:
+            raise AssertionError("\n".join([f"SEED={SEED}:", *broken])) from None
+
+    def prune(self):
+        """Let a day go by for the files that no upload holds, and remove those without a row."""
+        for path in self.files():
+            with suppress(FileNotFoundError):
+                os.utime(path, (0, 0))
+        manage("prune_uploads", **self.stack.environment)
+
+
+def broken_answer(entry):
+    """Yield a sentence where an answer is not the contract's."""
+    if entry.answer is None:
+        return
+    try:
+        upload = entry.upload
+        codes = {error.get("code") for error in upload.iter("error")}
+        status = upload.findtext("status")
+    except ElementTree.ParseError:
+        yield f"{entry.progress_id} was not answered in XML: {entry.answer}"
+        return
+    if status != ("ok" if entry.kept else "error") or codes - CODES or entry.kept == bool(codes):
+        yield f"{entry.progress_id} was not answered as the contract says: {entry.answer}"
+
+
+class FaultTestCase(StackTestCase):
+    """Break something while uploads run; at the end every promise must be kept."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.ledger = Ledger(cls.stack)
+        cls.photo = photo()
+
+    def setUp(self):
+        super().setUp()
+        self.choice = random.Random(f"{SEED} {self.id()}")
+        self.count = 0
+
+    def fault_upload(self, **options):
+        """Return an upload of a photo that nobody has sent before."""
+        self.count += 1
+        content = self.photo + self.choice.randbytes(16)
+        progress_id = f"{self.progress_id[-50:]}-{self.count}"
+        return Upload(self.ledger, self.http, self.dish, content, progress_id, **options)
+
+    def assert_still_kept(self):
+        """Assert that an upload goes well now."""
+        with self.fault_upload() as upload:
+            self.assertEqual(upload.answer().status, 200, upload.reply)
+
+    def audit(self, fault, times, killed=False):
+        """Assert that nothing was lost, and tell so in the table of a run by hand."""
+        self.ledger.audit(killed)
+        if "TIMES" in os.environ:
+            print(f"| {fault} | {times} | nothing |", file=sys.stdout, flush=True)
