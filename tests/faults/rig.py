@@ -1,9 +1,8 @@
-"""What the faults have in common: uploads that keep a ledger of their answers, and the audit of what
-is left when something was broken.
+"""What the faults have in common: uploads that keep a ledger of what they were answered, and the
+audit of what is left when something was broken.
 """
 
 import hashlib
-import json
 import os
 import random
 import re
@@ -13,7 +12,6 @@ import struct
 import sys
 from contextlib import closing, suppress
 from http.client import HTTPException, HTTPResponse
-from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -57,9 +55,9 @@ class Entry(NamedTuple):
 class Upload:
     """An upload as bytes on a socket; when the block ends, the ledger has an entry of it."""
 
-    def __init__(self, ledger, address, dish, content, progress_id, source=None):
-        self.ledger, self.address, self.source = ledger, address, source
-        self.progress_id, self.content = progress_id, content
+    def __init__(self, ledger, dish, content, progress_id, source=None):
+        self.ledger, self.content, self.progress_id = ledger, content, progress_id
+        self.address, self.source = ledger.stack.http.address, source
         form = {"id": dish.pk, "picture": upload_file(content)}
         self.body = encode_multipart(BOUNDARY, form)
         self.data = self._head() + self.body
@@ -88,10 +86,6 @@ class Upload:
         digest = hashlib.sha256(self.content).hexdigest()
         whole = self.sent == len(self.data)
         self.ledger.note(Entry(self.progress_id, digest, self.reply, whole))
-
-    def point(self, part):
-        """Return where in the request something begins, or a number of bytes as it is."""
-        return self.data.index(part) if isinstance(part, bytes) else part
 
     def send(self, until=None):
         """Send on until this byte, or to the end; a server that hung up takes no more."""
@@ -122,6 +116,7 @@ class Ledger:
         self.stack = stack
         self.entries = []
         self.lock = Lock()
+        self.at_once = True  # no process was killed: records are to be gone by now
 
     def note(self, entry):
         with self.lock:
@@ -237,12 +232,12 @@ class FaultTestCase(StackTestCase):
         self.choice = random.Random(f"{SEED} {self.id()}")
         self.count = 0
 
-    def fault_upload(self, **options):
+    def fault_upload(self, content=None, progress_id=None, **options):
         """Return an upload of a photo that nobody has sent before."""
         self.count += 1
-        content = self.photo + self.choice.randbytes(16)
-        progress_id = f"{self.progress_id[-50:]}-{self.count}"
-        return Upload(self.ledger, self.http, self.dish, content, progress_id, **options)
+        content = (content or self.photo) + self.choice.randbytes(16)
+        progress_id = progress_id or f"{self.progress_id[-50:]}-{self.count}"
+        return Upload(self.ledger, self.dish, content, progress_id, **options)
 
     def assert_still_kept(self):
         """Assert that an upload goes well now."""
