@@ -12,7 +12,7 @@ from django.db import connection, transaction
 from django.http import HttpResponse, JsonResponse, UnreadablePostError
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
-from django.views import csrf
+from django.views import csrf, defaults
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import (
@@ -165,6 +165,16 @@ def csrf_failure(request, reason=""):
         return csrf.csrf_failure(request, reason)
 
     message = "This form is too old, or cookies are off in your browser; please load the page anew."
+    return answer(request, refusals=[Refusal("csrf", message)])
+
+
+def bad_request(request, exception):
+    """Answer a request that Django refuses before any view: its Host is not one of ours."""
+    if request.path != reverse("upload"):
+        return defaults.bad_request(request, exception)
+
+    drain(request)
+    message = "This site does not go by the name that it was asked for; please load the page anew."
     return answer(request, refusals=[Refusal("csrf", message)])
 
 
