@@ -23,16 +23,17 @@ from .photos import photo
 class Line(BytesIO):
     """A body as a server hands it out: its bytes, and then the end, or an error."""
 
-    def __init__(self, content, error=None):
+    def __init__(self, content, error=None, cut=0):
         super().__init__(content)
         self.error = error
+        self.cut = cut  # where a packet ends
         self.on_read = lambda: None
         self.asked = []
 
     def read(self, size):
         self.on_read()
         self.asked.append(size)
-        data = super().read(size)
+        data = super().read(min(size, max(0, self.cut - self.tell()) or size))
         if not data and self.error:
             raise self.error
         return data
@@ -157,6 +158,21 @@ class ParserTests(HandlerTestCase):
                         request.POST  # noqa: B018
                     self.assertIsNone(self.record(request))
                     self.assertEqual(self.files(), [])
+
+    def test_a_body_without_its_last_boundary_is_an_interrupted_upload(self):
+        body = multipart(JPEG + b"x" * 70_000)
+        for cut in (3, 4, 20, 1000):
+            request = self.make_request(Line(body[:-cut]), len(body) - cut)
+            with self.assertRaises(UploadInterrupted):
+                request.POST  # noqa: B018
+            self.assertEqual(self.files(), [])
+
+    def test_the_last_boundary_is_known_however_it_is_cut(self):
+        body = multipart(JPEG + b"x" * 70_000)
+        for place in range(len(body) - 50, len(body)):
+            request = self.make_request(Line(body, cut=place), len(body))
+            self.assertEqual(request.FILES["picture"].size, 70_000 + len(JPEG))
+            request.close()
 
     def test_a_body_that_was_read_before_is_parsed_as_ever(self):
         body = multipart(JPEG.ljust(1000))

@@ -23,9 +23,12 @@ from .progress import WRITE_INTERVAL, progress_of
 MIN_READ_SIZE = 2**14
 READ_DURATION = WRITE_INTERVAL / 2  # seconds
 
+# Among so many bytes at a body's end its last boundary is looked for; nobody sends more behind it.
+END_LENGTH = 2**10
+
 
 class UploadInterrupted(MultiPartParserError):
-    """The body of an upload ended before its Content-Length.
+    """The body of an upload ended before its Content-Length, or without its last boundary.
 
     Raised as an error of the parser, which Django takes note of: it does not parse again.
     """
@@ -38,10 +41,11 @@ class UploadProgressCachedHandler(FileUploadHandler):
         super().__init__(request)
         self.progress = progress_of(request)
         self.missing = 0  # bytes of the body that have not arrived
+        self.last = self.last_boundary = b""  # bytes that did, and what is to be among them
 
     def handle_raw_input(self, input_data, META, content_length, boundary, encoding=None):
         if input_data is self.request:  # else the body was read, whole, before it is parsed
-            self.missing = content_length
+            self.missing, self.last_boundary = content_length, b"--%b--" % boundary
             self.request.read = self._counted(self.request.read)
 
     def receive_data_chunk(self, raw_data, start):
@@ -61,7 +65,7 @@ class UploadProgressCachedHandler(FileUploadHandler):
         cut to its first digit, the first of two files.
         """
         self.progress.delete()
-        if self.missing:
+        if self.missing or self.last_boundary not in self.last:
             raise UploadInterrupted("The upload ended before all of it had arrived.")
 
     def _counted(self, read):
@@ -77,6 +81,7 @@ class UploadProgressCachedHandler(FileUploadHandler):
             except UnreadablePostError:
                 return b""
             self.missing -= len(data)
+            self.last = (self.last + data)[-END_LENGTH:] if len(data) < END_LENGTH else data
             return data
 
         return counted_read
