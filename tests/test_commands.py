@@ -56,6 +56,30 @@ class PruneUploadsTests(CommandTestCase):
             self.assertFalse(path.exists())
             self.assertIn(f"Removed {path}.", self.output.getvalue())
 
+    def test_many_originals_without_a_row_are_left_alone_unless_that_is_forced(self):
+        left = [self.leave(f"originals/{number}.jpg", 48) for number in range(11)]
+
+        with self.assertRaisesMessage(CommandError, "11 of 11 originals have no row"):
+            self.call("prune_uploads")
+        self.call("prune_uploads", dry_run=True)
+        self.assertTrue(all(path.exists() for path in left))
+
+        self.call("prune_uploads", force=True)
+        self.assertFalse(any(path.exists() for path in left))
+
+    def test_a_tenth_of_the_originals_may_be_removed(self):
+        for number in range(110):
+            self.leave(f"originals/{number}.jpg", 48)
+        rows = [
+            Picture(dish=self.dish, original=f"{n}.jpg", width=1, height=1, digest=n)
+            for n in range(99)
+        ]
+        Picture.objects.bulk_create(rows)
+
+        self.call("prune_uploads")
+
+        self.assertEqual(len(self.files("originals")), 100)
+
     def test_young_files_are_left_alone(self):
         young = [self.leave(f"{name}/young", 23.9) for name in ("incoming", "originals", "media")]
 

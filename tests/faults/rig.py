@@ -200,7 +200,7 @@ class Ledger:
         for path in self.files():
             with suppress(FileNotFoundError):
                 os.utime(path, (0, 0))
-        manage("prune_uploads", **self.stack.environment)
+        manage("prune_uploads", "--force", **self.stack.environment)
 
 
 def broken_answer(entry):

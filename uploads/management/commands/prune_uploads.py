@@ -3,15 +3,22 @@ from pathlib import Path
 
 from django.conf import settings
 from django.core.files import locks
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 from uploads.models import Picture
+
+# A database that was lost, or is an older one, makes rubbish of many photos; killed processes leave
+# a few. So of more originals than this, and than this share of all, none is removed.
+MAX_LEFT, MAX_SHARE = 10, 0.1
 
 
 class Command(BaseCommand):
     help = "Remove the files that killed processes left, and report pictures without their files."
 
     def add_arguments(self, parser):
+        parser.add_argument(
+            "--force", action="store_true", help="Remove them even if most photos have no row."
+        )
         parser.add_argument("--dry-run", action="store_true", help="Only tell what there is.")
         parser.add_argument(
             "--hours",
@@ -22,7 +29,7 @@ class Command(BaseCommand):
             help="How old a file must be to be removed (default: %(default)s).",
         )
 
-    def handle(self, *, dry_run, hours, **options):
+    def handle(self, *, dry_run, force, hours, **options):
         before = time.time() - 3600 * hours
         # The rows are read last: what is stored meanwhile is among them.
         incoming = list(old_files(settings.FILE_UPLOAD_TEMP_DIR, before))
@@ -30,6 +37,12 @@ class Command(BaseCommand):
         renditions = list(old_files(settings.MEDIA_ROOT, before))
         known = known_names()
         left = incoming + [path for path in originals + renditions if path.name not in known]
+        lost = sum(path.name not in known for path in originals)
+        if lost > max(MAX_LEFT, MAX_SHARE * len(originals)) and not (force or dry_run):
+            raise CommandError(
+                f"{lost} of {len(originals)} originals have no row, so nothing was removed. See "
+                "that the database is the right one; if they are to go, use --force."
+            )
 
         for path in left:
             self.stdout.write(f"{'Would remove' if dry_run else 'Removed'} {path}.")
