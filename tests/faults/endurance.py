@@ -185,7 +185,7 @@ class EnduranceTests(FaultTestCase):
         wait_for(lambda: threads(children(self.stack.granian)) < 40, 120)
         self.tell("at rest", load)
         print(f"{dict(load.counts)}; {self.outcomes()}")
-        self.audit("endurance", MINUTES)
+        self.audit("endurance", MINUTES, killed=True)
 
     def watch_minutes(self, load):
         self.tell(0, load)

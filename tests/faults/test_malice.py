@@ -1,0 +1,382 @@
+"""Clients that mean harm: every answer is as the contract says, and nothing is left."""
+
+import hashlib
+import pickle
+import socket
+from base64 import b64encode
+from contextlib import ExitStack, closing
+from http.client import HTTPResponse
+from pathlib import Path
+
+from tests.client import TOKEN, add_dish, get, poll, read_answer
+from tests.photos import photo
+from tests.servers import ADDRESS
+from tests.waiting import wait_for
+
+from .rig import TIMES, Entry, FaultTestCase
+
+MULTIPART = "multipart/form-data; boundary=b"
+SCRIPT = "'><script>alert(1)"
+
+
+def part(disposition, content, *headers):
+    lines = [f"--b\r\nContent-Disposition: form-data; {disposition}", *headers]
+    return "\r\n".join([*lines, "\r\n"]).encode() + content + b"\r\n"
+
+
+def field(name, value):
+    return part(f'name="{name}"', value)
+
+
+def receive(client):
+    """Return the next answer on a connection."""
+    with closing(HTTPResponse(client)) as response:
+        response.begin()
+        return read_answer(response)
+
+
+class MaliceTestCase(FaultTestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.photo = photo(40, 30)
+        cls.addresses = (cls.http, cls.stack.granian.address)
+
+    def form(self, disposition='name="picture"; filename="dish.jpg"', content=None, *headers):
+        """Return the body of a form with a file, from this Content-Disposition on."""
+        self.content = content if content is not None else self.photo + self.choice.randbytes(8)
+        file = part(disposition, self.content, *headers)
+        return field("id", str(self.dish.pk).encode()) + file + b"--b--\r\n"
+
+    def request(self, body, content_type=MULTIPART, query="", **headers):
+        """Return the bytes of an upload; a header that is None is left out."""
+        own = {"Host": self.http, "Content-Type": content_type, "Content-Length": len(body)}
+        csrf = {"Cookie": f"csrftoken={TOKEN}", "X-CSRFToken": TOKEN}
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        lines = [
+            f"{name}: {value}\r\n"
+            for name, value in {**own, **csrf, **given}.items()
+            if value is not None
+        ]
+        return "".join([f"POST /upload{query} HTTP/1.1\r\n", *lines, "\r\n"]).encode() + body
+
+    def connect(self, address=None):
+        host, port = (address or self.http).split(":")
+        return closing(socket.create_connection((host, int(port)), 30))
+
+    def exchange(self, data, address=None):
+        with self.connect(address) as client:
+            client.sendall(data)
+            return receive(client)
+
+    def attack(self, data, *codes, address=None):
+        """Assert that an upload is answered with one of these codes, or None: it is kept."""
+        upload = self.note(self.exchange(data, address)).upload
+        error = upload.find("error")
+        self.assertIn(None if error is None else error.get("code"), codes, upload)
+
+    def note(self, answer):
+        """Write what the last form was answered into the ledger."""
+        digest = hashlib.sha256(self.content).hexdigest()
+        entry = Entry("none", digest, answer, whole=True)
+        self.ledger.note(entry)
+        return entry
+
+    def attack_all(self, fault, requests, *codes):
+        """Attack with each of some functions that make a request, by nginx and around it."""
+        for make_request in requests:
+            for address in self.addresses:
+                for _ in range(TIMES):
+                    self.attack(make_request(), *codes, address=address)
+        self.assert_still_kept()
+        self.audit(fault, len(requests) * len(self.addresses) * TIMES)
+
+
+class FormTests(MaliceTestCase):
+    def forms(self, *dispositions):
+        """Return functions that make an upload whose file has one of these dispositions."""
+        return [
+            lambda disposition=disposition: self.request(self.form(disposition))
+            for disposition in dispositions
+        ]
+
+    def typed(self, *content_types):
+        return [
+            lambda content_type=content_type: self.request(self.form(), content_type)
+            for content_type in content_types
+        ]
+
+    def test_a_content_type_whose_charset_decodes_nothing(self):
+        types = [
+            f"{MULTIPART}; {parameter}"
+            for charset in ("undefined", "hex", "unknown")
+            for parameter in (f"charset={charset}", f"x*={charset}''%FF")
+        ]
+
+        self.attack_all("a charset that decodes nothing", self.typed(*types), None, "no_picture")
+
+    def test_a_name_in_a_charset_that_decodes_nothing(self):
+        dispositions = [
+            f"name=picture; filename=dish.jpg; {name}*={charset}''%FF%00"
+            for charset in ("undefined", "idna", "unknown", "punycode", "unicode_escape")
+            for name in ("filename", "name")
+        ]
+
+        forms = self.forms(*dispositions, "name=picture; filename*0=a; filename*=b")
+        self.attack_all("a name in such a charset", forms, None, "no_picture")
+
+    def test_names_that_break_out_of_headers_paths_and_pages(self):
+        names = (
+            "a\r\nX-Evil: 1\r\n\r\nb.jpg",
+            "a\rb\nc\0d.jpg",
+            "../../../../etc/passwd",
+            "..\\..\\db.sqlite3",
+            "/var/lib/gourmious/db.sqlite3",
+            "x" * 900,
+            SCRIPT,
+        )
+        forms = self.forms(*(f'name="picture"; filename="{name}"' for name in names))
+
+        self.attack_all("a file's name that breaks out", forms, None, "not_an_image")
+
+    def test_a_dish_that_is_not_a_number(self):
+        values = (b"1 OR 1=1", b"1\r\nX: 1", b"../1", b"9" * 5000, b"\xff", b"1\0", b"-1", b"1e0")
+        self.form()
+        bodies = [
+            field("id", value) + part("name=picture; filename=a", self.photo) + b"--b--\r\n"
+            for value in values
+        ]
+
+        requests = [lambda body=body: self.request(body) for body in bodies]
+        self.attack_all("a dish that is none", requests, "unknown_dish")
+
+    def test_boundaries(self):
+        for length, codes in ((70, [None]), (7000, ["no_picture"])):
+            boundary = "b" * length
+
+            def make_request(boundary=boundary):
+                body = self.form().replace(b"--b", f"--{boundary}".encode())
+                return self.request(body, f"multipart/form-data; boundary={boundary}")
+
+            self.attack_all(f"a boundary of {length} characters", [make_request], *codes)
+
+    def test_ten_thousand_parts_and_fields(self):
+        files = b"".join(part("name=picture; filename=a", self.photo) for _ in range(10_000))
+        fields = b"".join(field(number, b"x") for number in range(10_000))
+        bodies = [
+            self.form()[: -len(b"--b--\r\n")] + more + b"--b--\r\n" for more in (files, fields)
+        ]
+
+        requests = [lambda body=body: self.request(body) for body in bodies]
+        self.attack_all("10,000 files, or fields", requests, "too_many")
+
+    def test_a_form_in_a_form(self):
+        def make_request():
+            inner = part("name=picture; filename=dish.jpg", self.photo).replace(b"--b", b"--c")
+            own = "Content-Type: multipart/mixed; boundary=c"
+            return self.request(self.form("name=picture", inner + b"--c--", own))
+
+        self.attack_all("a form in a form", [make_request], "no_picture")
+
+    def test_base64(self):
+        encoding = "Content-Transfer-Encoding: base64"
+
+        def make_request():
+            content = self.photo + self.choice.randbytes(9)
+            body = self.form('name="picture"; filename="dish.jpg"', b64encode(content), encoding)
+            self.content = content
+            return self.request(body)
+
+        self.attack_all("a file in base64", [make_request], None)
+        junk = [
+            lambda: self.request(
+                self.form("name=picture; filename=a", b"/9j/" * 5 + b"=", encoding)
+            )
+        ]
+        self.attack_all("a file in broken base64", junk, "no_picture", "not_an_image")
+
+    def test_a_form_without_its_end(self):
+        def make_request():
+            return self.request(self.form()[: -len(b"--b--\r\n") - 4])
+
+        self.attack_all("a form without its last boundary", [make_request], "interrupted")
+
+
+class HeaderTests(MaliceTestCase):
+    def uploads(self, *variants):
+        return [
+            lambda headers=headers: self.request(self.form(), **headers) for headers in variants
+        ]
+
+    def test_a_host_that_is_not_ours(self):
+        hosts = [{"Host": host} for host in ("evil.example", "localhost.evil.example", "x:99999")]
+
+        self.attack_all("another site's name as the host", self.uploads(*hosts), "csrf")
+
+    def test_a_foreign_origin(self):
+        origins = [{"Origin": origin} for origin in ("https://evil.example", "null", "http://[x")]
+
+        self.attack_all("a form of another site", self.uploads(*origins), "csrf")
+
+    def test_no_token(self):
+        tokens = [{"Cookie": None}, {"X_CSRFToken": "y" * 32}, {"Cookie": "csrftoken=x"}]
+
+        self.attack_all("a form without our token", self.uploads(*tokens), "csrf")
+
+    def test_headers_that_mean_nothing(self):
+        headers = [
+            {"Accept": "a/b;q=x, */*;q=2;;, ,text/html;q=nan"},
+            {"Accept": "application/xml; x*=unknown''a"},
+            {"Accept": "application/xml; x*0=a; x*=b"},
+            {"Accept": "a/b," * 1700},
+            {"Cookie": f"csrftoken={TOKEN}; diner=a:b:c; sessionid={SCRIPT}"},
+            {"X_Forwarded_For": SCRIPT, "X_Forwarded_Proto": "gopher"},
+            {"X_Padding": "x" * 7000},
+            {"Content_Encoding": "gzip"},
+        ]
+
+        self.attack_all("a header that means nothing", self.uploads(*headers), None)
+
+    def test_ids_with_control_characters_are_no_keys_of_memcached(self):
+        before = self.stack.memcached.ask("stats items")
+        for evil in ("a%0D%0Aset%20x%200%200%201%0D%0Ay", "a%20b", "%00", "a:b", "x" * 65):
+            requests = [
+                lambda query=f"?X-Progress-ID={evil}": self.request(self.form(), query=query)
+            ]
+            self.attack_all("an id that no key may hold", requests, "bad_progress_id")
+            for address in self.addresses:
+                answer = get(address, f"/get_upload_progress?X-Progress-ID={evil}")
+                self.assertEqual(answer.status, 400)
+
+        self.assertEqual(self.stack.memcached.ask("stats items"), before)
+
+    def test_lengths_that_contradict_each_other(self):
+        self.form()
+        for headers in (
+            {"Content_Length": "5\r\nContent-Length: 7"},
+            {"Transfer_Encoding": "chunked"},
+            {"Content_Length": "9" * 5000},
+            {"Content_Length": "-5"},
+        ):
+            answer = self.exchange(self.request(self.form(), **headers))
+            self.assertEqual(answer.status, 400)
+
+        self.audit("lengths that contradict each other", 4)
+
+    def test_a_length_that_is_too_short(self):
+        def make_request():
+            body = self.form()
+            return self.request(body, Content_Length=len(body) - 20)
+
+        self.attack_all("a length that is too short", [make_request], "interrupted")
+
+    def test_a_body_in_chunks_without_a_length(self):
+        def make_request():
+            chunks = f"{len(self.form()):x}".encode()
+            body = self.form()
+            start = self.request(b"", Content_Length=None, Transfer_Encoding="chunked")
+            return start + chunks + b"\r\n" + body + b"\r\n0\r\n\r\n"
+
+        self.attack_all("a body in chunks", [make_request], None, "no_picture")
+
+    def test_a_client_that_asks_first(self):
+        data = self.request(self.form(), Expect="100-continue")
+        head, _, body = data.partition(b"\r\n\r\n")
+        with self.connect() as client:
+            client.sendall(head + b"\r\n\r\n")
+            self.assertTrue(client.recv(100).startswith(b"HTTP/1.1 100 "))
+            client.sendall(body)
+            self.assertTrue(self.note(receive(client)).kept)
+
+        self.audit("a client that asks first", 1)
+
+    def test_two_requests_at_once_on_a_line(self):
+        with self.connect() as client:
+            client.sendall(2 * self.request(self.form()))
+            answers = [self.note(receive(client)).answer for _ in range(2)]
+
+        self.assertEqual([answer.status for answer in answers], [200, 200])
+        self.assertNotIn("known", answers[0].text)
+        self.assertIn("known", answers[1].text)
+        self.audit("two requests at once on a line", 2)
+
+
+class OtherTests(MaliceTestCase):
+    def test_the_body_of_a_forged_form_never_comes_to_the_disk(self):
+        body = self.form(content=self.photo + bytes(2_000_000))
+        data = self.request(body, Origin="https://evil.example")
+        with self.connect() as client:
+            client.sendall(data[:-1000])
+            self.assertEqual(self.files("incoming"), [])
+            client.sendall(data[-1000:])
+            self.assertEqual(receive(client).status, 403)
+
+        self.audit("a forged form of megabytes", 1)
+
+    def test_an_upload_with_anothers_id_takes_nothing_from_it(self):
+        with self.fault_upload(photo(1600, 1200), "mine") as victim:
+            victim.send(100_000)
+            wait_for(lambda: poll(self.http, "mine"))
+            for source in (ADDRESS, "127.0.0.2"):
+                with self.fault_upload(progress_id="mine", source=source) as thief:
+                    self.assertEqual(thief.answer().status, 200)
+            place = iter(range(100_000, len(victim.data), 2000))
+            wait_for(lambda: victim.send(next(place)) or poll(self.http, "mine"))
+            self.assertEqual(victim.answer().status, 200)
+
+        self.audit("an id that is another's", 2)
+
+    def test_what_is_planted_in_memcached_is_never_run(self):
+        touched = Path(self.stack.folder, "touched")
+        planted = pickle.dumps(Plant(str(touched)), 0).decode()
+        for number, text in enumerate((planted, "<script>alert(1)</script>")):
+            key = f":1:{ADDRESS}_planted-{number}"
+            self.stack.memcached.ask(f"set {key} 1 60 {len(text)}\r\n{text}")
+            for address in self.addresses:
+                answer = get(address, f"/get_upload_progress?X-Progress-ID=planted-{number}")
+                self.assertEqual(answer.headers["content-type"], "application/json")
+                self.assertEqual(answer.headers["x-content-type-options"], "nosniff")
+
+        self.assertFalse(touched.exists())
+
+    def test_nothing_that_a_diner_writes_becomes_a_script(self):
+        dish = add_dish(self.http, f"{SCRIPT}{self.choice.random()}")
+        refused = self.request(
+            self.form(f'name="picture"; filename="{SCRIPT}"', b"A text."), Accept="text/html"
+        )
+        pages = [
+            self.exchange(refused),
+            get(self.http, "/"),
+            get(self.http, dish.get_absolute_url()),
+        ]
+
+        for page in pages:
+            self.assertNotIn("<script>alert", page.text)
+            self.assertIn("&lt;script&gt;alert", page.text)
+            self.assertIn("default-src 'self'", page.headers["content-security-policy"])
+
+    def test_nothing_of_the_site_can_be_framed(self):
+        for path in ("/", self.dish.get_absolute_url(), "/admin/login/", "/menu", "/healthz"):
+            headers = get(self.http, path).headers
+            self.assertEqual(headers["x-frame-options"], "DENY")
+            self.assertIn("frame-ancestors 'none'", headers["content-security-policy"])
+
+    def test_five_hundred_connections_that_never_send_keep_nobody_out(self):
+        with ExitStack() as idle:
+            for number in range(500):
+                client = idle.enter_context(self.connect())
+                client.sendall(self.request(self.form())[: number % 2 * 100])
+            self.assertEqual(get(self.http, "/").status, 200)
+            self.assert_still_kept()
+
+        self.audit("500 connections that never send", 500)
+
+
+class Plant:
+    """What touches a file when somebody unpickles it."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (Path(self.path),)
