@@ -106,6 +106,18 @@ class PruneUploadsTests(CommandTestCase):
         self.call("prune_uploads")
         self.assertFalse(stored.exists())
 
+    def test_renditions_are_left_alone_until_their_row_is_written(self):
+        with images.render(upload_file(photo())) as renditions:
+            path = Path(renditions.display.temporary_file_path())
+            self.age(path, 48)
+            stored = path.rename(self.folder / "media" / "stored.jpg")
+
+            self.call("prune_uploads")
+            self.assertTrue(stored.exists())
+
+        self.call("prune_uploads")
+        self.assertFalse(stored.exists())
+
     def test_the_files_of_pictures_are_known_whatever_the_way_to_the_folder(self):
         for file in self.picture.files():
             self.age(file.path, 48)

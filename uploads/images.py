@@ -357,7 +357,9 @@ def fit(size, longest_side):
 
 
 def rendition_file():
-    return TemporaryUploadedFile("rendition.jpg", "image/jpeg", 0, None)
+    file = TemporaryUploadedFile("rendition.jpg", "image/jpeg", 0, None)
+    locks.lock(file, locks.LOCK_SH)  # tells prune_uploads that it is in use until it has its row
+    return file
 
 
 def write_jpeg(image, file):
