@@ -1,6 +1,7 @@
 """Follow an upload while Django's multipart parser receives it, and refuse what cannot be kept."""
 
 import time
+from pathlib import Path
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -107,6 +108,7 @@ class PictureFileUploadHandler(TemporaryFileUploadHandler):
 
     def new_file(self, field_name, file_name, *args, **kwargs):
         """Name the temporary file without the client's help, whose suffix Django would take."""
+        Path(settings.FILE_UPLOAD_TEMP_DIR).mkdir(exist_ok=True)
         super().new_file(field_name, "upload", *args, **kwargs)
         self.file.name = self.file_name = file_name
         # Tells prune_uploads that the file is in use, wherever it is moved, until it is closed.
