@@ -1,6 +1,8 @@
 import errno
+import sqlite3
 
 from django.core.exceptions import RequestDataTooBig, TooManyFieldsSent, TooManyFilesSent
+from django.db import OperationalError
 from django.http.multipartparser import MultiPartParserError
 from django.test import SimpleTestCase, override_settings
 
@@ -47,6 +49,13 @@ class UploadFormTests(UploadTestCase):
         self.assertEqual(form.get_refusal().code, "no_picture")
 
 
+def database_error(code):
+    error = OperationalError()
+    error.__cause__ = sqlite3.OperationalError()
+    error.__cause__.sqlite_errorcode = code
+    return error
+
+
 class RefusalTests(SimpleTestCase):
     def test_whatever_ends_an_upload_has_its_code(self):
         for error, code in (
@@ -57,6 +66,10 @@ class RefusalTests(SimpleTestCase):
             (MultiPartParserError(), "no_picture"),
             (OSError(errno.ENOSPC, "No space left on device"), "storage_full"),
             (OSError(errno.EDQUOT, "Disk quota exceeded"), "storage_full"),
+            (OSError(errno.EFBIG, "File too large"), "storage_full"),
+            (database_error(sqlite3.SQLITE_FULL), "storage_full"),
+            (database_error(sqlite3.SQLITE_IOERR_WRITE), "storage_full"),
+            (database_error(sqlite3.SQLITE_IOERR_SHMSIZE), "storage_full"),
         ):
             with self.subTest(error=error):
                 self.assertEqual(Refusal.of(error).code, code)

@@ -53,8 +53,15 @@ def code_and_message(error):
         case MultiPartParserError():
             return "no_picture", "The upload is not a well-formed form with a photo in it."
         case (
-            OSError(errno=errno.ENOSPC | errno.EDQUOT)
-            | OperationalError(__cause__=sqlite3.Error(sqlite_errorcode=sqlite3.SQLITE_FULL))
+            OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EFBIG)
+            # Of a quota, or of no room for its index, SQLite says no more than what it was writing.
+            | OperationalError(
+                __cause__=sqlite3.Error(
+                    sqlite_errorcode=sqlite3.SQLITE_FULL
+                    | sqlite3.SQLITE_IOERR_WRITE
+                    | sqlite3.SQLITE_IOERR_SHMSIZE
+                )
+            )
         ):
             return "storage_full", "There is no room for more photos; please try again later."
     logger.error("An upload failed.", exc_info=error)
