@@ -1,8 +1,13 @@
 import os
+from contextlib import suppress
+from functools import cache
 
 from django.conf import settings
 from django.core.handlers.wsgi import WSGIRequest
+from django.core.signals import request_started
 from django.core.wsgi import get_wsgi_application
+from django.db import DatabaseError, connection
+from django.dispatch import receiver
 from django.http.multipartparser import MultiPartParserError
 from django.utils.functional import cached_property
 from granian.utils.proxies import wrap_wsgi_with_proxy_headers
@@ -45,3 +50,21 @@ django_application.request_class = Request
 application = wrap_wsgi_with_proxy_headers(
     django_application, trusted_hosts=settings.TRUSTED_PROXIES
 )
+
+
+@receiver(request_started)
+def prepare_for_a_full_disk(**kwargs):
+    with suppress(DatabaseError):  # A view that reads meets it, too; the next request tries anew.
+        keep_database_open()
+
+
+@cache
+def keep_database_open():
+    """Return a connection that has read, which is to stay open.
+
+    SQLite needs the WAL and its index even to read, and whoever closes last deletes them: on a full
+    or read-only disk they could not be made anew, and no page could be read.
+    """
+    keeper = connection.copy()
+    keeper.introspection.table_names()
+    return keeper
