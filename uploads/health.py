@@ -4,11 +4,14 @@ import os
 import shutil
 
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import DatabaseError, connection
 from django.template.defaultfilters import filesizeformat
 
 from .models import Dish
 from .progress import cache_answers
+
+# The original and the renditions of each photo.
+FILES_OF_UPLOAD = 3 * settings.DATA_UPLOAD_MAX_NUMBER_FILES
 
 
 def get_health():
@@ -22,7 +25,8 @@ def database_fault():
         Dish.objects.exists()
     except DatabaseError as error:
         return f"The database cannot be read: {error}."
-    return None
+    file = connection.settings_dict["NAME"]
+    return None if os.access(file, os.W_OK) else f"The database {file} cannot be written to."
 
 
 def cache_fault():
@@ -35,4 +39,7 @@ def disk_fault():
             return f"The folder {folder} cannot be written to."
         if shutil.disk_usage(folder).free < settings.UPLOAD_MAX_SIZE:
             return f"Less than {filesizeformat(settings.UPLOAD_MAX_SIZE)} are free in {folder}."
+        disk = os.statvfs(folder)
+        if disk.f_files and disk.f_favail < FILES_OF_UPLOAD:  # Some file systems do not count.
+            return f"Less than {FILES_OF_UPLOAD} files can be added to {folder}."
     return None
