@@ -185,7 +185,9 @@ DATABASES = {
             # A transaction that turns to writing late fails at once, without a wait, where another
             # has written since it began; so each waits its turn at its beginning.
             "transaction_mode": "IMMEDIATE",
-            "timeout": 10,
+            # Seconds. Another writer, a migration say, only delays an upload for so long; a page
+            # that writes gives up before nginx does, after 60.
+            "timeout": 45,
         },
     },
 }
