@@ -42,7 +42,7 @@ class Stack(ExitStack):
 
     def _start(self):
         self.folder = Path(self.enter_context(TemporaryDirectory(prefix="gourmious-")))
-        self.data = self.folder / "data"
+        self.data = Path(self.variables.get("GOURMIOUS_DATA_DIR", self.folder / "data"))
         self.memcached = self.enter_context(Memcached(self.ports["memcached"]))
         self.environment = {
             "GOURMIOUS_SECRET_KEY": secrets.token_urlsafe(48),

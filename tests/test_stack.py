@@ -83,6 +83,15 @@ class StackTestCase(SimpleTestCase):
     def files(self, folder):
         return [path for path in (self.stack.data / folder).iterdir() if path.is_file()]
 
+    @contextmanager
+    def processing_held_back(self):
+        """Take the slots in which photos are processed, until the block ends."""
+        with ExitStack() as slots:
+            for number in range(CORES):
+                slot = (self.stack.data / "locks" / f"processing-{number}").open("w")
+                locks.lock(slots.enter_context(slot), locks.LOCK_EX)
+            yield
+
 
 class ProgressTests(StackTestCase):
     def test_it_rises_over_http(self):
@@ -496,15 +505,6 @@ class LimitTests(StackTestCase):
         for upload in (first, second, third):
             self.assert_kept(upload)
         self.assert_kept(self.begin("127.0.0.2"))
-
-    @contextmanager
-    def processing_held_back(self):
-        """Take the slots in which photos are processed, until the block ends."""
-        with ExitStack() as slots:
-            for number in range(CORES):
-                slot = (self.stack.data / "locks" / f"processing-{number}").open("w")
-                locks.lock(slots.enter_context(slot), locks.LOCK_EX)
-            yield
 
     def test_a_client_that_hangs_up_is_counted_until_the_server_is_through(self):
         before, content = len(self.files("media")), photo()

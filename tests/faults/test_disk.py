@@ -1,0 +1,333 @@
+"""The disk and the database: no room, no leave to write, folders that are gone, locks that last."""
+
+import json
+import os
+import resource
+import shutil
+import sqlite3
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.client import get
+from tests.photos import photo
+from tests.waiting import wait_for
+
+from .rig import TIMES, FaultTestCase
+
+FOLDERS = ("incoming", "originals", "media", "locks")
+FIRST_READ = 17_000  # bytes; the server has read 16 KiB of them, and waits for more
+LOCK = 30 if TIMES > 1 else 0.5  # seconds
+NO_ROOM = (507, "storage_full", "There is no room for more photos; please try again later.")
+NO_LUCK = (500, "server_error", "The server could not keep the photo; please try again later.")
+
+
+@contextmanager
+def mounted(folder, *options):
+    """Mount something on a folder or a file, as root."""
+    subprocess.run(["mount", *options, folder], check=True, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def may_mount():
+    """Tell whether this machine lets the tests mount; not every container does, even for root."""
+    with TemporaryDirectory(prefix="gourmious-") as folder:
+        try:
+            with mounted(folder, "-t", "tmpfs", "tmpfs"):
+                return True
+        except (OSError, subprocess.CalledProcessError):
+            return False
+
+
+class DiskTestCase(FaultTestCase):
+    """A stack with a small disk of its own, where the machine lets it be mounted."""
+
+    @classmethod
+    def setUpClass(cls):
+        data = cls.enterClassContext(TemporaryDirectory(prefix="gourmious-"))
+        cls.mounts = may_mount()
+        if cls.mounts:
+            size = f"size={16 + 6 * TIMES}m,nr_inodes={500 + 100 * TIMES}"
+            cls.enterClassContext(mounted(data, "-t", "tmpfs", "-o", size, "tmpfs"))
+        settings = "tests.faults.settings_disk"
+        cls.variables = {"GOURMIOUS_DATA_DIR": data, "DJANGO_SETTINGS_MODULE": settings}
+        super().setUpClass()
+        cls.photo = photo(320, 240)
+
+    def setUp(self):
+        super().setUp()
+        self.data = self.stack.data
+        self.database = self.data / "db.sqlite3"
+
+    def lacks(self):
+        """Return the ways in which there can be no room on this machine."""
+        return [self.full, self.out_of_inodes, self.limited] if self.mounts else [self.limited]
+
+    def lacks_of_bytes(self):
+        return [self.full, self.limited] if self.mounts else [self.limited]
+
+    @contextmanager
+    def full(self, room=0):
+        """Fill the disk up to so many bytes."""
+        disk = os.statvfs(self.data)
+        filler = self.data / "filler"
+        with filler.open("wb") as file:
+            if (size := disk.f_bavail * disk.f_frsize - room) > 0:
+                os.posix_fallocate(file.fileno(), 0, size)
+        try:
+            yield
+        finally:
+            filler.unlink()
+
+    @contextmanager
+    def out_of_inodes(self, room=0):
+        """Fill the disk with empty files, so that none can be added."""
+        with TemporaryDirectory(dir=self.data) as folder:
+            for number in range(os.statvfs(folder).f_favail):
+                Path(folder, str(number)).touch()
+            yield
+
+    @contextmanager
+    def limited(self, room=0):
+        """Let the server write no file beyond so many bytes."""
+        workers = [int(pid) for pid in self.stack.granian.workers()]
+        before = [resource.prlimit(pid, resource.RLIMIT_FSIZE) for pid in workers]
+        for pid, (_, hard) in zip(workers, before, strict=True):
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (room, hard))
+        try:
+            yield
+        finally:
+            for pid, limits in zip(workers, before, strict=True):
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
+
+    @contextmanager
+    def gone(self, name):
+        """Delete a folder, or set it aside with its pictures, which new ones join at the end."""
+        folder, aside = self.data / name, self.data / "aside"
+        if name in {"incoming", "locks"}:
+            shutil.rmtree(folder)
+            yield
+            return
+        folder.rename(aside)
+        try:
+            yield
+        finally:
+            folder.mkdir(exist_ok=True)
+            for path in folder.iterdir():
+                path.replace(aside / path.name)
+            folder.rmdir()
+            aside.rename(folder)
+
+    @contextmanager
+    def read_only(self, path):
+        if self.mounts:
+            with mounted(path, "--bind", path):
+                subprocess.run(["mount", "-o", "remount,bind,ro", path], check=True)
+                yield
+            return
+        if os.geteuid() == 0:
+            self.skipTest("Root may write everywhere, and may not mount on this machine.")
+        mode = path.stat().st_mode
+        path.chmod(mode & ~0o222)
+        try:
+            yield
+        finally:
+            path.chmod(mode)
+
+    @contextmanager
+    def database_locked(self):
+        """Write to the database, and do not come to an end."""
+        with closing(sqlite3.connect(self.database, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield
+
+    @contextmanager
+    def begun(self, until=FIRST_READ):
+        """Begin an upload, of which some is on the disk when the block begins."""
+        before = self.incoming()
+        with self.fault_upload() as upload:
+            upload.send(until)
+            wait_for(lambda: self.incoming() - before)
+            yield upload
+
+    def has_arrived(self, upload):
+        return len(upload.content) in {path.stat().st_size for path in self.incoming()}
+
+    def incoming(self):
+        return {path for path in (self.data / "incoming").iterdir() if path.stat().st_size}
+
+    def answer(self, upload):
+        with upload:
+            return upload.answer()
+
+    def send_up_to_the_row(self, upload):
+        """Send all of an upload, and wait until its files are stored; the database is locked."""
+        before = set(self.files("media"))
+        upload.send()
+        wait_for(lambda: len(set(self.files("media")) - before) == 2)
+
+    def assert_refused(self, upload, status, code, sentence):
+        answer = upload.answer()
+        self.assertIsNotNone(answer)
+        error = f'<error code="{code}"'
+        self.assertEqual(answer.status, status, answer.text)
+        self.assertIn(error, answer.text)
+        self.assertIn(f"{sentence}</error>", answer.text)
+
+    def restart(self):
+        self.stack.granian.stop()
+        self.stack.granian.start()
+
+    def assert_pages_stay_up(self):
+        for path in ("/", self.dish.get_absolute_url()):
+            self.assertEqual(get(self.http, path).status, 200, path)
+
+    def assert_still_kept(self):
+        super().assert_still_kept()
+        self.assertEqual(get(self.http, "/healthz").status, 200)
+
+    def assert_ill(self, name):
+        """Assert that the site says itself what is wrong."""
+        answer = get(self.http, "/healthz")
+        self.assertEqual(answer.status, 503, answer.text)
+        self.assertRegex(json.loads(answer.text)[name], r"^[A-Z].*\.$")
+
+
+class DiskTests(DiskTestCase):
+    def test_an_upload_is_told_that_there_is_no_room(self):
+        for lack in self.lacks() * TIMES:
+            with self.subTest(lack.__name__), lack():
+                with self.fault_upload() as upload:
+                    self.assert_refused(upload, *NO_ROOM)
+                self.assert_pages_stay_up()
+                if lack != self.limited:
+                    self.assert_ill("disk")
+            self.assert_still_kept()
+        self.audit("There is no room: disk, inodes, size of a file", len(self.lacks()) * TIMES)
+
+    def test_a_server_that_starts_on_a_full_disk_shows_its_pages(self):
+        lacks = [self.full, self.out_of_inodes] if self.mounts else []
+        for lack in lacks * TIMES:
+            with self.subTest(lack.__name__), lack():
+                self.restart()
+                self.assert_pages_stay_up()
+                with self.fault_upload() as upload:
+                    self.assert_refused(upload, *NO_ROOM)
+            self.assert_still_kept()
+        self.audit("The server starts on a full disk", len(lacks) * TIMES)
+
+    def test_the_disk_fills_up_at_some_point_of_an_upload(self):
+        for lack in self.lacks() * 2 * TIMES:
+            point = self.choice.randrange(FIRST_READ, len(self.photo))
+            with self.begun(point) as upload, self.begun() as beside:
+                with self.subTest(lack.__name__), lack():
+                    self.assert_refused(upload, *NO_ROOM)
+                    self.assert_pages_stay_up()
+                self.assertEqual(beside.answer().status, 200)
+        self.audit("Room runs out at some point of an upload", len(self.lacks()) * 2 * TIMES)
+
+    def test_uploads_fill_the_disk_up_themselves(self):
+        for _ in range(TIMES):
+            with self.full(room=500_000) if self.mounts else self.limited(60_000):
+                uploads = [self.fault_upload() for _ in range(6)]
+                with ThreadPoolExecutor(6) as threads:
+                    answers = [*threads.map(self.answer, uploads)]
+                self.assertEqual({answer.status for answer in answers} - {200}, {507})
+                self.assert_pages_stay_up()
+            self.assert_still_kept()
+        self.audit("Six uploads at once fill the disk up", TIMES)
+
+    def test_the_disk_fills_up_while_the_renditions_are_written(self):
+        for _ in range(4 * TIMES):
+            fill = self.full if self.mounts else self.limited
+            with self.fault_upload() as upload, ExitStack() as full:
+                with self.processing_held_back():
+                    upload.send()
+                    wait_for(lambda u=upload: self.has_arrived(u))
+                    full.enter_context(fill(room=self.choice.randrange(20_000)))
+                self.assert_refused(upload, *NO_ROOM)
+        self.audit("The disk fills up while the renditions are written", 4 * TIMES)
+
+    def test_the_disk_fills_up_before_the_row_is_written(self):
+        for fill in self.lacks_of_bytes() * TIMES:
+            with self.fault_upload() as upload, ExitStack() as full:
+                with self.database_locked():
+                    self.send_up_to_the_row(upload)
+                    full.enter_context(fill())
+                self.assert_refused(upload, *NO_ROOM)
+            self.assert_still_kept()
+        self.audit(
+            "The disk fills up before the row is written", len(self.lacks_of_bytes()) * TIMES
+        )
+
+    def test_a_folder_that_is_gone_is_made_again(self):
+        for name in FOLDERS * TIMES:
+            with self.subTest(name), self.gone(name):
+                self.assert_pages_stay_up()
+                self.assert_still_kept()
+        self.audit("A folder is gone", len(FOLDERS) * TIMES)
+
+    def test_a_folder_goes_at_some_point_of_an_upload(self):
+        for name in FOLDERS * TIMES:
+            point = self.choice.randrange(FIRST_READ, len(self.photo))
+            with self.begun(point) as upload, self.subTest(name), self.gone(name):
+                upload.answer()
+            self.assert_still_kept()
+        self.audit("A folder goes at some point of an upload", len(FOLDERS) * TIMES)
+
+    def test_nothing_can_be_written_to_a_folder(self):
+        names = ("incoming", "originals", "media", *("." if self.mounts else ""))
+        for name in names * TIMES:
+            with self.begun() as beside:
+                with self.subTest(name), self.read_only(self.data / name):
+                    with self.fault_upload() as upload:
+                        self.assert_refused(upload, *NO_LUCK)
+                    self.assert_pages_stay_up()
+                    self.assert_ill("disk")
+                self.assertEqual(beside.answer().status, 200)
+        self.audit("A folder, or all of the disk, is read-only", len(names) * TIMES)
+
+    def test_locks_that_nobody_can_make_are_those_that_are_there(self):
+        self.assert_still_kept()
+        with self.read_only(self.data / "locks"):
+            self.assert_still_kept()
+        self.audit("The folder of the locks is read-only", 1)
+
+    def test_nothing_can_be_written_to_the_database(self):
+        for _ in range(TIMES):
+            with self.read_only(self.database):
+                self.restart()  # else files that were open before can be written to
+                with self.fault_upload() as upload:
+                    self.assert_refused(upload, *NO_LUCK)
+                self.assert_pages_stay_up()
+                self.assert_ill("database")
+            self.restart()
+            self.assert_still_kept()
+        self.audit("The database is read-only", TIMES)
+
+    def test_a_lock_on_the_database_delays_uploads(self):
+        count = min(TIMES, 20)
+        with ExitStack() as uploads:
+            waiting = [uploads.enter_context(self.fault_upload()) for _ in range(count)]
+            with self.database_locked():
+                until = time.monotonic() + LOCK
+                for upload in waiting:
+                    self.send_up_to_the_row(upload)
+                while time.monotonic() < until:
+                    self.assert_pages_stay_up()
+            self.assertEqual({upload.answer().status for upload in waiting}, {200})
+        self.audit(f"The database is locked by another writer for {LOCK} s", count)
+
+    def test_a_lock_on_the_database_that_lasts_ends_an_upload(self):
+        with self.database_locked(), self.fault_upload() as upload:
+            self.send_up_to_the_row(upload)
+            self.assert_refused(upload, *NO_LUCK)
+            self.assert_pages_stay_up()
+        self.assert_still_kept()
+        self.audit("The database is locked for longer than an upload waits", 1)
