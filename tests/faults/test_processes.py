@@ -1,0 +1,203 @@
+"""Servers that are killed, stopped, restarted and reloaded while twenty uploads run."""
+
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from threading import Barrier, Event
+
+from tests.client import get, poll
+from tests.servers import ROOT, Server, listens
+from tests.waiting import wait_for
+
+from .rig import TIMES, FaultTestCase
+
+UPLOADS = 20
+
+# Every file that no upload holds and that is of no row is removed as soon as it is this old.
+PRUNE = """
+import time
+from django.core.management import call_command
+while True:
+    call_command("prune_uploads", hours=0.0001, force=True)
+    time.sleep(0.1)
+"""
+
+
+class ProcessTestCase(FaultTestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        command = [sys.executable, "manage.py", "shell", "--verbosity", "0", "-c", PRUNE]
+        environment = {**os.environ, **cls.stack.environment}
+        devnull = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        prune = subprocess.Popen(command, cwd=ROOT, env=environment, **devnull)
+        cls.addClassCleanup(prune.wait)
+        cls.addClassCleanup(prune.kill)
+
+    def place(self, upload):
+        """Return where an upload waits for the fault: in its head, its body, or at its end."""
+        head = upload.data.index(b"\r\n\r\n") + 4
+        inside = self.choice.randrange(len(upload.data))
+        return self.choice.choice([head, inside, inside, len(upload.data)])
+
+    def strike(self, break_something):
+        """Let twenty uploads come to a place each, break something, and let them go on.
+
+        Return those that were kept.
+        """
+        ready, go_on = Barrier(UPLOADS + 1, timeout=60), Event()
+
+        def send(upload, place):
+            with upload:
+                upload.send(place)
+                ready.wait()
+                go_on.wait(60)
+                upload.answer()
+
+        uploads = [self.fault_upload() for _ in range(UPLOADS)]
+        with ThreadPoolExecutor(UPLOADS) as pool:
+            jobs = [pool.submit(send, upload, self.place(upload)) for upload in uploads]
+            ready.wait()
+            break_something()
+            go_on.set()
+        for job in jobs:
+            job.result()
+        self.replies = [upload.reply for upload in uploads]
+        return [reply for reply in self.replies if reply and reply.status == 200]
+
+    def strike_often(self, fault, break_something, least=0):
+        """Do that some times; each time no fewer than the least number must be kept."""
+        for _ in range(TIMES):
+            kept = self.strike(break_something)
+            self.assertGreaterEqual(len(kept), least, self.replies)
+            wait_for(self.is_up)
+            self.assert_still_kept()
+        self.audit(f"{fault}, {UPLOADS} uploads running", TIMES, killed=True)
+
+    def is_up(self):
+        with suppress(OSError):
+            return get(self.http, "/").status == 200
+
+    def kill(self, *servers):
+        for server in servers:
+            Server.stop(server)
+        for server in servers:  # the workers may take a moment longer than their parent
+            wait_for(lambda server=server: not listens(server.port))
+
+    def kill_and_start(self, *servers):
+        self.kill(*servers)
+        for server in servers:
+            server.start()
+
+    def kill_workers(self, count):
+        """Kill some of Granian's workers, and wait until there are others.
+
+        It ends where they die too often, and is started again, as systemd does.
+        """
+        granian = self.stack.granian
+        workers = granian.workers()
+        killed = set(self.choice.sample(workers, count))
+        for pid in killed:
+            os.kill(int(pid), signal.SIGKILL)
+        wait_for(lambda: self.has_ended(granian) or not killed & set(granian.workers()))
+        wait_for(lambda: self.has_ended(granian) or len(granian.workers()) == len(workers))
+        if self.has_ended(granian):
+            wait_for(lambda: not listens(granian.port))
+            granian.start()
+        wait_for(self.is_up)
+
+    def has_ended(self, server):
+        return server.process.poll() is not None
+
+
+class ProcessTests(ProcessTestCase):
+    def test_a_worker_may_be_killed(self):
+        self.strike_often("a worker is killed", lambda: self.kill_workers(1), least=1)
+
+    def test_granian_may_be_killed(self):
+        granian = self.stack.granian
+        self.strike_often("Granian is killed", lambda: self.kill_and_start(granian))
+
+    def test_nginx_may_be_killed(self):
+        nginx = self.stack.http
+        self.strike_often("nginx is killed", lambda: self.kill_and_start(nginx))
+
+    def test_memcached_may_be_killed(self):
+        memcached = self.stack.memcached
+        self.strike_often(
+            "memcached is killed", lambda: self.kill_and_start(memcached), least=UPLOADS
+        )
+
+    def test_all_may_be_killed(self):
+        servers = (self.stack.http, self.stack.granian, self.stack.memcached)
+        self.strike_often("all are killed", lambda: self.kill_and_start(*servers))
+
+    def test_the_workers_may_be_killed_while_photos_are_processed(self):
+        for _ in range(TIMES):
+            with self.processing_held_back(), ThreadPoolExecutor(5) as pool:
+                before = len(self.files("incoming"))
+                jobs = [pool.submit(self.send_whole) for _ in range(5)]
+                wait_for(lambda before=before: len(self.files("incoming")) >= before + 5)
+                self.kill_workers(2)
+            self.assertFalse(any(job.result() for job in jobs))
+        self.assert_still_kept()
+        self.audit("all workers are killed while photos are processed", TIMES, killed=True)
+
+    def send_whole(self):
+        """Send an upload, and tell whether it was kept."""
+        with self.fault_upload() as upload:
+            answer = upload.answer()
+            return answer is not None and answer.status == 200
+
+    def test_the_workers_may_be_killed_right_after_an_answer(self):
+        for _ in range(TIMES):
+            self.assert_still_kept()
+            self.kill_workers(2)
+        self.audit("all workers are killed right after an answer", TIMES, killed=True)
+
+    def test_memcached_may_hang(self):
+        with ExitStack() as hung:
+            kept = self.strike(lambda: hung.enter_context(self.stack.memcached.hung()))
+
+        self.assertEqual(len(kept), UPLOADS, self.replies)
+        self.audit(f"memcached hangs, {UPLOADS} uploads running", 1, killed=True)
+
+    def test_a_worker_may_stop_for_a_while(self):
+        def stop_and_go_on():
+            pid = int(self.choice.choice(self.stack.granian.workers()))
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                for number in range(100):
+                    poll(self.http, f"none-{number}")
+            finally:
+                os.kill(pid, signal.SIGCONT)
+
+        self.strike_often("a worker is stopped for a while", stop_and_go_on, least=UPLOADS)
+
+    def test_granian_may_be_reloaded(self):
+        granian = self.stack.granian
+
+        def reload():
+            old = set(granian.workers())
+            granian.reload()
+            wait_for(lambda: set(granian.workers()) - old)
+
+        self.strike_often("Granian is reloaded", reload, least=UPLOADS)
+
+    def test_granian_may_be_asked_to_end(self):
+        granian = self.stack.granian
+
+        def end_and_start():
+            granian.process.terminate()
+            self.addCleanup(granian.process.wait)
+
+        for _ in range(TIMES):
+            self.strike(end_and_start)
+            granian.process.wait(60)
+            granian.start()
+            wait_for(self.is_up)
+            self.assert_still_kept()
+        self.audit(f"Granian is asked to end, {UPLOADS} uploads running", TIMES, killed=True)
