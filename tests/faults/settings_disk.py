@@ -6,4 +6,4 @@ from tests.settings_small import *  # noqa: F403
 
 UPLOAD_STALL_TIMEOUT = 60
 if os.environ.get("TIMES", "1") == "1":
-    DATABASES["default"]["OPTIONS"]["timeout"] = 2  # noqa: F405
+    DATABASES["default"]["OPTIONS"]["timeout"] = 3  # noqa: F405
