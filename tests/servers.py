@@ -21,7 +21,11 @@ ADDRESS = "127.0.0.1"
 
 def missing_packages(*programs):
     """Return the Debian packages of those programs that are not installed."""
-    packages = {"chromedriver": "chromium-driver", "systemd-analyze": "systemd"}
+    packages = {
+        "chromedriver": "chromium-driver",
+        "node": "nodejs",
+        "systemd-analyze": "systemd",
+    }
     return [packages.get(name, name) for name in programs if not shutil.which(name)]
 
 

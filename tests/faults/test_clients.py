@@ -1,0 +1,165 @@
+"""Forms as real clients write them: each is taken, byte for byte, and its file's name is known."""
+
+import asyncio
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import aiohttp
+import httpx
+import requests
+
+from tests.client import Answer, client_headers, connect, get_answer
+from tests.servers import requires
+
+from .rig import Entry, FaultTestCase
+
+NAME = "Pissaladière à l'œuf 🍳 100 %.jpg"
+
+NODE = """
+const [url, headers, id, path, name] = JSON.parse(process.argv[1]);
+const form = new FormData();
+form.set('id', id);
+form.set('picture', new Blob([require('fs').readFileSync(path)], {type: 'image/jpeg'}), name);
+fetch(url, {method: 'POST', headers, body: form})
+  .then(async answer => process.stdout.write(await answer.text() + answer.status));
+"""
+
+
+def printed(*command):
+    """Run a program that prints an answer, and then its status in three digits."""
+    output = subprocess.run(command, check=False, capture_output=True).stdout.decode()
+    return Answer(int(output[-3:]), {}, output[:-3])
+
+
+class ClientTests(FaultTestCase):
+    def setUp(self):
+        super().setUp()
+        self.url = f"http://{self.http}/upload"
+        self.headers = client_headers(self.http)
+        self.folder = Path(self.enterContext(TemporaryDirectory(prefix="gourmious-")))
+        self.fields = {"id": str(self.dish.pk)}
+
+    def assert_understood(self, send):
+        """Let a client send a photo, and a file that is none, whose name must come back."""
+        photo = self.photo + self.choice.randbytes(16)
+        entry = Entry("none", hashlib.sha256(photo).hexdigest(), send(photo), whole=True)
+        self.ledger.note(entry)
+        self.assertTrue(entry.kept, entry)
+
+        refused = Entry("none", "", send(b"A text. " * 100), whole=True)
+        self.assertEqual(refused.upload.find("error").get("file"), NAME)
+        self.audit(f"{self.id().split('_')[1]} sends a photo", 1)
+
+    def file(self, content):
+        path = self.folder / NAME
+        path.write_bytes(content)
+        return path
+
+    def curl(self, content, *options):
+        headers = [f"-H{name}: {value}" for name, value in self.headers.items()]
+        form = ["-F", f"id={self.dish.pk}", "-F", f"picture=@{self.file(content)}"]
+        return printed("curl", "-sk", "-w", "%{http_code}", *options, *headers, *form, self.url)
+
+    @requires("curl")
+    def test_curl(self):
+        self.assert_understood(self.curl)
+
+    @requires("curl")
+    def test_curl_that_asks_first(self):
+        self.assert_understood(lambda content: self.curl(content, "-H", "Expect: 100-continue"))
+
+    @requires("curl")
+    def test_curl_over_http_2(self):
+        self.url = f"https://{self.https}/upload"
+        self.headers = client_headers(self.https, secure=True)
+
+        self.assert_understood(lambda content: self.curl(content, "--http2"))
+
+    @requires("node")
+    def test_node(self):
+        def send(content):
+            arguments = [self.url, self.headers, str(self.dish.pk), str(self.file(content)), NAME]
+            return printed("node", "-e", NODE, json.dumps(arguments))
+
+        self.assert_understood(send)
+
+    def test_requests(self):
+        def send(content):
+            with requests.Session() as session:
+                session.trust_env = False
+                files = {"picture": (NAME, content)}
+                options = {"data": self.fields, "files": files, "headers": self.headers}
+                answer = session.post(self.url, **options)
+                return Answer(answer.status_code, answer.headers, answer.text)
+
+        self.assert_understood(send)
+
+    def test_httpx(self):
+        def send(content):
+            with httpx.Client(trust_env=False) as client:
+                files = {"picture": (NAME, content)}
+                options = {"data": self.fields, "files": files, "headers": self.headers}
+                answer = client.post(self.url, **options)
+                return Answer(answer.status_code, answer.headers, answer.text)
+
+        self.assert_understood(send)
+
+    def test_aiohttp(self):
+        async def send(content):
+            form = aiohttp.FormData(self.fields, quote_fields=False)
+            form.add_field("picture", content, filename=NAME, content_type="image/jpeg")
+            async with (
+                aiohttp.ClientSession() as session,
+                session.post(self.url, data=form, headers=self.headers) as answer,
+            ):
+                return Answer(answer.status, answer.headers, await answer.text())
+
+        self.assert_understood(lambda content: asyncio.run(send(content)))
+
+    def form(self, content, boundary, *headers):
+        """Return a form in which a file's part has further headers, as apps write them."""
+        lines = [f'Content-Disposition: form-data; name="picture"; filename="{NAME}"', *headers]
+        field = f'Content-Disposition: form-data; name="id"\r\n\r\n{self.dish.pk}'
+        start = "\r\n".join([f"--{boundary}", field, f"--{boundary}", *lines, "", ""])
+        return start.encode() + content + f"\r\n--{boundary}--\r\n".encode()
+
+    @requires("wget")
+    def test_wget(self):
+        def send(content):
+            body = self.folder / "body"
+            body.write_bytes(self.form(content, "wget", "Content-Type: image/jpeg"))
+            given = {**self.headers, "Content-Type": "multipart/form-data; boundary=wget"}
+            headers = [f"--header={name}: {value}" for name, value in given.items()]
+            options = ["-q", "--no-proxy", "--content-on-error", "-O", "-", f"--post-file={body}"]
+            text = subprocess.run(
+                ["wget", *options, *headers, self.url], check=False, capture_output=True
+            ).stdout.decode()
+            return Answer(200 if "<status>ok<" in text else 415, {}, text)
+
+        self.assert_understood(send)
+
+    def send_form(self, body, boundary):
+        connection = connect(self.http)
+        self.addCleanup(connection.close)
+        own = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+        connection.request("POST", "/upload", body, {**self.headers, **own})
+        return get_answer(connection)
+
+    def test_android(self):
+        boundary = "9d3c2b5e-0f5c-4f61-9f0e-2f6d8f6b7a11"
+
+        def send(content):
+            headers = ("Content-Type: image/jpeg", f"Content-Length: {len(content)}")
+            return self.send_form(self.form(content, boundary, *headers), boundary)
+
+        self.assert_understood(send)
+
+    def test_ios(self):
+        boundary = "Boundary-6E1B4C0A-5D0C-4F4B-8B7E-3C1B0C9F2D11"
+
+        self.assert_understood(
+            lambda content: self.send_form(self.form(content, boundary), boundary)
+        )
