@@ -9,7 +9,6 @@ import re
 import socket
 import sqlite3
 import struct
-import sys
 from contextlib import closing, suppress
 from http.client import HTTPException, HTTPResponse
 from threading import Lock
@@ -248,4 +247,4 @@ class FaultTestCase(StackTestCase):
         """Assert that nothing was lost, and tell so in the table of a run by hand."""
         self.ledger.audit(killed)
         if "TIMES" in os.environ:
-            print(f"| {fault} | {times} | nothing |", file=sys.stdout, flush=True)
+            print(f"| {fault[0].upper()}{fault[1:]} | {times} | nothing |", flush=True)

@@ -93,29 +93,30 @@ class ProcessTestCase(FaultTestCase):
             server.start()
 
     def kill_workers(self, count):
-        """Kill some of Granian's workers, and wait until there are others.
-
-        It ends where they die too often, and is started again, as systemd does.
-        """
+        """Kill some of Granian's workers, and wait until there are others."""
         granian = self.stack.granian
         workers = granian.workers()
         killed = set(self.choice.sample(workers, count))
         for pid in killed:
             os.kill(int(pid), signal.SIGKILL)
-        wait_for(lambda: self.has_ended(granian) or not killed & set(granian.workers()))
-        wait_for(lambda: self.has_ended(granian) or len(granian.workers()) == len(workers))
-        if self.has_ended(granian):
-            wait_for(lambda: not listens(granian.port))
-            granian.start()
+        wait_for(lambda: not killed & set(granian.workers()))
+        wait_for(lambda: len(granian.workers()) == len(workers))
         wait_for(self.is_up)
-
-    def has_ended(self, server):
-        return server.process.poll() is not None
 
 
 class ProcessTests(ProcessTestCase):
     def test_a_worker_may_be_killed(self):
         self.strike_often("a worker is killed", lambda: self.kill_workers(1), least=1)
+
+    def test_workers_may_be_killed_again_and_again(self):
+        with self.fault_upload() as upload:
+            upload.send(100_000)
+            for _ in range(3 * TIMES):
+                self.kill_workers(2)
+            self.assert_still_kept()
+
+        self.assertIsNone(self.stack.granian.process.poll())
+        self.audit("all workers are killed again and again", 3 * TIMES, killed=True)
 
     def test_granian_may_be_killed(self):
         granian = self.stack.granian
