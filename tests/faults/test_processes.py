@@ -106,7 +106,7 @@ class ProcessTestCase(FaultTestCase):
 
 class ProcessTests(ProcessTestCase):
     def test_a_worker_may_be_killed(self):
-        self.strike_often("a worker is killed", lambda: self.kill_workers(1), least=1)
+        self.strike_often("a worker is killed", lambda: self.kill_workers(1))
 
     def test_workers_may_be_killed_again_and_again(self):
         with self.fault_upload() as upload:
