@@ -60,6 +60,12 @@ def listens(port):
         return client.connect_ex((ADDRESS, port)) == 0
 
 
+def is_stopped(pid):
+    """Tell whether all threads of a process have stopped; the signal does not wait for that."""
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rpartition(") ")[2].startswith("T") for stat in stats)
+
+
 class Server:
     """A program that listens on a port; it is stopped when the block ends, however that ends."""
 
@@ -102,6 +108,7 @@ class Server:
         """Stop the process in its tracks: it accepts connections, and never answers."""
         self.process.send_signal(signal.SIGSTOP)
         try:
+            wait_for(lambda: is_stopped(self.process.pid))
             yield
         finally:
             self.process.send_signal(signal.SIGCONT)
@@ -240,6 +247,7 @@ class Granian(ServerWithWorkers):
         """Stop the workers in their tracks, too."""
         self.signal_workers(signal.SIGSTOP)
         try:
+            wait_for(lambda: all(is_stopped(pid) for pid in self.workers()))
             yield
         finally:
             self.signal_workers(signal.SIGCONT)
