@@ -179,14 +179,18 @@ class ProcessTests(ProcessTestCase):
         self.strike_often("a worker is stopped for a while", stop_and_go_on, least=UPLOADS)
 
     def test_granian_may_be_reloaded(self):
-        granian = self.stack.granian
+        for _ in range(TIMES):
+            old = set(self.stack.granian.workers())
+            kept = self.strike(lambda old=old: self.reload(old))
+            self.assertEqual(len(kept), UPLOADS, self.replies)
+            # Until the old ones have ended Granian replaces none that dies.
+            wait_for(lambda old=old: not old & set(self.stack.granian.workers()), 60)
+            self.assert_still_kept()
+        self.audit(f"Granian is reloaded, {UPLOADS} uploads running", TIMES, killed=True)
 
-        def reload():
-            old = set(granian.workers())
-            granian.reload()
-            wait_for(lambda: set(granian.workers()) - old)
-
-        self.strike_often("Granian is reloaded", reload, least=UPLOADS)
+    def reload(self, old):
+        self.stack.granian.reload()
+        wait_for(lambda: set(self.stack.granian.workers()) - old)
 
     def test_granian_may_be_asked_to_end(self):
         granian = self.stack.granian
