@@ -2,9 +2,12 @@
 
 import json
 import re
+from contextlib import contextmanager
+from threading import get_ident
 
 from django.conf import settings
 from django.contrib.staticfiles.testing import StaticLiveServerTestCase
+from django.core.signals import request_finished, request_started
 from django.test import override_settings
 
 from .base import FoldersMixin, make_dish
@@ -18,6 +21,23 @@ KEY = ":1:127.0.0.1_dish-1"
 PIECE = 200_000  # bytes
 
 
+@contextmanager
+def requests_come_to_their_end():
+    """Wait, when the block ends, for the server's threads: they answer before they let go."""
+    running = set()
+
+    def note_start(**kwargs):
+        running.add(get_ident())
+
+    def note_end(**kwargs):
+        running.discard(get_ident())
+
+    request_started.connect(note_start)
+    request_finished.connect(note_end)
+    yield
+    wait_for(lambda: not running)
+
+
 class MemcachedMixin:
     """Keep the progress in a memcached of the test's own, as in production."""
 
@@ -26,6 +46,8 @@ class MemcachedMixin:
         environment = {**PRODUCTION, "GOURMIOUS_MEMCACHED": self.memcached.address}
         caches = read_settings(**environment)["CACHES"]
         self.enterContext(override_settings(CACHES=caches))
+        # Else their connections to memcached could be forgotten with the settings, and stay open.
+        self.enterContext(requests_come_to_their_end())
         super().setUp()
 
 
