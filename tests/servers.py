@@ -51,7 +51,15 @@ def manage(command, *arguments, **environment):
 
 
 def free_port():
-    with closing(socket.create_server((ADDRESS, 0))) as server:
+    """Return a port that is free, and that the system gives to nobody else for a minute.
+
+    It keeps that for those who ask for it when a connection to it was closed there first.
+    """
+    with (
+        closing(socket.create_server((ADDRESS, 0))) as server,
+        closing(socket.create_connection(server.getsockname())),
+        closing(server.accept()[0]),
+    ):
         return server.getsockname()[1]
 
 
