@@ -23,6 +23,7 @@ def missing_packages(*programs):
     """Return the Debian packages of those programs that are not installed."""
     packages = {
         "chromedriver": "chromium-driver",
+        "java": "default-jdk-headless",
         "node": "nodejs",
         "systemd-analyze": "systemd",
     }

@@ -34,7 +34,7 @@ def printed(*command):
     return Answer(int(output[-3:]), {}, output[:-3])
 
 
-class ClientTests(FaultTestCase):
+class ClientTestCase(FaultTestCase):
     def setUp(self):
         super().setUp()
         self.url = f"http://{self.http}/upload"
@@ -58,6 +58,8 @@ class ClientTests(FaultTestCase):
         path.write_bytes(content)
         return path
 
+
+class ClientTests(ClientTestCase):
     def curl(self, content, *options):
         headers = [f"-H{name}: {value}" for name, value in self.headers.items()]
         form = ["-F", f"id={self.dish.pk}", "-F", f"picture=@{self.file(content)}"]

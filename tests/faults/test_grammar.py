@@ -20,6 +20,8 @@ from .rig import CODES, SEED, TIMES, Entry, FaultTestCase
 
 REQUESTS = int(os.environ.get("REQUESTS", 300 * TIMES))
 PHOTO = photo(24, 16)
+DISPOSITION = b'Content-Disposition: form-data; name="picture"; filename="dish.jpg"'
+GOOD_PART = DISPOSITION + b"\r\n\r\n" + PHOTO.replace(b"%", b"%%") + b"%b\r\n"
 
 odd_text = st.text(max_size=20).map(lambda text: text.encode("utf-8", "surrogatepass"))
 name = (
@@ -79,10 +81,12 @@ def part(draw, dish):
 
 @st.composite
 def bodies(draw, dish):
-    """Draw a boundary and a body, half of the bodies with bytes changed, cut out or doubled."""
+    """Draw a boundary and a body; some bodies have bytes changed, cut out or doubled."""
     mark = draw(boundary)
-    good = b'Content-Disposition: form-data; name="id"\r\n\r\n%b\r\n' % dish
-    parts = [good, *draw(st.lists(part(dish), max_size=4))]
+    parts = [b'Content-Disposition: form-data; name="id"\r\n\r\n%b\r\n' % dish]
+    if draw(st.booleans()):
+        parts.append(GOOD_PART % draw(st.binary(min_size=4, max_size=4)))
+    parts += draw(st.lists(part(dish), max_size=draw(st.sampled_from([0, 1, 4]))))
     body = b"".join(b"--%b\r\n%b" % (mark, one) for one in parts) + b"--%b--\r\n" % mark
     for _ in range(draw(st.sampled_from([0, 0, 0, 1, 3]))):
         start = draw(st.integers(0, len(body)))

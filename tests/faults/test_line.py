@@ -1,16 +1,21 @@
 """Lines that end, stall, crawl and waver, wherever in an upload they do."""
 
+import hashlib
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from django.test.client import BOUNDARY
+from django.test.client import BOUNDARY, MULTIPART_CONTENT
 
-from tests.client import poll
+from tests.client import client_headers, poll
 from tests.photos import photo
+from tests.servers import requires
 from tests.waiting import wait_for
 
-from .rig import TIMES, FaultTestCase
+from .rig import TIMES, Entry, FaultTestCase
 
 # What begins at the places where a line is cut.
 PARTS = (
@@ -74,6 +79,35 @@ class CutTests(LineTestCase):
 
         self.assert_still_kept()
         self.audit("the line ends between the last byte and the answer", 6 * TIMES)
+
+    @requires("curl")
+    def test_a_line_over_http_2_may_end(self):
+        content = photo(1600, 1200)
+        for _ in range(2 * TIMES):
+            self.cut_over_http_2(self.fault_upload(content))
+
+        self.assert_still_kept()
+        self.audit("the line ends in the middle of an upload over HTTP/2", 2 * TIMES)
+
+    def cut_over_http_2(self, upload):
+        """Kill the client when the server has received at least so much of the upload."""
+        file = Path(self.enterContext(TemporaryDirectory(prefix="gourmious-")), "body")
+        file.write_bytes(upload.body)
+        headers = client_headers(self.https, secure=True) | {"Content-Type": MULTIPART_CONTENT}
+        options = [f"-H{name}: {value}" for name, value in headers.items()]
+        url = f"https://{self.https}/upload?X-Progress-ID={upload.progress_id}"
+        command = ["curl", "-sk", "--http2", "--limit-rate", "800k", "--data-binary", f"@{file}"]
+        least = self.choice.randrange(len(upload.body) // 2)
+        with subprocess.Popen([*command, *options, url], stdout=subprocess.DEVNULL) as curl:
+            wait_for(lambda: self.received(upload) > least)
+            curl.kill()
+        digest = hashlib.sha256(upload.content).hexdigest()
+        whole = curl.returncode == 0  # the machine was so busy that it was through before
+        self.ledger.note(Entry(upload.progress_id, digest, None, whole))
+
+    def received(self, upload):
+        record = poll(self.http, upload.progress_id)
+        return record["uploaded"] if record else 0
 
 
 class StallTests(LineTestCase):
