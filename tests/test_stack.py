@@ -21,7 +21,7 @@ from .base import upload_file
 from .browser import BrowserTestCase
 from .client import SlowUpload, add_dish, client_headers, connect, get, get_answer, poll
 from .photos import photo
-from .servers import ADDRESS, ROOT, Memcached, free_port, listens, manage, requires
+from .servers import ADDRESS, ROOT, Memcached, Nginx, free_port, listens, manage, requires
 from .stack import PROGRAMS, Stack, loopback_hosts
 from .waiting import wait_for
 
@@ -505,6 +505,41 @@ class LimitTests(StackTestCase):
         for upload in (first, second, third):
             self.assert_kept(upload)
         self.assert_kept(self.begin("127.0.0.2"))
+
+    @contextmanager
+    def nginx_that_is_told_the_address(self):
+        """Start an nginx that believes X-Real-IP: this machine may have but one IPv6 address."""
+        port, folder = free_port(), self.enterContext(TemporaryDirectory(prefix="gourmious-"))
+        listen = f"--listen={ADDRESS}:{port}"
+        site = manage("deployconf", "nginx", listen, **self.stack.environment)
+        believe = f"set_real_ip_from {ADDRESS}; real_ip_header X-Real-IP;\n"
+        with Nginx(folder, port, believe + site) as nginx:
+            yield nginx.address
+
+    def test_addresses_of_one_ipv6_network_count_as_one(self):
+        # Their texts are shortened in different places, and the last has the byte of a new line.
+        networks = (
+            ("2001:db8:0:1::5", "2001:db8:0:1:2:3:4:5", "2001:db8::1:a:0:0:1"),
+            ("2001:db8::1", "2001:db8:0:0:1::", "2001:db8::1:0:0:1"),
+            ("2001:db8:0:a0a::1", "2001:db8:0:a0a:a0a::1", "2001:db8:0:a0a:1::"),
+        )
+        for network, other in zip(networks, (*networks[1:], networks[0]), strict=True):
+            with self.nginx_that_is_told_the_address() as address:
+                first, second, third = network
+                uploads = [self.begin_from(address, source) for source in (first, second)]
+                self.assert_busy(self.begin_from(address, third, begun=False))
+                uploads.append(self.begin_from(address, other[0]))
+                for upload in uploads:
+                    self.assert_kept(upload)
+
+    def begin_from(self, address, source, begun=True):
+        headers = {"X-Real-IP": source}
+        progress_id = f"ipv6-{next(self.numbers)}"
+        upload = SlowUpload(address, self.dish, photo(), progress_id, headers)
+        self.enterContext(upload).send(PIECE)
+        if begun:
+            wait_for(lambda: poll(address, progress_id, headers=headers))
+        return upload
 
     def test_a_client_that_hangs_up_is_counted_until_the_server_is_through(self):
         before, content = len(self.files("media")), photo()

@@ -1,7 +1,4 @@
-"""Forms as a Java program writes them, where the machine has Java; by hand:
-
-    python manage.py test tests.faults.java
-"""
+"""Forms as a Java program writes them: `python manage.py test tests.faults.java`, by hand."""
 
 from pathlib import Path
 
