@@ -137,6 +137,15 @@ ROOT_URLCONF = "gourmious.urls"
 WSGI_APPLICATION = "gourmious.wsgi.application"
 CSRF_FAILURE_VIEW = "uploads.views.csrf_failure"
 
+# Nothing slows down who guesses the passwords of staff; so none is short, or easily thought of.
+PASSWORDS = "django.contrib.auth.password_validation"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"{PASSWORDS}.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": f"{PASSWORDS}.CommonPasswordValidator"},
+    {"NAME": f"{PASSWORDS}.NumericPasswordValidator"},
+    {"NAME": f"{PASSWORDS}.UserAttributeSimilarityValidator"},
+]
+
 # Nothing inline, nothing from elsewhere: what a diner manages to smuggle into a page does not run.
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {

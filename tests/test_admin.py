@@ -1,6 +1,8 @@
 from pathlib import Path
 
 from django.contrib.auth.models import User
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
 
 from uploads.models import Dish, Picture
 
@@ -101,3 +103,11 @@ class AdminTests(UploadTestCase):
             )
 
         self.assertEqual((Picture.objects.count(), self.files()), (0, []))
+
+    def test_staff_choose_no_password_that_is_easily_guessed(self):
+        cook = User(username="bouillabaisse-cook")
+        for password in ("kX3!vT9", "password1234", "493017265518", "Bouillabaisse-Cook"):
+            with self.assertRaises(ValidationError):
+                validate_password(password, cook)
+
+        validate_password("aïoli for all of us", cook)
