@@ -82,7 +82,7 @@ class UploadProgressCachedHandler(FileUploadHandler):
             except UnreadablePostError:
                 return b""
             self.missing -= len(data)
-            self.last = (self.last + data)[-END_LENGTH:] if len(data) < END_LENGTH else data
+            self.last = (self.last + data[-END_LENGTH:])[-END_LENGTH:]
             return data
 
         return counted_read
