@@ -51,7 +51,8 @@ class ClientTestCase(FaultTestCase):
 
         refused = Entry("none", "", send(b"A text. " * 100), whole=True)
         self.assertEqual(refused.upload.find("error").get("file"), NAME)
-        self.audit(f"{self.id().split('_')[1]} sends a photo", 1)
+        client = self._testMethodName.removeprefix("test_").replace("_", " ")
+        self.audit(f"{client} sends a photo", 1)
 
     def file(self, content):
         path = self.folder / NAME
