@@ -82,7 +82,8 @@ class UploadProgressCachedHandler(FileUploadHandler):
             except UnreadablePostError:
                 return b""
             self.missing -= len(data)
-            self.last = (self.last + data[-END_LENGTH:])[-END_LENGTH:]
+            if self.missing < END_LENGTH:
+                self.last = (self.last + data)[-END_LENGTH:]
             return data
 
         return counted_read
