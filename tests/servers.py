@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import shlex
 import shutil
 import signal
@@ -260,6 +261,19 @@ class Granian(ServerWithWorkers):
             yield
         finally:
             self.signal_workers(signal.SIGCONT)
+
+    @contextmanager
+    def limited(self, size):
+        """Let the workers write no file beyond so many bytes."""
+        workers = [int(pid) for pid in self.workers()]
+        before = [resource.prlimit(pid, resource.RLIMIT_FSIZE) for pid in workers]
+        for pid, (_, hard) in zip(workers, before, strict=True):
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            for pid, limits in zip(workers, before, strict=True):
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
 
     def signal_workers(self, number):
         for pid in self.workers():

@@ -127,9 +127,10 @@ class UploadProgressTests(FoldersMixin, SimpleTestCase):
 
     def test_a_refusal_is_told_at_once_and_from_then_on(self):
         self.progress.add(10)
-        self.progress.refuse("No.")
-        self.assertEqual(self.record(), {"length": 1000, "uploaded": 10, "error": "No."})
+        self.progress.refuse(ValidationError("No.", code="not_an_image"))
+        refused = {"error": "No.", "code": "not_an_image"}
+        self.assertEqual(self.record(), {"length": 1000, "uploaded": 10, **refused})
 
         self.let_time_pass()
         self.progress.add(10)
-        self.assertEqual(self.record(), {"length": 1000, "uploaded": 20, "error": "No."})
+        self.assertEqual(self.record(), {"length": 1000, "uploaded": 20, **refused})

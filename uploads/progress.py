@@ -88,16 +88,16 @@ def pause_after(duration):
 class UploadProgress:
     """Keep the record of one upload: {"length": bytes to come, "uploaded": bytes received}.
 
-    A third field, "error", has a sentence once a file of it is refused. The cache is written to
-    and never read back, so that an evicted record is simply there again with the next write.
-    Nothing that the cache does makes an upload fail.
+    Once a file of it is refused there are two fields more: "error" has the sentence, and "code" its
+    code. The cache is written to and never read back, so that an evicted record is simply there
+    again with the next write. Nothing that the cache does makes an upload fail.
     """
 
     def __init__(self, request):
         self.key = self._get_key(request)
         self.length = content_length(request)
         self.uploaded = 0
-        self.error = None
+        self.refusal = None
         self.next_write = 0.0
         self.started = time.monotonic()
         self.received = None  # when all of the upload was in, or it was given up
@@ -115,9 +115,12 @@ class UploadProgress:
         if self.key and time.monotonic() >= self.next_write:
             self._write()
 
-    def refuse(self, sentence):
-        """Tell at once that the server has refused a file, and only reads the rest."""
-        self.error = self.error or sentence
+    def refuse(self, refusal):
+        """Tell at once that the server has refused a file, and only reads the rest.
+
+        The refusal has a code and a message, as a ValidationError has.
+        """
+        self.refusal = self.refusal or refusal
         if self.key:
             self._write()
 
@@ -130,8 +133,8 @@ class UploadProgress:
 
     def _write(self):
         record = {"length": self.length, "uploaded": self.uploaded}
-        if self.error:
-            record["error"] = self.error
+        if self.refusal:
+            record |= {"error": self.refusal.message, "code": self.refusal.code}
         started = time.monotonic()
         self._attempt(cache.set, self.key, json.dumps(record), LIFETIME)
         if started - self.started > WRITE_INTERVAL / 2:

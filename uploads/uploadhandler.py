@@ -136,7 +136,7 @@ class PictureFileUploadHandler(TemporaryFileUploadHandler):
 
     def _refuse(self, error):
         self.refusals.append((error, self.file_name))
-        progress_of(self.request).refuse(error.message)
+        progress_of(self.request).refuse(error)
         raise SkipFile
 
 

@@ -136,7 +136,7 @@ def upload(request):
         return receive(request)
     except Exception as error:  # noqa: BLE001
         refusal = Refusal.of(error)
-        abandon(request, refusal.message)
+        abandon(request, refusal)
         return answer(request, refusals=[refusal])
     finally:
         drain(request)
@@ -178,7 +178,7 @@ def bad_request(request, exception):
     return answer(request, refusals=[Refusal("csrf", message)])
 
 
-def abandon(request, sentence):
+def abandon(request, refusal):
     """Clean up after an upload that raised, and tell who polls while the rest of it is read.
 
     Django's parser raises without a word to its handlers, which hold a file and the record.
@@ -187,7 +187,7 @@ def abandon(request, sentence):
         with suppress(OSError):  # A full disk fails once more when the file is closed.
             handler.upload_interrupted()
     progress = progress_of(request)
-    progress.refuse(sentence)
+    progress.refuse(refusal)
     drain(request)
     progress.delete()
 

@@ -1,5 +1,5 @@
 /* Sends each photo in a request of its own, and shows the bytes the server has received. */
-const CONCURRENT_UPLOADS = 3; // of a browser's six connections; the polls need some
+const CONCURRENT_UPLOADS = 3; // of a browser's six connections
 const RETRY_PAUSES = [1000, 3000, 9000]; // milliseconds, as all times here
 const SENDING = ['starting', 'uploading', 'processing', 'cancelling'];
 const PENDING = ['waiting', 'paused', ...SENDING];
@@ -7,14 +7,11 @@ const PENDING = ['waiting', 'paused', ...SENDING];
 const $form = $('#form_upload');
 const $picture = $('#picture');
 const {pollInterval, progressUrl, failure} = $form.data();
-const title = document.title;
+const {title} = document;
 let previews = Promise.resolve(); // one by one: a decoded photo is large
 
-function inState(...states) {
-  return $.map($('.upload'), row => $(row).data('upload')).filter(({state}) => states.includes(state));
-}
-
-// Calculation
+const inState = (...states) =>
+  $.map($('.upload'), row => $(row).data('upload')).filter(({state}) => states.includes(state));
 
 const randomProgressId = () => crypto.getRandomValues(new Uint32Array(4)).join('-');
 
@@ -24,9 +21,8 @@ function refusalOf({size, type}) {
     || inState('ready').length >= maxFiles && tooMany;
 }
 
-function formatSize(bytes, unitOf = bytes) {
-  return unitOf < 2 ** 20 ? Math.ceil(bytes / 2 ** 10) + '\xa0kB' : (bytes / 2 ** 20).toFixed(1) + '\xa0MB';
-}
+const formatSize = (bytes, unitOf = bytes) =>
+  unitOf < 2 ** 20 ? Math.ceil(bytes / 2 ** 10) + '\xa0kB' : (bytes / 2 ** 20).toFixed(1) + '\xa0MB';
 
 const formatTime = seconds => seconds > 90 ? Math.round(seconds / 60) + '\xa0min' : 5 * Math.ceil(seconds / 5) + '\xa0s';
 
@@ -49,14 +45,12 @@ function measure(upload, uploaded) {
 
 const isSilent = upload => Date.now() - upload.heard > 3 * pollInterval;
 
-// Painting
-
 function paintState(upload, state, detail = '') {
   const focused = document.activeElement;
   upload.state = state;
   upload.$row.attr('data-state', state).find('.upload-detail').text(detail);
   upload.$row.find('[data-states]').prop('hidden', function () {
-    return !this.dataset.states.split(' ').includes(state);
+    return !this.matches(`[data-states~=${state}]`);
   });
   if (focused.hidden) {
     upload.$row.find('button:visible').first().trigger('focus');
@@ -111,6 +105,11 @@ function paintNews(upload, state, detail) {
   }
 }
 
+function paintError(upload, code, sentence) {
+  const passing = !code || /^(busy|interrupted|server|storage)/.test(code);
+  paintNews(upload, passing ? 'failed' : 'refused', sentence || failure);
+}
+
 function announce({file}, news) {
   $('<p>').text(`${file.name}: ${news}`).appendTo('#upload_news');
 }
@@ -120,8 +119,6 @@ async function paintPreview({file, $row}) {
   const [canvas] = $row.find('canvas').prop({width: bitmap.width, height: bitmap.height});
   canvas.getContext('2d').drawImage(bitmap, 0, 0);
 }
-
-// Choosing
 
 function choose(file) {
   const $row = $($('#upload_row').html().trim());
@@ -139,8 +136,6 @@ function remove({$row}) {
   $row.remove();
   paintPage();
 }
-
-// Polling
 
 function startProgressBarUpdate(progressId) {
   const upload = inState('starting').find(({id}) => id === progressId);
@@ -168,7 +163,7 @@ function poll(upload) {
 
 function showProgress(upload, data) {
   if (data?.error) {
-    paintNews(upload, 'refused', data.error);
+    paintError(upload, data.code, data.error);
     upload.$copy.data('jqxhr').abort();
   } else if (data) {
     paintProgress(upload, data.uploaded / data.length);
@@ -182,8 +177,6 @@ function stopProgressBarUpdate(upload) {
   upload.poll?.abort();
   clearTimeout(upload.timer);
 }
-
-// Sending
 
 function queue(upload) {
   paintState(upload, 'waiting');
@@ -247,15 +240,14 @@ function showResponse(upload, $answer) {
 }
 
 function showFailure(upload, {status, responseXML}) {
-  const sentence = $('error', responseXML).text();
-  // The line was lost, or the server is busy.
-  const passing = /^(0|429|50[234])$/.test(status) && upload.state !== 'cancelling';
-  const pause = passing && RETRY_PAUSES[upload.retries++];
+  const $error = $('error', responseXML);
+  const lost = /^(0|429|50[234])$/.test(status); // or the server is busy
+  const pause = lost && upload.state !== 'cancelling' && RETRY_PAUSES[upload.retries++];
   if (pause) {
     paintNews(upload, 'paused');
     upload.retry = setTimeout(resume, pause, upload);
   } else {
-    paintNews(upload, sentence && /^4(?!29)/.test(status) ? 'refused' : 'failed', sentence || failure);
+    paintError(upload, $error.attr('code'), $error.text());
   }
 }
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import shutil
 import sqlite3
 import subprocess
@@ -101,18 +100,8 @@ class DiskTestCase(FaultTestCase):
                     Path(folder, str(number)).touch()
             yield
 
-    @contextmanager
     def limited(self, room=0):
-        """Let the server write no file beyond so many bytes."""
-        workers = [int(pid) for pid in self.stack.granian.workers()]
-        before = [resource.prlimit(pid, resource.RLIMIT_FSIZE) for pid in workers]
-        for pid, (_, hard) in zip(workers, before, strict=True):
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (room, hard))
-        try:
-            yield
-        finally:
-            for pid, limits in zip(workers, before, strict=True):
-                resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
+        return self.stack.granian.limited(room)
 
     @contextmanager
     def gone(self, name):

@@ -1,4 +1,4 @@
-"""What a diner sees when all servers are killed in the middle of an upload."""
+"""What a diner sees when servers are killed, or the disk is full, in the middle of an upload."""
 
 import hashlib
 
@@ -26,24 +26,45 @@ class PageTests(BrowserTestCase):
         path = self.served_dish.get_absolute_url()
         self.browser.get(f"http://localhost:{self.stack.http.port}{path}")
 
-    def test_it_says_so_and_sends_the_photo_anew(self):
+    def send(self):
+        """Begin to upload a photo on a slow line; it takes some seconds."""
         content = photo(800, 600)
         digest = hashlib.sha256(content).hexdigest()
         self.ledger.note(Entry(self.id(), digest, None, whole=True))
-        self.throttle(200_000)
+        self.throttle(100_000)
         self.upload(dish=content)
+
+    def told(self):
+        """Return what the photo's row says, and what its buttons offer."""
+        return self.find_text(".upload-state, .upload [data-action]:not([hidden])")
+
+    def assert_kept(self):
+        self.wait_for_state("done")
+        self.assertEqual(len(wait_for(self.shown_pictures)), 1)
+        self.ledger.audit(killed=True)
+
+    def test_servers_that_are_killed_are_told_of_and_the_photo_is_sent_anew(self):
+        self.send()
         self.wait_for_state("uploading")
 
         servers = (self.stack.http, self.stack.granian, self.stack.memcached)
         for server in servers:
             Server.stop(server)
         self.wait_for_state("paused")
-        told = self.find_text(".upload-state, .upload [data-action]:not([hidden])")
-        self.assertEqual(told, ["It did not get through. Trying again…", "Retry", "Cancel"])
+        self.assertEqual(self.told(), ["It did not get through. Trying again…", "Retry", "Cancel"])
 
         for server in servers:
             server.start()
         self.throttle(None)
-        self.wait_for_state("done")
-        self.assertEqual(len(wait_for(self.shown_pictures)), 1)
-        self.ledger.audit(killed=True)
+        self.assert_kept()
+
+    def test_a_full_disk_is_told_of_at_once_and_the_photo_can_be_sent_anew(self):
+        with self.stack.granian.limited(60_000):
+            self.send()
+            self.wait_for_state("failed")
+        sentence = "Failed. There is no room for more photos; please try again later."
+        self.assertEqual(self.told(), [sentence, "Retry", "Dismiss"])
+
+        self.throttle(None)
+        self.act("retry", "failed")
+        self.assert_kept()
