@@ -11,6 +11,7 @@ import sqlite3
 import struct
 from contextlib import closing, suppress
 from http.client import HTTPException, HTTPResponse
+from itertools import count
 from threading import Lock
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -229,13 +230,15 @@ class FaultTestCase(StackTestCase):
     def setUp(self):
         super().setUp()
         self.choice = random.Random(f"{SEED} {self.id()}")
-        self.count = 0
+        self.numbers = count(1)
+
+    def __str__(self):
+        return f"{super().__str__()}, SEED={SEED}"
 
     def fault_upload(self, content=None, progress_id=None, **options):
         """Return an upload of a photo that nobody has sent before."""
-        self.count += 1
         content = (content or self.photo) + self.choice.randbytes(16)
-        progress_id = progress_id or f"{self.progress_id[-50:]}-{self.count}"
+        progress_id = progress_id or f"{self.progress_id[-50:]}-{next(self.numbers)}"
         return Upload(self.ledger, self.dish, content, progress_id, **options)
 
     def assert_still_kept(self):
