@@ -134,6 +134,15 @@ class ServerWithWorkers(Server):
         finally:
             super().stop()
 
+    def reload(self):
+        """Begin to replace the workers by new ones."""
+        self.process.send_signal(signal.SIGHUP)
+
+    def workers(self):
+        """Return the process ids of the workers, old ones that are still at work among them."""
+        pid = self.process.pid
+        return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
 
 class Memcached(Server):
     def __init__(self, port=None):
@@ -278,15 +287,6 @@ class Granian(ServerWithWorkers):
     def signal_workers(self, number):
         for pid in self.workers():
             os.kill(int(pid), number)
-
-    def reload(self):
-        """Begin to replace the workers by new ones."""
-        self.process.send_signal(signal.SIGHUP)
-
-    def workers(self):
-        """Return the process ids of the workers, old ones that are still at work among them."""
-        pid = self.process.pid
-        return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
     def memory(self, field):
         """Return VmRSS or VmHWM, the present or the highest memory of the workers, in bytes."""

@@ -9,7 +9,6 @@ compared with what is there.
 import os
 import random
 import re
-import signal
 import socket
 import time
 from collections import Counter
@@ -142,14 +141,9 @@ def threads(pids):
     return sum(len(list(Path(f"/proc/{pid}/task").iterdir())) for pid in pids)
 
 
-def children(server):
-    pid = server.process.pid
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-
-
 def figures(stack, ledger):
     """Return what the servers hold at this moment, in the order of the columns."""
-    granian, nginx = children(stack.granian), children(stack.http)
+    granian, nginx = stack.granian.workers(), stack.http.workers()
     items = re.search(r"STAT curr_items (\d+)", stack.memcached.ask("stats"))[1]
     return (
         f"{memory(granian):.0f}", descriptors(granian), threads(granian),
@@ -166,7 +160,7 @@ def disturb(stack, minute):
     if minute % 5 == 4:
         with stack.memcached.hung():
             time.sleep(2)
-        stack.http.process.send_signal(signal.SIGHUP)
+        stack.http.reload()
 
 
 class EnduranceTests(FaultTestCase):
@@ -182,7 +176,7 @@ class EnduranceTests(FaultTestCase):
         for job in jobs:
             job.result()
 
-        wait_for(lambda: threads(children(self.stack.granian)) < 40, 120)
+        wait_for(lambda: threads(self.stack.granian.workers()) < 40, 120)
         self.tell("at rest", load)
         print(f"{dict(load.counts)}; {self.outcomes()}")
         self.audit("endurance", MINUTES, killed=True)

@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from threading import Barrier, Event
 
 from tests.client import get, poll
+from tests.photos import photo
 from tests.servers import ROOT, Server, listens
 from tests.waiting import wait_for
 
@@ -36,6 +38,20 @@ class ProcessTestCase(FaultTestCase):
         prune = subprocess.Popen(command, cwd=ROOT, env=environment, **devnull)
         cls.addClassCleanup(prune.wait)
         cls.addClassCleanup(prune.kill)
+
+    def setUp(self):
+        super().setUp()
+        self.assert_pruned()
+
+    def tearDown(self):
+        self.assert_pruned()
+        super().tearDown()
+
+    def assert_pruned(self):
+        """Assert that prune_uploads is at work: what belongs to nobody is gone at once."""
+        left = self.stack.data / "incoming" / "left.upload"
+        left.touch()
+        wait_for(lambda: not left.exists())
 
     def place(self, upload):
         """Return where an upload waits for the fault: in its head, its body, or at its end."""
@@ -179,30 +195,83 @@ class ProcessTests(ProcessTestCase):
         self.strike_often("a worker is stopped for a while", stop_and_go_on, least=UPLOADS)
 
     def test_granian_may_be_reloaded(self):
+        self.reload_often("Granian", self.stack.granian)
+
+    def test_nginx_may_be_reloaded(self):
+        self.reload_often("nginx", self.stack.http)
+
+    def reload_often(self, name, server):
         for _ in range(TIMES):
-            old = set(self.stack.granian.workers())
-            kept = self.strike(lambda old=old: self.reload(old))
+            old = set(server.workers())
+            kept = self.strike(lambda old=old: self.reload(server, old))
             self.assertEqual(len(kept), UPLOADS, self.replies)
             # Until the old ones have ended Granian replaces none that dies.
-            wait_for(lambda old=old: not old & set(self.stack.granian.workers()), 60)
+            wait_for(lambda old=old: not old & set(server.workers()), 60)
             self.assert_still_kept()
-        self.audit(f"Granian is reloaded, {UPLOADS} uploads running", TIMES, killed=True)
+        self.audit(f"{name} is reloaded, {UPLOADS} uploads running", TIMES, killed=True)
 
-    def reload(self, old):
-        self.stack.granian.reload()
-        wait_for(lambda: set(self.stack.granian.workers()) - old)
+    def reload(self, server, old):
+        server.reload()
+        wait_for(lambda: set(server.workers()) - old)
 
     def test_granian_may_be_asked_to_end(self):
-        granian = self.stack.granian
+        self.end_often("Granian", self.stack.granian)
 
-        def end_and_start():
-            granian.process.terminate()
-            self.addCleanup(granian.process.wait)
+    def test_nginx_may_be_asked_to_end(self):
+        self.end_often("nginx", self.stack.http)
 
+    def end_often(self, name, server):
         for _ in range(TIMES):
-            self.strike(end_and_start)
-            granian.process.wait(60)
-            granian.start()
+            process = server.process
+            self.addCleanup(process.wait)
+            self.strike(process.terminate)
+            process.wait(60)
+            server.start()
             wait_for(self.is_up)
             self.assert_still_kept()
-        self.audit(f"Granian is asked to end, {UPLOADS} uploads running", TIMES, killed=True)
+        self.audit(f"{name} is asked to end, {UPLOADS} uploads running", TIMES, killed=True)
+
+
+class StormTests(ProcessTestCase):
+    """Servers are killed while uploads come and go without a pause, wherever each of them is."""
+
+    def test_servers_may_be_killed_at_any_moment(self):
+        self.photo = photo(160, 120)
+        servers = (self.stack.http, self.stack.granian, self.stack.memcached)
+        faults = [partial(self.kill_workers, count) for count in (1, 2)]
+        faults += [partial(self.kill_and_start, server) for server in servers]
+        for _ in range(TIMES):
+            for fault in self.choice.sample(faults, len(faults)):
+                with self.storm():
+                    fault()
+                    wait_for(self.is_up)
+                self.assert_still_kept()
+        self.audit("a server is killed at any moment", TIMES * len(faults), killed=True)
+
+    @contextmanager
+    def storm(self):
+        """Upload all the while; the block begins and ends at some moment of it."""
+        ended = Event()
+        with ThreadPoolExecutor(UPLOADS) as pool:
+            jobs = [pool.submit(self.send_until, ended) for _ in range(UPLOADS)]
+            try:
+                self.wait_for_some()
+                yield
+                self.wait_for_some()
+            finally:
+                ended.set()
+        for job in jobs:
+            job.result()
+
+    def send_until(self, ended):
+        while not ended.is_set():
+            with suppress(OSError), self.fault_upload() as upload:
+                if self.choice.random() < 0.2:
+                    upload.send(self.choice.randrange(len(upload.data)))
+                else:
+                    upload.answer()
+
+    def wait_for_some(self):
+        """Wait until a number of uploads more have come to their end."""
+        count = len(self.ledger.entries) + self.choice.randrange(2 * UPLOADS)
+        wait_for(lambda: len(self.ledger.entries) > count, 60)
