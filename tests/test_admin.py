@@ -1,12 +1,16 @@
 from pathlib import Path
+from unittest.mock import patch
 
 from django.contrib.auth.models import User
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
+from django.db import connection
+from django.db.models.deletion import Collector
+from django.test import TransactionTestCase
 
 from uploads.models import Dish, Picture
 
-from .base import UploadTestCase, make_dish, upload_file
+from .base import FoldersMixin, UploadTestCase, make_dish, upload_file
 from .photos import photo
 
 
@@ -111,3 +115,23 @@ class AdminTests(UploadTestCase):
                 validate_password(password, cook)
 
         validate_password("aïoli for all of us", cook)
+
+
+class MeanwhileTests(FoldersMixin, TransactionTestCase):
+    def test_dishes_are_deleted_whose_photos_are_stored_meanwhile(self):
+        dish = make_dish()
+        self.client.force_login(User.objects.create_superuser("cook"))
+        collect = Collector.collect
+
+        def collect_and_store(*args, **kwargs):
+            collect(*args, **kwargs)
+            if not connection.in_atomic_block:  # else an upload waits for the end of the deletion
+                Picture.objects.store(dish, upload_file(photo()))
+
+        chosen = {"action": "delete_selected", "_selected_action": dish.pk, "post": "yes"}
+        with patch.object(Collector, "collect", collect_and_store):
+            response = self.client.post("/admin/uploads/dish/", chosen)
+
+        self.assertEqual(response.status_code, 302)
+        self.assertFalse(Dish.objects.exists())
+        self.assertEqual(self.files(), [])

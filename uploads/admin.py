@@ -1,5 +1,6 @@
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.http import FileResponse, Http404
 from django.shortcuts import get_object_or_404
 from django.template.defaultfilters import filesizeformat
@@ -29,6 +30,10 @@ class DishAdmin(admin.ModelAdmin):
 
     def get_queryset(self, request):
         return super().get_queryset(request).with_cover()
+
+    def delete_queryset(self, request, queryset):
+        with transaction.atomic():  # Else a photo that is stored meanwhile makes it fail.
+            super().delete_queryset(request, queryset)
 
     def cover(self, dish):
         return thumbnail(dish.cover)
