@@ -4,6 +4,7 @@ from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
 
+from django.core.files.storage import FileSystemStorage
 from django.core.files.uploadhandler import StopFutureHandlers
 from django.core.management import CommandError, call_command
 from django.test import override_settings
@@ -58,11 +59,13 @@ class PruneUploadsTests(CommandTestCase):
 
     def test_many_originals_without_a_row_are_left_alone_unless_that_is_forced(self):
         left = [self.leave(f"originals/{number}.jpg", 48) for number in range(11)]
+        incoming = self.leave("incoming/left", 48)
 
-        with self.assertRaisesMessage(CommandError, "11 of 11 originals have no row"):
+        with self.assertRaisesMessage(CommandError, "11 of 12 originals have no row"):
             self.call("prune_uploads")
         self.call("prune_uploads", dry_run=True)
         self.assertTrue(all(path.exists() for path in left))
+        self.assertFalse(incoming.exists())
 
         self.call("prune_uploads", force=True)
         self.assertFalse(any(path.exists() for path in left))
@@ -159,6 +162,18 @@ class PruneUploadsTests(CommandTestCase):
             f"{self.picture} has lost {self.picture.thumbnail.path}", self.errors.getvalue()
         )
         self.assertTrue(Picture.objects.exists())
+
+    def test_a_picture_that_is_deleted_while_its_files_are_looked_for_has_lost_nothing(self):
+        exists = FileSystemStorage.exists
+
+        def deleted(storage, name):
+            Picture.objects.all().delete()
+            return exists(storage, name)
+
+        with patch.object(FileSystemStorage, "exists", deleted):
+            self.call("prune_uploads")
+
+        self.assertEqual(self.errors.getvalue(), "")
 
     def test_a_hidden_picture_has_lost_nothing(self):
         self.picture.hide()

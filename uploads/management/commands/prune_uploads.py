@@ -36,25 +36,41 @@ class Command(BaseCommand):
         originals = list(old_files(settings.ORIGINALS_ROOT, before))
         renditions = list(old_files(settings.MEDIA_ROOT, before))
         known = known_names()
-        left = incoming + [path for path in originals + renditions if path.name not in known]
-        lost = sum(path.name not in known for path in originals)
-        if lost > max(MAX_LEFT, MAX_SHARE * len(originals)) and not (force or dry_run):
-            raise CommandError(
-                f"{lost} of {len(originals)} originals have no row, so nothing was removed. See "
-                "that the database is the right one; if they are to go, use --force."
-            )
+        left = [path for path in originals + renditions if path.name not in known]
+        self.remove(incoming, dry_run)
+        if not (force or dry_run):
+            validate_share(sum(path.name not in known for path in originals))
+        self.remove(left, dry_run)
+        self.report_losses()
 
-        for path in left:
+    def remove(self, paths, dry_run):
+        for path in paths:
             self.stdout.write(f"{'Would remove' if dry_run else 'Removed'} {path}.")
             if not dry_run:
                 path.unlink(missing_ok=True)
-        self.report_losses()
 
     def report_losses(self):
-        for picture in Picture.objects.select_related("dish").iterator():
-            for file in filter(None, picture.files()):
-                if not file.storage.exists(file.name):
+        found = [picture.pk for picture in Picture.objects.iterator() if lost_files(picture)]
+        for pk in found:
+            # Read anew: it may have been hidden, changed or deleted since its row was read.
+            for picture in Picture.objects.filter(pk=pk):
+                for file in lost_files(picture):
                     self.stderr.write(f"{picture} has lost {file.path}.")
+
+
+def validate_share(left):
+    """Raise CommandError where more originals have no row than killed processes leave."""
+    count = sum(1 for _ in Path(settings.ORIGINALS_ROOT).iterdir())
+    if left > max(MAX_LEFT, MAX_SHARE * count):
+        raise CommandError(
+            f"{left} of {count} originals have no row, so no photo was removed. See that the "
+            "database is the right one; if they are to go, as when a process was killed while it "
+            "deleted a dish with many photos, use --force."
+        )
+
+
+def lost_files(picture):
+    return [file for file in picture.files() if file and not file.storage.exists(file.name)]
 
 
 def old_files(folder, before):
