@@ -1,9 +1,12 @@
+import errno
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 from unittest.mock import DEFAULT, patch
 
 from django.core.exceptions import ValidationError
+from django.core.files.storage import FileSystemStorage
 from django.db import DatabaseError, IntegrityError, connection
 from django.test import TransactionTestCase
 
@@ -88,6 +91,21 @@ class StoreTests(UploadTestCase):
         (self.folder / "media").unlink()
         self.assertEqual(self.files(), [])
 
+    def test_nothing_is_kept_where_a_full_disk_takes_only_a_part_of_a_copy(self):
+        write = os.write
+
+        def write_a_part(descriptor, data):
+            return write(descriptor, data[: len(data) // 2])
+
+        with (
+            patch("os.rename", side_effect=OSError(errno.EXDEV, "Invalid cross-device link")),
+            patch("os.write", write_a_part),
+            self.assertRaisesRegex(OSError, "No space left"),
+        ):
+            Picture.objects.store(self.dish, upload_file(photo()))
+
+        self.assertEqual(self.files(), [])
+
 
 class RenditionTests(UploadTestCase):
     def setUp(self):
@@ -135,8 +153,8 @@ class RenditionTests(UploadTestCase):
 
     def test_old_renditions_that_cannot_be_deleted_harm_nothing(self):
         with (
-            patch.object(models, "delete_files", side_effect=PermissionError),
-            self.assertLogs("django.test", "ERROR"),
+            patch.object(FileSystemStorage, "delete", side_effect=PermissionError),
+            self.assertLogs("uploads.models", "ERROR"),
             self.captureOnCommitCallbacks(execute=True),
         ):
             self.picture.show()
@@ -184,6 +202,23 @@ class MeanwhileTests(FoldersMixin, TransactionTestCase):
         self.assertEqual(len(keys), 1)
         self.assertEqual((dish.pictures.count(), len(self.files())), (1, 3))
 
+    def test_new_renditions_stay_where_ctrl_c_comes_while_the_old_are_deleted(self):
+        picture = Picture.objects.store(make_dish(), upload_file(photo()))
+        delete_files = models.delete_files
+
+        def delete_and_interrupt(files):
+            delete_files(files)
+            raise KeyboardInterrupt
+
+        with (
+            patch.object(models, "delete_files", delete_and_interrupt),
+            self.assertRaises(KeyboardInterrupt),
+        ):
+            picture.show()
+
+        kept = Picture.objects.get().files()
+        self.assertEqual(set(self.files()), {Path(file.path) for file in kept})
+
 
 class DeleteTests(UploadTestCase):
     def setUp(self):
@@ -216,6 +251,24 @@ class DeleteTests(UploadTestCase):
             stale.delete()
 
         self.assertEqual(len(self.files()), 3)
+
+    def test_a_file_that_cannot_be_deleted_keeps_no_other(self):
+        delete, kept = FileSystemStorage.delete, []
+
+        def fail_once(storage, name):
+            if not kept:
+                kept.append(storage.path(name))
+                raise OSError(errno.EIO, "Input/output error")
+            delete(storage, name)
+
+        with (
+            patch.object(FileSystemStorage, "delete", fail_once),
+            self.assertLogs("uploads.models", "ERROR"),
+            self.captureOnCommitCallbacks(execute=True),
+        ):
+            self.dish.delete()
+
+        self.assertEqual([str(path) for path in self.files()], kept)
 
     def test_the_files_stay_when_the_deletion_is_rolled_back(self):
         with self.captureOnCommitCallbacks():

@@ -7,6 +7,7 @@ from warnings import catch_warnings
 from xml.etree import ElementTree
 
 from django.core.cache import cache
+from django.core.files.uploadedfile import TemporaryUploadedFile
 from django.core.files.uploadhandler import TemporaryFileUploadHandler
 from django.db import DatabaseError, OperationalError
 from django.test import Client, TestCase, override_settings
@@ -254,6 +255,18 @@ class RefusedUploadTests(UploadTestCase):
         self.assert_refused(response, "storage_full", 507)
         self.assertIsNone(cache.get("127.0.0.1_dish-1"))
 
+    def test_a_disk_that_fails_once_the_picture_is_kept(self):
+        close = TemporaryUploadedFile.close
+
+        def close_and_fail(file):
+            close(file)
+            raise OSError(30, "Read-only file system")
+
+        with patch.object(TemporaryUploadedFile, "close", close_and_fail):
+            response = self.post(upload_file(photo()))
+
+        self.assertContains(response, "<status>ok</status>")
+
     def test_a_database_that_cannot_write(self):
         with (
             patch.object(Picture, "save", side_effect=DatabaseError),
@@ -465,6 +478,16 @@ class TakeBackTests(UploadTestCase):
 
         self.assertRedirects(response, self.dish.get_absolute_url())
         self.assertEqual((self.dish.pictures.count(), self.files()), (0, []))
+
+    def test_the_dish_may_be_deleted_meanwhile(self):
+        delete = Picture.delete
+
+        def delete_both(picture):
+            delete(picture)
+            self.dish.delete()
+
+        with patch.object(Picture, "delete", delete_both):
+            self.assertEqual(self.client.post(self.url).status_code, 302)
 
     def test_nobody_else_can(self):
         stranger = Client()

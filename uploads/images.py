@@ -5,7 +5,7 @@ import os
 import re
 import time
 import warnings
-from contextlib import closing, contextmanager
+from contextlib import contextmanager, suppress
 from io import SEEK_CUR, BytesIO
 from math import ceil
 from pathlib import Path
@@ -138,7 +138,7 @@ def render(original):
     Raise ValidationError, code not_an_image or too_many_pixels, where there is nothing to render,
     and OSError where the disk fails.
     """
-    with closing(rendition_file()) as display, closing(rendition_file()) as thumbnail:
+    with rendition_file() as display, rendition_file() as thumbnail:
         with processing_slot():
             suffix, (width, height), image = decode(original)
             write_jpeg(image, display)
@@ -356,10 +356,16 @@ def fit(size, longest_side):
     return tuple(max(1, round(side * scale)) for side in size)
 
 
+@contextmanager
 def rendition_file():
     file = TemporaryUploadedFile("rendition.jpg", "image/jpeg", 0, None)
-    locks.lock(file, locks.LOCK_SH)  # tells prune_uploads that it is in use until it has its row
-    return file
+    try:
+        # Tells prune_uploads that the file is in use until it has its row.
+        locks.lock(file, locks.LOCK_SH)
+        yield file
+    finally:
+        with suppress(OSError):  # On a disk that just failed; the picture may be kept by then.
+            file.close()
 
 
 def write_jpeg(image, file):
@@ -368,3 +374,4 @@ def write_jpeg(image, file):
     image.save(content, **JPEG_OPTIONS)
     file.write(content.getbuffer())
     file.flush()
+    file.size = content.tell()

@@ -1,6 +1,9 @@
 """The dishes, and the pictures that diners uploaded of them."""
 
+import errno
 import hashlib
+import logging
+import os
 import secrets
 from functools import partial
 
@@ -14,6 +17,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from . import images
+
+logger = logging.getLogger(__name__)
 
 DISPLAY_SUFFIX = f"-{images.DISPLAY_SIZE}.jpg"
 THUMBNAIL_SUFFIX = f"-{images.THUMBNAIL_SIZE}.jpg"
@@ -163,7 +168,9 @@ class Picture(models.Model):
                 self._write_renditions(renditions)
                 self._replace(old)
             except BaseException:
-                delete_files(self.renditions())
+                # They may be kept by now: Ctrl-C may come while the old ones are deleted.
+                if not Picture.objects.filter(pk=self.pk, display=self.display.name).exists():
+                    delete_files(self.renditions())
                 raise
 
     def hide(self):
@@ -180,7 +187,7 @@ class Picture(models.Model):
         self.original = f"{secrets.token_hex(16)}{renditions.suffix}"
         self.width, self.height = renditions.width, renditions.height
         try:
-            self.original.storage.save(self.original.name, upload)
+            move(upload, self.original)
             self._write_renditions(renditions)
             with transaction.atomic():
                 self.save(force_insert=True)
@@ -193,8 +200,8 @@ class Picture(models.Model):
         name = secrets.token_hex(16)
         # Both names first: who cleans up after a failure must not find the old ones.
         self.display, self.thumbnail = f"{name}{DISPLAY_SUFFIX}", f"{name}{THUMBNAIL_SUFFIX}"
-        self.display.storage.save(self.display.name, renditions.display)
-        self.thumbnail.storage.save(self.thumbnail.name, renditions.thumbnail)
+        move(renditions.display, self.display)
+        move(renditions.thumbnail, self.thumbnail)
 
     def _replace(self, old):
         """Write the names of the renditions, and delete the old ones once that is sure."""
@@ -203,8 +210,7 @@ class Picture(models.Model):
         names = {"display": self.display.name, "thumbnail": self.thumbnail.name}
         if not unchanged.update(hidden=self.hidden, **names):
             raise Picture.DoesNotExist(f"{self} was deleted or changed meanwhile.")
-        # Robust: the new ones are in their place, whether or not the old can be deleted.
-        transaction.on_commit(lambda: delete_files(old), robust=True)
+        transaction.on_commit(lambda: delete_files(old))
 
 
 def get_digest(file):
@@ -213,10 +219,24 @@ def get_digest(file):
     return digest
 
 
+def move(upload, file):
+    """Store an uploaded file by renaming; raise OSError where not all of it has arrived.
+
+    From one mount to another Django (5.2) copies it, and does not see that a full disk took only a
+    part of the last write.
+    """
+    file.storage.save(file.name, upload)
+    if file.size != upload.size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.path)
+
+
 def delete_files(files):
-    for file in files:
-        if file:
+    """Delete what can be deleted; the rest, which no row names, is left to prune_uploads."""
+    for file in filter(None, files):
+        try:
             file.storage.delete(file.name)
+        except OSError:
+            logger.exception("A file could not be deleted.")
 
 
 @receiver(pre_delete, sender=Picture)

@@ -119,7 +119,7 @@ def take_back(request, pk):
 
     if request.method == "POST":
         picture.delete()
-        return redirect(picture.dish)
+        return redirect("dish_detail", picture.dish_id)  # the dish may be gone, too
 
     return render(request, "uploads/take_back.html", {"picture": picture})
 
