@@ -10,3 +10,4 @@ urlpatterns = [
 ]
 
 handler400 = "uploads.views.bad_request"
+handler404 = "uploads.views.not_found"

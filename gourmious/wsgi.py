@@ -10,6 +10,7 @@ from django.db import DatabaseError, connection
 from django.dispatch import receiver
 from django.http.multipartparser import MultiPartParserError
 from django.utils.functional import cached_property
+from django.utils.http import parse_header_parameters
 from granian.utils.proxies import wrap_wsgi_with_proxy_headers
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gourmious.settings")
@@ -23,10 +24,12 @@ class Request(WSGIRequest):
     """
 
     def _set_content_type_params(self, meta):
+        # Not its charset, by which Django would read the query as well: every form is in UTF-8.
         try:
-            super()._set_content_type_params(meta)
+            parsed = parse_header_parameters(meta.get("CONTENT_TYPE", ""))
         except (LookupError, TypeError, ValueError):
-            self.content_type, self.content_params = "", {}
+            parsed = "", {}
+        self.content_type, self.content_params = parsed
 
     @cached_property
     def accepted_types(self):
@@ -38,8 +41,14 @@ class Request(WSGIRequest):
     def parse_file_upload(self, META, post_data):
         try:
             return super().parse_file_upload(META, post_data)
-        except TypeError as error:
-            raise MultiPartParserError("A part has a header that cannot be parsed.") from error
+        except Exception as error:
+            # The parser raises without a word to its handlers, one of which may hold a file.
+            for handler in self.upload_handlers:
+                with suppress(OSError):
+                    handler.upload_interrupted()
+            if isinstance(error, TypeError):
+                raise MultiPartParserError("A part has a header that cannot be parsed.") from error
+            raise
 
 
 django_application = get_wsgi_application()

@@ -150,18 +150,17 @@ class UploadForm(forms.Form):
 
 def validate_before_reading(request):
     """Raise what is wrong with an upload, as far as it shows before the body is read."""
-    # A charset of the client's making could be one that decodes no text.
-    request.encoding = settings.DEFAULT_CHARSET
+    query = request.GET  # Raises where it has too many fields.
     get_progress_id(request)
     if request.content_type != "multipart/form-data":
         raise MultiPartParserError
     # The script tells the size of its one file; the length of the body may be that of several.
-    size = request.GET.get("size", "")
+    size = query.get("size", "")
     if size.isdecimal() and (len(size) > 20 or int(size) > settings.PICTURE_MAX_SIZE):
         raise too_large()
     if not request.headers.get("Content-Length"):
         raise ValidationError("The upload does not tell its length.", code="no_picture")
     if content_length(request) > settings.UPLOAD_MAX_SIZE:
         raise upload_too_large()
-    if "id" in request.GET:
-        DishField(Dish.objects).clean(request.GET["id"])
+    if "id" in query:
+        DishField(Dish.objects).clean(query["id"])

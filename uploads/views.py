@@ -9,7 +9,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
 from django.db import connection, transaction
-from django.http import HttpResponse, JsonResponse, UnreadablePostError
+from django.http import HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views import csrf, defaults
@@ -178,6 +178,11 @@ def bad_request(request, exception):
     return answer(request, refusals=[Refusal("csrf", message)])
 
 
+def not_found(request, exception):
+    """Answer without the form, which Django's own view reads: it may be one that nobody can."""
+    return render(request, "404.html", status=HTTPStatus.NOT_FOUND)
+
+
 def abandon(request, refusal):
     """Clean up after an upload that raised, and tell who polls while the rest of it is read.
 
@@ -194,8 +199,11 @@ def abandon(request, refusal):
 
 def drain(request):
     """Read what is left of the body; an answer that comes before gets lost in a proxy."""
-    with suppress(UnreadablePostError):
-        while request.read(2**16):
+    # Of a body in chunks Django reads nothing; a server that has its end may be asked itself.
+    terminated = request.environ.get("wsgi.input_terminated")
+    body = request.environ["wsgi.input"] if terminated else request
+    with suppress(OSError):
+        while body.read(2**16):
             pass
 
 

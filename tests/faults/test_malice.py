@@ -106,14 +106,52 @@ class FormTests(MaliceTestCase):
             for content_type in content_types
         ]
 
-    def test_a_content_type_whose_charset_decodes_nothing(self):
-        types = [
-            f"{MULTIPART}; {parameter}"
-            for charset in ("undefined", "hex", "unknown")
-            for parameter in (f"charset={charset}", f"x*={charset}''%FF")
-        ]
+    def test_a_charset_of_the_clients_is_of_no_account(self):
+        charsets = ("undefined", "hex", "unknown", "base64", "rot13", "utf-16")
 
-        self.attack_all("a charset that decodes nothing", self.typed(*types), None, "no_picture")
+        types = self.typed(*(f"{MULTIPART}; charset={charset}" for charset in charsets))
+        self.attack_all("a charset of the client's", types, None)
+
+    def test_a_content_type_in_a_charset_that_decodes_nothing(self):
+        charsets = ("undefined", "hex", "unknown")
+
+        types = self.typed(*(f"{MULTIPART}; x*={charset}''%FF" for charset in charsets))
+        self.attack_all("a charset that decodes nothing", types, None, "no_picture")
+
+    def test_a_query_whose_charset_decodes_nothing(self):
+        queries = {"?" + "&a" * 1100: "too_many", "?x=%61": None}
+        for query, code in queries.items():
+            requests = [
+                lambda query=query, name=name: self.request(
+                    self.form(), f"{MULTIPART}; charset={name}", query
+                )
+                for name in ("undefined", "idna", "hex", "utf-8")
+            ]
+            self.attack_all("a query in a charset that decodes nothing", requests, code)
+
+    def test_no_page_is_read_in_a_charset_of_the_clients(self):
+        for address in self.addresses:
+            for name in ("undefined", "idna"):
+                headers = {"Content-Type": f"text/plain; charset={name}"}
+                record = get(address, "/get_upload_progress?X-Progress-ID=%61", headers)
+                self.assertEqual(record.text, "null")
+                for path in ("/?page=%31", "/admin/login/?next=%2F"):
+                    self.assertEqual(get(address, path, headers).status, 200)
+
+    def test_a_form_that_nobody_can_parse_sent_to_no_page(self):
+        body = self.request(self.form(), f"{MULTIPART[:-1]}{'b' * 7000}")
+        for address in self.addresses:
+            answer = self.exchange(body.replace(b"/upload", b"/menu"), address)
+            self.assertEqual(answer.status, 404)
+
+    def test_a_photo_that_breaks_off_in_another_form_is_not_kept(self):
+        encoding = "Content-Transfer-Encoding: base64"
+        content = b64encode(self.photo) + b"="
+        for _ in range(10):
+            body = self.form("name=picture; filename=a", content, encoding)
+            self.exchange(self.request(body).replace(b"/upload", b"/dishes/new"))
+
+        self.assertEqual(self.files("incoming"), [])
 
     def test_a_name_in_a_charset_that_decodes_nothing(self):
         dispositions = [
@@ -272,12 +310,12 @@ class HeaderTests(MaliceTestCase):
 
     def test_a_body_in_chunks_without_a_length(self):
         def make_request():
-            chunks = f"{len(self.form()):x}".encode()
-            body = self.form()
+            chunk = b"%x\r\n%b\r\n" % (60_000, bytes(60_000))
             start = self.request(b"", Content_Length=None, Transfer_Encoding="chunked")
-            return start + chunks + b"\r\n" + body + b"\r\n0\r\n\r\n"
+            return start + self.choice.choice([1, 400]) * chunk + b"0\r\n\r\n"
 
-        self.attack_all("a body in chunks", [make_request], None, "no_picture")
+        self.form()
+        self.attack_all("a body in chunks", 4 * [make_request], "no_picture")
 
     def test_a_client_that_asks_first(self):
         data = self.request(self.form(), Expect="100-continue")
