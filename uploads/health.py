@@ -15,7 +15,10 @@ FILES_OF_UPLOAD = 3 * settings.DATA_UPLOAD_MAX_NUMBER_FILES
 
 
 def get_health():
-    """Return a sentence about each: what is wrong with it, or "ok"."""
+    """Return a sentence about each: what is wrong with it, or "ok".
+
+    Anybody may read them, so they tell of no path of the server's.
+    """
     faults = {"database": database_fault(), "cache": cache_fault(), "disk": disk_fault()}
     return {name: fault or "ok" for name, fault in faults.items()}
 
@@ -26,7 +29,7 @@ def database_fault():
     except DatabaseError as error:
         return f"The database cannot be read: {error}."
     file = connection.settings_dict["NAME"]
-    return None if os.access(file, os.W_OK) else f"The database {file} cannot be written to."
+    return None if os.access(file, os.W_OK) else "The database cannot be written to."
 
 
 def cache_fault():
@@ -36,10 +39,12 @@ def cache_fault():
 def disk_fault():
     for folder in (settings.FILE_UPLOAD_TEMP_DIR, settings.ORIGINALS_ROOT, settings.MEDIA_ROOT):
         if not os.access(folder, os.W_OK | os.X_OK):
-            return f"The folder {folder} cannot be written to."
+            return f"The folder {folder.name} cannot be written to."
         if shutil.disk_usage(folder).free < settings.UPLOAD_MAX_SIZE:
-            return f"Less than {filesizeformat(settings.UPLOAD_MAX_SIZE)} are free in {folder}."
+            return (
+                f"Less than {filesizeformat(settings.UPLOAD_MAX_SIZE)} are free in {folder.name}."
+            )
         disk = os.statvfs(folder)
         if disk.f_files and disk.f_favail < FILES_OF_UPLOAD:  # Some file systems do not count.
-            return f"Less than {FILES_OF_UPLOAD} files can be added to {folder}."
+            return f"Less than {FILES_OF_UPLOAD} files can be added to {folder.name}."
     return None
