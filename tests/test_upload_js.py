@@ -356,19 +356,25 @@ class CancelTests(BrowserTestCase):
             finally:
                 held.set()
 
-    def upload_and_cancel_too_late(self, content):
+    def upload_and_cancel_too_late(self, content, *more):
         self.throttle(1_000_000)
         with self.store_held_back():
             self.upload(dish=content)
             self.wait_for_state("processing")
-            self.act("cancel", "processing")
-            self.assertEqual(self.find_text(".upload-state"), ["Cancelling…"])
+            for state in ("processing", *more):
+                self.act("cancel", state)
+                self.assertEqual(self.find_text(".upload-state"), ["Cancelling…"])
         self.wait_for_state("cancelled")
 
     def test_one_that_the_server_has_already_is_taken_back(self):
         self.upload_and_cancel_too_late(photo(800, 600))
 
         self.assertEqual(self.files(), [])
+        self.assertFalse(self.dish.pictures.exists())
+
+    def test_one_that_is_cancelled_twice_is_taken_back_as_well(self):
+        self.upload_and_cancel_too_late(photo(800, 600), "cancelling")
+
         self.assertFalse(self.dish.pictures.exists())
 
     def test_a_photo_that_was_there_before_stays(self):

@@ -267,7 +267,7 @@ const actions = {
   remove,
   retry: upload => queue(Object.assign(upload, {retries: 0})),
   cancel(upload) {
-    if (upload.sent && SENDING.slice(0, -1).includes(upload.state)) { // the server may go on
+    if (upload.sent && SENDING.includes(upload.state)) { // the server may go on
       stopProgressBarUpdate(upload);
       paintState(upload, 'cancelling');
     } else {
