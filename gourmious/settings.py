@@ -259,8 +259,9 @@ STORAGES = {
     **global_settings.STORAGES,
     # Names with hashes: a browser may keep the files for ever, and gets those of a new release.
     "staticfiles": {
-        "BACKEND": "django.contrib.staticfiles.storage."
-        + ("StaticFilesStorage" if DEBUG else "ManifestStaticFilesStorage")
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if DEBUG
+        else "gourmious.staticfiles.StaticFilesStorage"
     },
 }
 
@@ -274,7 +275,11 @@ LOGGING = {
     "handlers": {"stderr": {"class": "logging.StreamHandler"}},
     "root": {"handlers": ["stderr"], "level": "INFO"},
     # Named without handlers, it loses Django's own, which are silent in production.
-    "loggers": {"django": {"level": "INFO"}},
+    "loggers": {
+        "django": {"level": "INFO"},
+        # Whoever asks by another name would fill the log with tracebacks.
+        "django.security.DisallowedHost": {"level": "CRITICAL"},
+    },
 }
 
 TEST_RUNNER = "tests.runner.Runner"

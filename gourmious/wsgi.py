@@ -77,3 +77,6 @@ def keep_database_open():
     keeper = connection.copy()
     keeper.introspection.table_names()
     return keeper
+
+
+prepare_for_a_full_disk()  # By the first request it may be full already.

@@ -392,6 +392,14 @@ class FileTests(StackTestCase):
         self.assertEqual(line["network"], "127.0.0.0/24")
         self.assertNotIn("dish.jpg", self.log.read_text())
 
+    def test_the_log_is_not_filled_by_who_asks_by_another_name(self):
+        before = self.log.stat().st_size
+
+        self.assertEqual(get(self.http, "/", {"Host": "evil.example"}).status, 400)
+
+        self.assertEqual(get(self.http, "/").status, 200)
+        self.assertEqual(self.log.stat().st_size, before)
+
 
 class RefusalTests(StackTestCase):
     """At full speed, fifty times each: no answer may get lost."""

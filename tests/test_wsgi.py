@@ -94,6 +94,15 @@ class GranianTests(FoldersMixin, SimpleTestCase):
         self.assertEqual(max(path.stat().st_size for path in self.files("originals")), 200 * 2**20)
         self.assertLess(server.memory("VmHWM") - before, 10 * 2**20)
 
+    def test_the_database_is_open_before_the_first_request(self):
+        manage("migrate", **self.environment)
+        index = self.folder / "db.sqlite3-shm"  # which SQLite needs to read, and makes for that
+        self.assertFalse(index.exists())
+
+        self.serve()
+
+        wait_for(index.exists)
+
     def test_a_trusted_proxy_tells_the_clients_address(self):
         server = self.serve()
         self.memcached.ask(f"set :1:{CLIENT}_dish-1 0 60 2\r\n{{}}")
