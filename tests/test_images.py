@@ -18,7 +18,6 @@ from .base import FoldersMixin, upload_file
 from .photos import encoded, noise, photo
 
 Base = ExifTags.Base
-JPEG_START = b"\xff\xd8"
 CORNERS = {"red": (0, 0), "lime": (1, 0), "blue": (0, 1), "white": (1, 1)}
 
 # Where the picture's own left top, right top and left bottom are seen in each EXIF orientation.
@@ -260,64 +259,10 @@ class BoundTests(RenderTestCase):
                 self.assertLess(max(b - a for a, b in pairwise(column)), 6)
                 self.assertGreater(min(b - a for a, b in pairwise(column)), -6)
 
-    def test_a_jpeg_of_a_thousand_scans_is_refused(self):
-        content = encoded(Image.new("L", (64, 64)), progressive=True)
-        scan = content.rindex(b"\xff\xda")
-
-        bomb = content[:-2] + content[scan:-2] * 1000 + content[-2:]
-
-        self.assertEqual(self.render(content)[1].size, (64, 64))
-        self.assert_refused(bomb, "too_many_pixels")
-
-    def test_a_jpeg_of_a_million_segments_is_refused(self):
-        content = encoded(Image.new("L", (64, 64)))
-
-        self.assert_refused(
-            content[:2] + b"\xff\xfe\0\x02" * 1_000_000 + content[2:], "too_many_pixels"
-        )
-
-    def test_scans_cannot_hide_behind_a_marker_without_a_segment(self):
-        content = encoded(Image.new("L", (64, 64)), progressive=True)
-        scan = content[content.rindex(b"\xff\xda") : -2]
-
-        self.assert_refused(
-            content[:-2] + (b"\xff\x01" + scan) * 100 + content[-2:], "too_many_pixels"
-        )
-
-    def test_megabytes_between_the_segments_of_a_jpeg_are_refused(self):
+    def test_what_costs_far_more_than_its_pixels_is_refused(self):
         content = photo(60, 40)
-        for fill in (b"\xff", b"\xff\xd0", b"x"):
-            with self.subTest(fill):
-                bomb = content[:2] + fill * 100_000 + content[2:]
-                self.assert_refused(bomb, "too_many_pixels")
-                self.assertTrue(self.render(content[:2] + b"\xff" * 100 + content[2:]))
 
-    def test_exif_data_in_ten_thousand_segments_is_refused(self):
-        segment = b"\xff\xe1" + pack(">H", 108) + b"Exif\0\0" + bytes(100)
-
-        self.assert_refused(JPEG_START + segment * 10_000 + photo(60, 40)[2:], "too_many_pixels")
-
-    def test_jpegs_of_many_encoders_are_taken(self):
-        image = noise(200, 100)
-        for options in (
-            {"progressive": True, "optimize": True},
-            {"restart_marker_blocks": 1},
-            {"restart_marker_rows": 1},
-            {"subsampling": "4:4:4", "quality": 100},
-            {"quality": 1},
-            {"icc_profile": bytes(2_000_000)},
-            {"comment": b"\xff\xda" * 20_000},
-        ):
-            with self.subTest(options):
-                self.assertEqual(self.render(encoded(image, **options))[1].size, (200, 100))
-
-    def test_a_png_of_a_million_chunks_is_refused(self):
-        chunk = b"\0\0\0\0prIv" + pack(">I", crc32(b"prIv"))
-        content = photo(60, 40, "PNG")
-
-        self.assert_refused(content[:33] + chunk * 1_000_000 + content[33:], "too_many_pixels")
-        self.assert_refused(content[:-12] + chunk * 1_000_000 + content[-12:], "too_many_pixels")
-        self.assertTrue(self.render(content[:33] + chunk * 1000 + content[33:]))
+        self.assert_refused(content[:2] + b"\xff\xfe\0\x02" * 1000 + content[2:], "too_many_pixels")
 
     def test_a_picture_of_one_endless_line_is_refused(self):
         line = Image.new("1", (65_536, 1))
@@ -326,16 +271,6 @@ class BoundTests(RenderTestCase):
         self.assert_refused(
             tiff(16, compress(bytes(16 * 2**18)), 16_000, 1, 2**18), "too_many_pixels"
         )
-
-    def test_what_follows_a_jpeg_is_not_counted(self):
-        film = b"\xff\xda" * 1000
-
-        self.assertEqual(self.render(photo(60, 40) + film)[1].size, (60, 40))
-
-    def test_nor_is_what_follows_a_png(self):
-        content = photo(60, 40, "PNG") + bytes(1_000_000)
-
-        self.assertEqual(self.render(content)[1].size, (60, 40))
 
     def test_a_small_tiff_of_one_huge_tile_is_refused(self):
         self.assertEqual(self.render(tiff(64, compress(bytes(64**2))))[1].size, (64, 64))
