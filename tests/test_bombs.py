@@ -9,6 +9,33 @@ from uploads.bombs import is_bomb
 
 from .photos import encoded, noise, photo
 
+BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED = 1, 2, 3, 4, 5, 7
+STRIP_OFFSETS, TILE_OFFSETS, X_RESOLUTION, XMP, EXIF, GPS = 273, 324, 282, 700, 34665, 34853
+
+
+def exif():
+    """Return EXIF data with directories of its own."""
+    data = Image.Exif()
+    data.get_ifd(EXIF)[0x9003] = "2026:11:24 12:00:00"
+    data.get_ifd(GPS)[2] = (48.0, 51.0, 24.0)
+    return data
+
+
+def directory(*entries, order="<", big=False):
+    """Return a TIFF's directory; an entry is a tag, a type, a count, and a value or its place."""
+    number, entry = ("Q", "HHQQ") if big else ("H", "HHLL")
+    return pack(order + number, len(entries)) + b"".join(
+        pack(order + entry, *values) for values in entries
+    )
+
+
+def tiff(*entries, within=b"", **layout):
+    """Return a TIFF of ten million bytes, with these entries, and with a directory at 1000."""
+    order, big = layout.get("order", "<"), layout.get("big")
+    start = pack(order + "HHHQ", 43, 8, 0, 16) if big else pack(order + "HL", 42, 8)
+    content = (b"II" if order == "<" else b"MM") + start + directory(*entries, **layout)
+    return (content.ljust(1000, b"\0") + within).ljust(10_000_000, b"\0")
+
 
 class BombTestCase(SimpleTestCase):
     def assert_bomb(self, content):
@@ -81,3 +108,55 @@ class PNGTests(BombTestCase):
 
     def test_what_follows_the_picture_is_not_counted(self):
         self.assert_honest(photo(60, 40, "PNG") + bytes(1_000_000))
+
+
+class TIFFTests(BombTestCase):
+    def test_a_million_strips_or_tiles_are_a_bomb(self):
+        for tag in (STRIP_OFFSETS, TILE_OFFSETS):
+            for kind in (BYTE, ASCII, SHORT, LONG, UNDEFINED):
+                with self.subTest(tag=tag, kind=kind):
+                    self.assert_bomb(tiff((tag, kind, 1_000_000, 0)))
+
+    def test_so_they_are_in_a_bigtiff_and_in_the_other_order_of_bytes(self):
+        for layout in ({"order": ">"}, {"big": True}):
+            with self.subTest(layout):
+                self.assert_bomb(tiff((STRIP_OFFSETS, LONG, 1_000_000, 0), **layout))
+                self.assert_honest(tiff((STRIP_OFFSETS, LONG, 200_000, 0), **layout))
+
+    def test_a_million_values_are_a_bomb_wherever_they_are(self):
+        within = directory((2, RATIONAL, 1_000_000, 0))
+
+        self.assert_bomb(tiff((X_RESOLUTION, RATIONAL, 1_000_000, 0)))
+        self.assert_bomb(tiff((EXIF, LONG, 1, 1000), within=within))
+
+    def test_a_directory_whose_place_cannot_be_told_is_refused(self):
+        for entry in ((GPS, SHORT, 1, 1000), (GPS, LONG, 2, 1000)):
+            with self.subTest(entry), self.assertRaises(KeyError):
+                self.assert_honest(tiff(entry))
+
+    def test_a_megabyte_of_a_text_is_none(self):
+        self.assert_honest(tiff((XMP, BYTE, 1_000_000, 0)))
+
+    def test_nor_is_what_pillow_skips_as_it_cannot_be_in_the_file(self):
+        self.assert_honest(
+            tiff((EXIF, LONG, 1, 1000), within=directory((2, RATIONAL, 2**32 - 1, 0)))
+        )
+        self.assert_honest(tiff((EXIF, LONG, 1, 2**31)))
+
+    def test_ten_thousand_strips_whose_bits_run_backwards_are_a_bomb(self):
+        strips = (STRIP_OFFSETS, LONG, 10_000, 0)
+
+        self.assert_honest(tiff(strips, (266, SHORT, 1, 1)))
+        self.assert_bomb(tiff((266, SHORT, 1, 2), strips))
+        self.assert_bomb(tiff((266, SHORT, 1, 2 << 16), strips, order=">"))
+
+    def test_more_directories_or_entries_than_pillow_looks_at_are_refused(self):
+        circle = tiff((EXIF, LONG, 1, 8))
+        for content in (circle, b"II+\0" + pack("<HHQQ", 8, 0, 16, 2**60)):
+            with self.subTest(content[:2]), self.assertRaises(ValueError):
+                self.assert_honest(content)
+
+    def test_what_encoders_write_is_none(self):
+        for options in ({}, {"compression": "tiff_lzw"}, {"big_tiff": True}, {"exif": exif()}):
+            with self.subTest(options):
+                self.assert_honest(encoded(noise(200, 100), "TIFF", **options))

@@ -1,7 +1,8 @@
 """Pictures that cost far more than their pixels: walks over each format before Pillow does."""
 
 import re
-from io import SEEK_CUR
+from io import SEEK_CUR, SEEK_END
+from struct import Struct, unpack_from
 
 # A camera's JPEG comes in one scan or in ten, and in a few dozen segments with nothing between.
 JPEG_MAX_SCANS = 50
@@ -12,10 +13,21 @@ JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd7])")
 START_OF_IMAGE, START_OF_SCAN, END_OF_IMAGE = b"\xff\xd8", b"\xda", b"\xd9"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_MAX_CHUNKS = 50_000  # two for each of ten thousand frames, and more
+TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0", b"II+\0", b"MM\0+")  # Pillow's
+# The number of entries of a directory, an entry, and the place of a directory.
+TIFF_LAYOUT, BIGTIFF_LAYOUT = ("H", "HHL4s", "L"), ("Q", "HHQ8s", "Q")
+TIFF_MAX_ENTRIES = 2**16  # of a directory; a TIFF that is no BigTIFF cannot have more
+TIFF_MAX_DIRECTORIES = 8
+TIFF_MAX_VALUES = 2**19  # an offset and a length for each of 2**18 strips
+TIFF_MAX_TURNED = 4096  # strips
+# Tags, and types of values, by their numbers.
+FILL_ORDER, TIFF_OFFSETS, TIFF_DIRECTORIES = 266, {273, 324}, {34665, 34853, 40965}
+BYTE, ASCII, LONG, UNDEFINED, IFD, LONG8, IFD8 = 1, 2, 4, 7, 13, 16, 18
+TIFF_PLACES = {(LONG, 1): "L", (IFD, 1): "L", (LONG8, 1): "Q"}
 
 
 def is_bomb(file):
-    """Tell whether a file has far more parts than its pixels need."""
+    """Tell whether a file has far more parts than its pixels need; raise where it is odd."""
     file.seek(0)
     signature = file.read(len(PNG_SIGNATURE))
     return any(signature.startswith(start) and walk(file) for start, walk in WALKS)
@@ -67,4 +79,48 @@ def is_png_bomb(file):
     return True
 
 
-WALKS = ((START_OF_IMAGE, is_jpeg_bomb), (PNG_SIGNATURE, is_png_bomb))
+def is_tiff_bomb(file):
+    """Walk over the directories of a TIFF's first picture (TIFF 6.0, section 2).
+
+    Pillow makes an object of each strip or tile, and of each value that is no text. libtiff turns
+    up to a megabyte for each strip whose bits run backwards, though all strips be the same one.
+    """
+    length = file.seek(0, SEEK_END)
+    values = strips = 0
+    turned = False
+    for tag, kind, count, value in tiff_entries(file):
+        many = tag in TIFF_OFFSETS or kind not in {BYTE, ASCII, UNDEFINED}
+        values += 1 + (count if many and count <= length else 0)  # What is longer, Pillow skips.
+        strips += count if tag in TIFF_OFFSETS else 0
+        turned |= tag == FILL_ORDER and value.strip(b"\0") == b"\2"
+        if values > TIFF_MAX_VALUES or (turned and strips > TIFF_MAX_TURNED):
+            return True
+    return False
+
+
+def tiff_entries(file):
+    """Yield the tag, type, count, and value or its place of each entry Pillow looks at."""
+    file.seek(0)
+    header = file.read(16)
+    order = "<" if header.startswith(b"II") else ">"
+    layout, first = (BIGTIFF_LAYOUT, 8) if header[2] == 43 else (TIFF_LAYOUT, 4)
+    number, entry, place = (Struct(order + codes) for codes in layout)
+    places = [place.unpack_from(header, first)]
+    for (start,) in places:
+        file.seek(start)
+        (entries,) = number.unpack(file.read(number.size).ljust(number.size, b"\0"))
+        if entries > TIFF_MAX_ENTRIES or len(places) > TIFF_MAX_DIRECTORIES:
+            raise ValueError("There are more directories or entries than Pillow can look at.")
+        data = file.read(entries * entry.size)
+        whole = len(data) - len(data) % entry.size
+        for tag, kind, count, value in entry.iter_unpack(data[:whole]):
+            yield tag, kind, count, value
+            if tag in TIFF_DIRECTORIES and kind != IFD8:  # which Pillow does not know
+                places.append(unpack_from(order + TIFF_PLACES[kind, count], value))
+
+
+WALKS = (
+    (START_OF_IMAGE, is_jpeg_bomb),
+    (PNG_SIGNATURE, is_png_bomb),
+    (TIFF_SIGNATURES, is_tiff_bomb),
+)
