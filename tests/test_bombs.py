@@ -160,3 +160,87 @@ class TIFFTests(BombTestCase):
         for options in ({}, {"compression": "tiff_lzw"}, {"big_tiff": True}, {"exif": exif()}):
             with self.subTest(options):
                 self.assert_honest(encoded(noise(200, 100), "TIFF", **options))
+
+
+def box(name, content):
+    return pack(">L4s", 8 + len(content), name) + content
+
+
+def heif(items, *references, wide=False, extra=b""):
+    """Return a HEIC file's boxes about its items, by number, which are so many pixels long.
+
+    A reference is the number of a grid and those of its tiles. A wide file has larger numbers.
+    """
+    version, code = (b"\1\0\0\1", "L") if wide else (bytes(4), "H")
+    sides = sorted(set(items.values()))
+    sizes = b"".join(box(b"ispe", pack(">LLL", 0, side, side)) for side in sides)
+    index_code, must_know = ("H", 0x8001) if wide else ("B", 0x81)
+    properties = b"".join(
+        pack(f">{code}B{index_code}", item, 1, must_know + sides.index(side))
+        for item, side in items.items()
+    )
+    grids = b"".join(
+        box(b"dimg", pack(f">{code}H{len(tiles)}{code}", grid, len(tiles), *tiles))
+        for grid, *tiles in references
+    )
+    ipma = box(b"ipma", version + pack(">L", len(items)) + properties)
+    iprp = box(b"iprp", box(b"ipco", sizes) + ipma)
+    meta = bytes(4) + box(b"iref", version + grids) + iprp + extra
+    return box(b"ftyp", b"heic" + bytes(4)) + box(b"meta", meta)
+
+
+class HEIFTests(BombTestCase):
+    def test_a_grid_that_names_a_large_tile_a_thousand_times_is_a_bomb(self):
+        for wide in (False, True):
+            with self.subTest(wide=wide):
+                tiles = [2] * 1000
+                self.assert_bomb(heif({1: 64, 2: 4096}, (1, *tiles), wide=wide))
+                self.assert_honest(heif({1: 64, 2: 256}, (1, *tiles), wide=wide))
+
+    def test_a_grid_of_grids_is_counted_with_all_its_tiles(self):
+        grids = (1, *[2] * 50), (2, *[3] * 50)
+
+        self.assert_bomb(heif({1: 64, 2: 64, 3: 512}, *grids))
+        self.assert_honest(heif({1: 64, 2: 64, 3: 64}, *grids))
+
+    def test_a_phones_grids_are_none(self):
+        tiles, map_tiles = range(10, 202), range(300, 348)
+        items = {1: 6998, 2: 3499, 3: 6998} | dict.fromkeys((*tiles, *map_tiles), 512)
+
+        self.assert_honest(heif(items, (1, *tiles), (2, *map_tiles), (3, 1, 2)))
+
+    def test_tiles_that_cannot_be_told_plainly_are_refused(self):
+        sides = {1: 64, 2: 64}
+        for content in (
+            heif({1: 64}, (1, 2)),  # a tile without a size
+            heif(sides, (1, 2), (2, 1)),
+            heif(sides, (1, 2), extra=box(b"iprp", b"")),
+            heif(sides, (1, 2), extra=box(b"iref", bytes(4))),
+        ):
+            with self.subTest(content), self.assertRaises((KeyError, RecursionError, ValueError)):
+                is_bomb(BytesIO(content))
+
+    def test_boxes_that_cannot_be_told_plainly_are_refused(self):
+        grid = heif({1: 64, 2: 64}, (1, 2))
+        for content in (
+            grid + box(b"meta", bytes(4)),
+            grid + pack(">L4sQ", 1, b"mdat", 20) + bytes(4) + box(b"meta", bytes(4)),
+            grid + box(b"free", b"") * 1000,
+            grid + box(b"mdat", b"")[:3] + b"\2name",
+            grid.replace(b"iref", b"IREF", 1) + box(b"meta", bytes(2**20 + 1)),
+        ):
+            with self.subTest(content[-30:]), self.assertRaises(ValueError):
+                is_bomb(BytesIO(content))
+
+    def test_what_encoders_write_is_none(self):
+        for name in ("HEIF", "AVIF"):
+            with self.subTest(name):
+                content = photo(200, 100, name)
+                for end in (b"", b"x", bytes(100), pack(">L4s", 0, b"mdat") + b"xyz"):
+                    self.assert_honest(content + end)
+
+    def test_an_avif_that_is_composed_of_others_is_a_bomb(self):
+        content = photo(200, 100, "AVIF")
+        for kind in (b"grid", b"iovl", b"sato"):
+            with self.subTest(kind):
+                self.assert_bomb(content.replace(b"av01Color", b"av01" + kind + b"\0"))

@@ -1,8 +1,12 @@
 """Pictures that cost far more than their pixels: walks over each format before Pillow does."""
 
 import re
-from io import SEEK_CUR, SEEK_END
-from struct import Struct, unpack_from
+from collections import defaultdict
+from functools import cache
+from io import SEEK_CUR, SEEK_END, BytesIO
+from struct import Struct, calcsize, unpack, unpack_from
+
+from django.conf import settings
 
 # A camera's JPEG comes in one scan or in ten, and in a few dozen segments with nothing between.
 JPEG_MAX_SCANS = 50
@@ -13,7 +17,6 @@ JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd7])")
 START_OF_IMAGE, START_OF_SCAN, END_OF_IMAGE = b"\xff\xd8", b"\xda", b"\xd9"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_MAX_CHUNKS = 50_000  # two for each of ten thousand frames, and more
-TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0", b"II+\0", b"MM\0+")  # Pillow's
 # The number of entries of a directory, an entry, and the place of a directory.
 TIFF_LAYOUT, BIGTIFF_LAYOUT = ("H", "HHL4s", "L"), ("Q", "HHQ8s", "Q")
 TIFF_MAX_ENTRIES = 2**16  # of a directory; a TIFF that is no BigTIFF cannot have more
@@ -24,13 +27,15 @@ TIFF_MAX_TURNED = 4096  # strips
 FILL_ORDER, TIFF_OFFSETS, TIFF_DIRECTORIES = 266, {273, 324}, {34665, 34853, 40965}
 BYTE, ASCII, LONG, UNDEFINED, IFD, LONG8, IFD8 = 1, 2, 4, 7, 13, 16, 18
 TIFF_PLACES = {(LONG, 1): "L", (IFD, 1): "L", (LONG8, 1): "Q"}
+HEIF_MAX_BOXES = 1000  # of the file itself, which has a few
+HEIF_MAX_SIZE = 2**20  # bytes of a box about pictures; a grid of 1,000 tiles needs 60,000
 
 
 def is_bomb(file):
     """Tell whether a file has far more parts than its pixels need; raise where it is odd."""
     file.seek(0)
-    signature = file.read(len(PNG_SIGNATURE))
-    return any(signature.startswith(start) and walk(file) for start, walk in WALKS)
+    signature = file.read(8)
+    return any(pattern.match(signature) and walk(file) for pattern, walk in WALKS)
 
 
 def is_jpeg_bomb(file):
@@ -119,8 +124,115 @@ def tiff_entries(file):
                 places.append(unpack_from(order + TIFF_PLACES[kind, count], value))
 
 
+def is_heif_bomb(file):
+    """Walk over the boxes of a HEIC or AVIF file (ISO/IEC 14496-12 and 23008-12)."""
+    file.seek(0)
+    meta = contents(file, b"meta").get(b"meta", b"")
+    # libavif decodes each tile as large as it is, whatever size the file says it has.
+    if b"av01" in meta and any(kind in meta for kind in (b"grid", b"iovl", b"sato")):
+        return True
+    return decoded_pixels(meta) > 2 * settings.PICTURE_MAX_PIXELS
+
+
+def contents(file, *names):
+    """Return the contents of the boxes of these names, of each of which there may be one."""
+    found = {}
+    for name, size in boxes(file):
+        if name in names:
+            if name in found or size > HEIF_MAX_SIZE:
+                raise ValueError(f"There are two {name} boxes, or one that is too large.")
+            found[name] = file.read(size)
+    return found
+
+
+def boxes(file):
+    """Yield the name of each box, and the size of its content, at which the file stands then.
+
+    ISO/IEC 14496-12, 4.2.
+    """
+    start, end = file.tell(), file.seek(0, SEEK_END)
+    for _ in range(HEIF_MAX_BOXES):
+        if start + 8 > end:
+            return
+        file.seek(start)
+        size, name = unpack(">L4s", file.read(8))
+        if size == 1:
+            (size,) = unpack(">Q", file.read(8))
+        start = start + size if size else end
+        if start < file.tell():
+            raise ValueError(f"A {name} box is shorter than its header.")
+        yield name, start - file.tell()
+    raise ValueError("There are too many boxes.")
+
+
+def decoded_pixels(meta):
+    """Return how many pixels libheif decodes at most for a picture that is composed of others.
+
+    It decodes a tile each time that a grid names it, though none that is larger than it says.
+    """
+    inside = contents(BytesIO(meta[4:]), b"iref", b"iprp")
+    parts = derivations(inside.get(b"iref", bytes(4)))
+    if not parts:
+        return 0
+    properties = contents(BytesIO(inside[b"iprp"]), b"ipco", b"ipma")
+    areas = item_areas(properties[b"ipco"], properties[b"ipma"])
+
+    @cache
+    def pixels(item):
+        return sum(map(pixels, parts[item])) if item in parts else areas[item]
+
+    return max(map(pixels, parts))
+
+
+def derivations(iref):
+    """Return of which other items each one is made (ISO/IEC 14496-12, 8.11.12)."""
+    code = "L" if iref[0] else "H"
+    stream, parts = BytesIO(iref[4:]), defaultdict(list)
+    for name, size in boxes(stream):
+        if name == b"dimg":
+            reference = stream.read(size)
+            item, count = unpack_from(f">{code}H", reference)
+            parts[item] += unpack_from(f">{count}{code}", reference, calcsize(f">{code}H"))
+    return parts
+
+
+def item_areas(ipco, ipma):
+    """Return the largest size in pixels that each item says it has (ISO/IEC 23008-12, 9.3)."""
+    properties = BytesIO(ipco)
+    sizes = [0]  # The index 0 stands for no property.
+    for name, size in boxes(properties):
+        width, height = unpack(">4xLL", properties.read(size)) if name == b"ispe" else (0, 0)
+        sizes.append(width * height)
+    areas = {}
+    for item, index in associations(ipma):
+        if sizes[index]:
+            areas[item] = max(areas.get(item, 0), sizes[index])
+    return areas
+
+
+def associations(ipma):
+    """Yield each pair of an item and the index of one of its properties (ISO/IEC 23008-12, 9.3)."""
+    stream = BytesIO(ipma)
+    item_size = 4 if number(stream, 1) else 2
+    index_size = 1 + (number(stream, 3) & 1)
+    for _ in range(number(stream, 4)):
+        item = number(stream, item_size)
+        for _ in range(number(stream, 1)):
+            # Its highest bit tells whether a reader must know the property.
+            yield item, number(stream, index_size) % 2 ** (8 * index_size - 1)
+
+
+def number(stream, size):
+    data = stream.read(size)
+    if len(data) < size:
+        raise ValueError("It ends too early.")
+    return int.from_bytes(data, "big")
+
+
 WALKS = (
-    (START_OF_IMAGE, is_jpeg_bomb),
-    (PNG_SIGNATURE, is_png_bomb),
-    (TIFF_SIGNATURES, is_tiff_bomb),
+    (re.compile(START_OF_IMAGE), is_jpeg_bomb),
+    (re.compile(PNG_SIGNATURE), is_png_bomb),
+    # Pillow takes the number that tells a TIFF in the wrong order of bytes, too.
+    (re.compile(rb"II(\*\0|\0\*|\+\0)|MM(\0\*|\*\0|\0\+)"), is_tiff_bomb),
+    (re.compile(rb".{4}ftyp", re.DOTALL), is_heif_bomb),
 )
