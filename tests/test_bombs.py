@@ -239,8 +239,73 @@ class HEIFTests(BombTestCase):
                 for end in (b"", b"x", bytes(100), pack(">L4s", 0, b"mdat") + b"xyz"):
                     self.assert_honest(content + end)
 
+    def test_what_names_itself_an_avif_is_counted_all_the_same(self):
+        self.assert_bomb(heif({1: 64, 2: 4096}, (1, *[2] * 50), extra=box(b"av01", b"")))
+
     def test_an_avif_that_is_composed_of_others_is_a_bomb(self):
         content = photo(200, 100, "AVIF")
         for kind in (b"grid", b"iovl", b"sato"):
             with self.subTest(kind):
                 self.assert_bomb(content.replace(b"av01Color", b"av01" + kind + b"\0"))
+
+
+FRAME = b"\x32\1\x10"
+
+
+def avif(*units, version=0, method=0, parts=1):
+    """Return an AVIF of one picture, whose units of AV1 are in so many parts."""
+    data = b"".join(units)
+    size = len(data) // parts
+    entry = box(b"infe", pack(">LHH4s", 2 << 24, 1, 0, b"av01"))
+    places = pack(">HH", method, 0)[0 if version else 2 :] + pack(">H", parts)
+    for part in range(parts):
+        places += pack(">LL", 24 + size * part, size)
+    iloc = box(b"iloc", pack(">BxxxBBH", version, 0x44, 0, 1) + pack(">H", 1) + places)
+    meta = bytes(4) + box(b"iinf", bytes(4) + pack(">H", 1) + entry) + iloc
+    return box(b"ftyp", b"avif" + bytes(4)) + box(b"mdat", data) + box(b"meta", meta)
+
+
+class AVIFTests(BombTestCase):
+    def test_a_picture_of_many_frames_is_a_bomb(self):
+        for shape in ({}, {"version": 1}, {"parts": 2}):
+            with self.subTest(shape):
+                self.assert_honest(avif(*[FRAME] * 4, **shape))
+                self.assert_bomb(avif(*[FRAME] * 10, **shape))
+
+    def test_so_is_one_of_a_thousand_units(self):
+        self.assert_bomb(avif(b"\x12\0" * 1001))
+
+    def test_frames_are_counted_where_their_size_takes_more_bytes_than_it_needs(self):
+        self.assert_bomb(avif(*[b"\x36\0\x81\0\x10"] * 10))
+
+    def test_frames_larger_than_a_picture_may_be_are_a_bomb_whatever_the_file_says(self):
+        image, other = noise(200, 100), noise(200, 100)
+        frames = {"save_all": True, "append_images": [other] * 3}
+        for content in (
+            encoded(image, "AVIF"),
+            encoded(image.convert("RGBA"), "AVIF"),
+            encoded(image, "AVIF", **frames),
+        ):
+            with self.settings(PICTURE_MAX_PIXELS=20_000):
+                self.assert_honest(content)
+            with self.settings(PICTURE_MAX_PIXELS=19_999):
+                self.assert_bomb(content)
+
+    def test_a_film_is_one_by_its_first_frame(self):
+        content = encoded(noise(64, 64), "AVIF", save_all=True, append_images=[noise(64, 64)])
+        meta, film = content.index(b"meta"), content.index(b"moov")
+
+        with self.settings(PICTURE_MAX_PIXELS=64):
+            self.assert_bomb(content[:meta] + b"free" + content[meta + 4 :])
+            self.assert_honest(content[:meta] + b"free" + content[meta + 4 : film] + b"free")
+
+    def test_what_cannot_be_told_plainly_is_refused(self):
+        for content in (
+            avif(FRAME, method=1, version=1),
+            avif(FRAME, parts=3),
+            avif(b"\x30" + FRAME),  # without a size
+            avif(FRAME[:-1]),
+            avif(FRAME).replace(b"iloc", b"free", 1),
+        ):
+            with self.subTest(content[24:40]), self.assertRaises((KeyError, ValueError)):
+                is_bomb(BytesIO(content))

@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from functools import cache
 from io import SEEK_CUR, SEEK_END, BytesIO
+from itertools import islice
 from struct import Struct, calcsize, unpack, unpack_from
 
 from django.conf import settings
@@ -29,6 +30,9 @@ BYTE, ASCII, LONG, UNDEFINED, IFD, LONG8, IFD8 = 1, 2, 4, 7, 13, 16, 18
 TIFF_PLACES = {(LONG, 1): "L", (IFD, 1): "L", (LONG8, 1): "Q"}
 HEIF_MAX_BOXES = 1000  # of the file itself, which has a few
 HEIF_MAX_SIZE = 2**20  # bytes of a box about pictures; a grid of 1,000 tiles needs 60,000
+AV1_MAX_UNITS = 1000
+AV1_MAX_FRAMES = 8  # a picture and its alpha, in four layers each
+SEQUENCE_HEADER, FRAME_HEADER, FRAME = 1, 3, 6
 
 
 def is_bomb(file):
@@ -127,11 +131,11 @@ def tiff_entries(file):
 def is_heif_bomb(file):
     """Walk over the boxes of a HEIC or AVIF file (ISO/IEC 14496-12 and 23008-12)."""
     file.seek(0)
-    meta = contents(file, b"meta").get(b"meta", b"")
-    # libavif decodes each tile as large as it is, whatever size the file says it has.
-    if b"av01" in meta and any(kind in meta for kind in (b"grid", b"iovl", b"sato")):
+    found = contents(file, b"meta", b"moov")
+    meta, film = found.get(b"meta", b""), found.get(b"moov", b"")
+    if decoded_pixels(meta) > 2 * settings.PICTURE_MAX_PIXELS:
         return True
-    return decoded_pixels(meta) > 2 * settings.PICTURE_MAX_PIXELS
+    return b"av01" in meta + film and is_av1_bomb(file, meta, film)
 
 
 def contents(file, *names):
@@ -227,6 +231,136 @@ def number(stream, size):
     if len(data) < size:
         raise ValueError("It ends too early.")
     return int.from_bytes(data, "big")
+
+
+def is_av1_bomb(file, meta, film):
+    """Walk over the frames of an AVIF.
+
+    libavif decodes each as large as it is, whatever size the file says it has, and all that stand
+    where one is expected.
+    """
+    if any(kind in meta for kind in (b"grid", b"iovl", b"sato")):
+        return True
+    units = frames = 0
+    for place in [*av1_places(meta), *first_samples(film)]:
+        for kind in av1_units(file, *place):
+            units += 1
+            frames += kind in {FRAME_HEADER, FRAME}
+            too_large = (
+                kind == SEQUENCE_HEADER and largest_frame(file) > settings.PICTURE_MAX_PIXELS
+            )
+            if too_large or units > AV1_MAX_UNITS or frames > AV1_MAX_FRAMES:
+                return True
+    return False
+
+
+def av1_places(meta):
+    """Return where each part of a frame of AV1 begins, and its length."""
+    if b"av01" not in meta:
+        return []
+    inside = contents(BytesIO(meta[4:]), b"iinf", b"iloc")
+    items, places = av1_items(inside[b"iinf"]), []
+    for item, method, extents in locations(inside[b"iloc"]):
+        if item in items:
+            if method:
+                raise ValueError("A frame is not plainly in the file.")
+            places += extents
+    return places
+
+
+def av1_items(iinf):
+    """Return the numbers of the items that are frames of AV1 (ISO/IEC 14496-12, 8.11.6)."""
+    stream, items = BytesIO(iinf), set()
+    stream.seek(8 if number(stream, 1) else 6)
+    for _, size in boxes(stream):
+        entry = stream.read(size)
+        item, kind = unpack_from(">4xL2x4s" if entry[0] == 3 else ">4xH2x4s", entry)
+        if kind == b"av01":
+            items.add(item)
+    return items
+
+
+def locations(iloc):
+    """Yield each item, its construction method and its extents (ISO/IEC 14496-12, 8.11.3)."""
+    stream = BytesIO(iloc)
+    version, _, sizes = number(stream, 1), number(stream, 3), number(stream, 2)
+    offset_size, length_size, base_size, index_size = (sizes >> bits & 15 for bits in (12, 8, 4, 0))
+    if not length_size:
+        raise ValueError("No item tells its length.")
+    item_size = 4 if version == 2 else 2
+    for _ in range(number(stream, item_size)):
+        item, method = number(stream, item_size), number(stream, 2 if version else 0) & 15
+        number(stream, 2)  # the file it is in, which is this
+        base = number(stream, base_size)
+        extents = []
+        for _ in range(number(stream, 2)):
+            number(stream, index_size if version else 0)
+            extents.append((base + number(stream, offset_size), number(stream, length_size)))
+        yield item, method, extents
+
+
+def first_samples(film):
+    """Yield where each track's first frame of AV1 begins, and its length (14496-12, 8.7)."""
+    stream = BytesIO(film)
+    for name, size in boxes(stream):
+        track = stream.read(size)
+        if name == b"trak" and b"av01" in track:
+            for inner in (b"mdia", b"minf", b"stbl"):
+                track = contents(BytesIO(track), inner)[inner]
+            tables = contents(BytesIO(track), b"stco", b"co64", b"stsz")
+            sizes = tables.pop(b"stsz")
+            ((kind, chunks),) = tables.items()
+            (start,) = unpack_from(">8xQ" if kind == b"co64" else ">8xL", chunks)
+            yield start, unpack_from(">4xL", sizes)[0] or unpack_from(">12xL", sizes)[0]
+
+
+def av1_units(file, start, length):
+    """Yield the type of each unit (OBU), the file being at its content (AV1, 5.3)."""
+    end = start + length
+    while start < end:
+        file.seek(start)
+        header = number(file, 1)
+        number(file, 1 if header & 4 else 0)  # its layer
+        size = leb128(file)
+        start = file.tell() + size
+        if start > end or not header & 2:
+            raise ValueError("A unit does not tell its size, or is not whole.")
+        yield header >> 3 & 15
+
+
+def leb128(file):
+    """Read a number of seven bits in each byte (AV1, 4.10.5)."""
+    value = 0
+    for place in range(8):
+        byte = number(file, 1)
+        value |= (byte & 0x7F) << 7 * place
+        if byte < 0x80:
+            break
+    return value
+
+
+def largest_frame(file):
+    """Return how many pixels a frame may have by the sequence header that begins (AV1, 5.5)."""
+    bits = iter("".join(f"{byte:08b}" for byte in file.read(64)))
+
+    def take(count):
+        return int("".join(islice(bits, count)), 2)
+
+    take(4)  # profile, still_picture
+    if take(1):  # reduced_still_picture_header
+        take(5)
+    else:
+        if take(1):
+            raise ValueError("A picture has no timing.")
+        has_delays = take(1)
+        for _ in range(take(5) + 1):  # operating points
+            take(12)
+            if take(5) > 7:
+                take(1)
+            if has_delays and take(1):
+                take(4)
+    width_bits, height_bits = take(4) + 1, take(4) + 1
+    return (take(width_bits) + 1) * (take(height_bits) + 1)
 
 
 WALKS = (
