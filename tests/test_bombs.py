@@ -77,6 +77,15 @@ class JPEGTests(BombTestCase):
 
         self.assert_bomb(content[:2] + segment * 10_000 + content[2:])
 
+    def test_so_is_exif_data_of_megabytes_but_no_other_data_of_an_application(self):
+        content = photo(60, 40)
+        for start in (b"Exif\0\0", b"http://ns.adobe.com/xmp/extension/\0", b"MPF\0"):
+            segment = b"\xff\xe1" + pack(">H", 65_002) + start.ljust(65_000, b"\0")
+            with self.subTest(start):
+                self.assert_honest(content[:2] + segment + content[2:])
+                many = BytesIO(content[:2] + segment * 10 + content[2:])
+                self.assertEqual(is_bomb(many), start == b"Exif\0\0")
+
     def test_what_encoders_write_is_none(self):
         image = noise(200, 100)
         for options in (
@@ -290,6 +299,14 @@ class AVIFTests(BombTestCase):
                 self.assert_honest(content)
             with self.settings(PICTURE_MAX_PIXELS=19_999):
                 self.assert_bomb(content)
+
+    def test_megabytes_of_exif_data_are_refused(self):
+        image, data = noise(60, 40), exif()
+        self.assert_honest(encoded(image, "AVIF", exif=data.tobytes()))
+
+        data[0x010F] = "x" * 300_000
+        with self.assertRaises(ValueError):
+            self.assert_honest(encoded(image, "AVIF", exif=data.tobytes()))
 
     def test_a_film_is_one_by_its_first_frame(self):
         content = encoded(noise(64, 64), "AVIF", save_all=True, append_images=[noise(64, 64)])

@@ -362,6 +362,19 @@ class UprightTests(RenderTestCase):
                     _, display, _ = self.render(encoded(four_colours(), name, exif=data))
                     self.assertEqual(display.size, size)
 
+    def test_exif_data_of_megabytes_is_not_looked_at(self):
+        text = PngImagePlugin.PngInfo()
+        profile = "\nexif\n9\n" + exif(Orientation=6, Make="x" * 300_000)[6:].hex()
+        text.add_text("Raw profile type exif", profile)
+        contents = [encoded(four_colours(), "PNG", pnginfo=text)]
+        contents += [
+            encoded(four_colours(), name, exif=exif(Orientation=6, Make="x" * 300_000))
+            for name in ("PNG", "WEBP")
+        ]
+        for content in contents:
+            with self.subTest(content[:8]):
+                self.assertEqual(self.render(content)[1].size, (96, 64))
+
 
 class ColourTests(RenderTestCase):
     def rendered(self, pixel, profile, name="PNG"):

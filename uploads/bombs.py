@@ -9,6 +9,7 @@ from struct import Struct, calcsize, unpack, unpack_from
 
 from django.conf import settings
 
+EXIF_MAX_SIZE = 2**18  # bytes; a camera's has at most 64 KiB, or twice that as a text
 # A camera's JPEG comes in one scan or in ten, and in a few dozen segments with nothing between.
 JPEG_MAX_SCANS = 50
 JPEG_MAX_SEGMENTS = 1000
@@ -45,21 +46,24 @@ def is_bomb(file):
 def is_jpeg_bomb(file):
     """Walk over the segments of a JPEG file's first picture (ITU-T T.81, B.1.1).
 
-    Pillow takes each segment and each byte between them one by one, and goes over the whole
-    picture for each scan.
+    Pillow takes each segment, each byte between them and each value of the EXIF data one by one,
+    and goes over the whole picture for each scan.
     """
     file.seek(len(START_OF_IMAGE))
-    scans = between = 0
+    scans = between = exif = 0
     for _ in range(JPEG_MAX_SEGMENTS):
         marker, skipped = next_marker(file)
         if not scans:  # else the bytes were those of a scan
             between += skipped
         scans += marker == START_OF_SCAN
-        if between > JPEG_MAX_BETWEEN or scans > JPEG_MAX_SCANS:
+        if between > JPEG_MAX_BETWEEN or scans > JPEG_MAX_SCANS or exif > EXIF_MAX_SIZE:
             return True
         if marker in {None, END_OF_IMAGE}:
             return False
-        file.seek(max(0, int.from_bytes(file.read(2), "big") - 2), SEEK_CUR)
+        size = max(2, int.from_bytes(file.read(2), "big"))
+        end = file.tell() + size - 2
+        exif += size if file.read(4) == b"Exif" else 0
+        file.seek(end)
     return True
 
 
@@ -259,24 +263,25 @@ def av1_places(meta):
     if b"av01" not in meta:
         return []
     inside = contents(BytesIO(meta[4:]), b"iinf", b"iloc")
-    items, places = av1_items(inside[b"iinf"]), []
+    items, places = items_by_type(inside[b"iinf"]), []
     for item, method, extents in locations(inside[b"iloc"]):
-        if item in items:
+        if item in items[b"av01"]:
             if method:
                 raise ValueError("A frame is not plainly in the file.")
             places += extents
+        if item in items[b"Exif"] and sum(length for _, length in extents) > EXIF_MAX_SIZE:
+            raise ValueError("The EXIF data is too large.")
     return places
 
 
-def av1_items(iinf):
-    """Return the numbers of the items that are frames of AV1 (ISO/IEC 14496-12, 8.11.6)."""
-    stream, items = BytesIO(iinf), set()
+def items_by_type(iinf):
+    """Return the numbers of the items of each type (ISO/IEC 14496-12, 8.11.6)."""
+    stream, items = BytesIO(iinf), defaultdict(set)
     stream.seek(8 if number(stream, 1) else 6)
     for _, size in boxes(stream):
         entry = stream.read(size)
         item, kind = unpack_from(">4xL2x4s" if entry[0] == 3 else ">4xH2x4s", entry)
-        if kind == b"av01":
-            items.add(item)
+        items[kind].add(item)
     return items
 
 

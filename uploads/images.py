@@ -230,6 +230,10 @@ def get_orientation(image):
 
     For HEIC and TIFF that is none: those are turned upright while they are loaded.
     """
+    # Pillow would take each value of it one by one, even where the orientation has millions.
+    told = image.info.get("exif") or image.info.get("Raw profile type exif") or b""
+    if len(told) > bombs.EXIF_MAX_SIZE:
+        return 1
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # noqa: BLE001
