@@ -119,6 +119,32 @@ class PNGTests(BombTestCase):
         self.assert_honest(photo(60, 40, "PNG") + bytes(1_000_000))
 
 
+class GIFTests(BombTestCase):
+    def with_extra(self, extra):
+        """Return a GIF with this before its picture."""
+        content = encoded(noise(60, 40).quantize(4), "GIF")
+        place = content.index(b",", 13 + 3 * 4)
+        return content[:place] + extra + content[place:]
+
+    def test_megabytes_before_the_picture_are_a_bomb(self):
+        self.assert_bomb(self.with_extra(b"x" * 100_000))
+        self.assert_honest(self.with_extra(b"x" * 1000))
+
+    def test_so_are_a_hundred_thousand_blocks_however_they_are_hidden(self):
+        for start in (
+            b"!\xfe",
+            b"!\xff\x0bNETSCAPE2.0",
+            b"!\x01\0\x01",  # Pillow takes the end of what is empty for its beginning.
+            b"!\xff\x0bNETSCAPE2.0\0\x01",
+            b"!\xfe\0!\xf9",
+        ):
+            with self.subTest(start):
+                self.assert_bomb(self.with_extra(start + b"\1," * 100_000 + b"\0"))
+
+    def test_a_megabyte_of_metadata_is_none(self):
+        self.assert_honest(encoded(noise(60, 40), "GIF", comment=bytes(1_000_000)))
+
+
 class TIFFTests(BombTestCase):
     def test_a_million_strips_or_tiles_are_a_bomb(self):
         for tag in (STRIP_OFFSETS, TILE_OFFSETS):

@@ -19,6 +19,7 @@ JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd7])")
 START_OF_IMAGE, START_OF_SCAN, END_OF_IMAGE = b"\xff\xd8", b"\xda", b"\xd9"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_MAX_CHUNKS = 50_000  # two for each of ten thousand frames, and more
+GIF_MAX_BLOCKS = 2**16  # before the first picture; a megabyte of metadata has 4,000
 # The number of entries of a directory, an entry, and the place of a directory.
 TIFF_LAYOUT, BIGTIFF_LAYOUT = ("H", "HHL4s", "L"), ("Q", "HHQ8s", "Q")
 TIFF_MAX_ENTRIES = 2**16  # of a directory; a TIFF that is no BigTIFF cannot have more
@@ -90,6 +91,33 @@ def is_png_bomb(file):
             return False
         file.seek(int.from_bytes(header[:4], "big") + 4, SEEK_CUR)
     return True
+
+
+def is_gif_bomb(file):
+    """Tell whether a GIF has too much before its first picture (GIF89a, 17 to 26)."""
+    file.seek(10)
+    flags = number(file, 1)
+    file.seek(13 + (6 << (flags & 7) if flags & 0x80 else 0))  # behind the colours
+    return any(True for _ in islice(gif_blocks(file), GIF_MAX_BLOCKS, None))
+
+
+def gif_blocks(file):
+    """Yield what Pillow takes one by one before the first picture: blocks, and bytes between."""
+    while (start := file.read(1)) not in {b"", b",", b";"}:
+        yield start
+        if start == b"!":
+            label, block = file.read(1), gif_block(file)
+            if label != b"\xfe":  # a comment. Of others it reads on behind a first that is empty.
+                if label == b"\xff" and block.startswith(b"NETSCAPE2.0"):
+                    gif_block(file)
+                block = gif_block(file)
+            while block:
+                yield block
+                block = gif_block(file)
+
+
+def gif_block(file):
+    return file.read(number(file, 1))
 
 
 def is_tiff_bomb(file):
@@ -371,6 +399,7 @@ def largest_frame(file):
 WALKS = (
     (re.compile(START_OF_IMAGE), is_jpeg_bomb),
     (re.compile(PNG_SIGNATURE), is_png_bomb),
+    (re.compile(rb"GIF8[79]a"), is_gif_bomb),
     # Pillow takes the number that tells a TIFF in the wrong order of bytes, too.
     (re.compile(rb"II(\*\0|\0\*|\+\0)|MM(\0\*|\*\0|\0\+)"), is_tiff_bomb),
     (re.compile(rb".{4}ftyp", re.DOTALL), is_heif_bomb),
