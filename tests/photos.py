@@ -6,9 +6,9 @@ from os import urandom
 from PIL import Image
 
 
-def photo(width=640, height=480, image_format="JPEG", **options):
+def photo(width=640, height=480, image_format="JPEG", randbytes=urandom, **options):
     """Return the bytes of a noisy picture: about a byte a pixel as a JPEG of quality 90."""
-    return encoded(noise(width, height), image_format, **{"quality": 90, **options})
+    return encoded(noise(width, height, randbytes), image_format, **{"quality": 90, **options})
 
 
 def noise(width, height, randbytes=urandom):

@@ -11,17 +11,18 @@ import sqlite3
 import struct
 from contextlib import closing, suppress
 from http.client import HTTPException, HTTPResponse
+from io import BytesIO
 from itertools import count
 from threading import Lock
 from typing import NamedTuple
 from xml.etree import ElementTree
 
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
 from tests.base import upload_file
 from tests.client import Answer, client_headers, read_answer
-from tests.photos import photo
+from tests.photos import encoded, photo
 from tests.servers import ADDRESS, manage
 from tests.test_stack import StackTestCase
 from tests.waiting import wait_for
@@ -30,6 +31,13 @@ from uploads.views import STATUSES
 
 TIMES = int(os.environ.get("TIMES", "1"))  # how many times as often as in the suite
 SEED = int(os.environ.get("SEED", "1"))
+
+# What there may be beside the files of uploads: in the data folder, and in each folder of nginx.
+DATA = re.compile(r"db\.sqlite3(-wal|-shm)?|incoming|originals|media|locks|static")
+LOCK = re.compile(r"processing-\d+")
+NGINX = re.compile(r"nginx\.conf|pid|(access|error)\.log")
+
+ALIKE = 10  # of 255, by which the colours of a photo and of its rendition may differ
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 CODES = {*STATUSES, "busy"}
@@ -42,6 +50,11 @@ class Entry(NamedTuple):
     digest: str
     answer: Answer | None  # None where the line ended first
     whole: bool  # whether all of it was sent, so that only the answer can have been lost
+    dish: int | None = None  # the id of the dish that it is of, or None for any
+
+    @property
+    def picture(self):
+        return self.dish, self.digest
 
     @property
     def upload(self):
@@ -55,13 +68,16 @@ class Entry(NamedTuple):
 class Upload:
     """An upload as bytes on a socket; when the block ends, the ledger has an entry of it."""
 
-    def __init__(self, ledger, dish, content, progress_id, source=None):
-        self.ledger, self.content, self.progress_id = ledger, content, progress_id
-        self.address, self.source = ledger.stack.http.address, source
-        form = {"id": dish.pk, "picture": upload_file(content)}
+    def __init__(self, ledger, dish, content, progress_id, *, source=None, address=None):  # noqa: PLR0913
+        self.ledger, self.dish, self.content, self.progress_id = ledger, dish, content, progress_id
+        self.address, self.source = address or ledger.stack.http.address, source
+        self.sent, self.reply = 0, None
+        self.fill_in(id=dish.pk, picture=upload_file(content))
+
+    def fill_in(self, **form):
+        """Send this form, in this order."""
         self.body = encode_multipart(BOUNDARY, form)
         self.data = self._head() + self.body
-        self.sent, self.reply = 0, None
 
     def _head(self):
         own = {
@@ -85,7 +101,7 @@ class Upload:
         self.socket.close()
         digest = hashlib.sha256(self.content).hexdigest()
         whole = self.sent == len(self.data)
-        self.ledger.note(Entry(self.progress_id, digest, self.reply, whole))
+        self.ledger.note(Entry(self.progress_id, digest, self.reply, whole, self.dish.pk))
 
     def send(self, until=None):
         """Send on until this byte, or to the end; a server that hung up takes no more."""
@@ -125,20 +141,17 @@ class Ledger:
     def broken_promises(self):
         """Yield a sentence for each promise that is broken as things stand."""
         rows = self.read_rows()
-        by_digest = {row["digest"]: row for row in rows}
+        pictures = {picture for row in rows for picture in pictures_of(row)}
         for entry in self.entries:
             yield from broken_answer(entry)
-            if entry.kept and entry.digest not in by_digest:
+            if entry.kept and entry.picture not in pictures:
                 yield f"{entry.progress_id} was answered ok, and has no row."
-        asked = {entry.digest for entry in self.entries if entry.kept or self.may_be_kept(entry)}
+        asked = {entry.picture for entry in self.entries if entry.kept or self.may_be_kept(entry)}
         for row in rows:
             yield from self.broken_row(row)
-            if row["digest"] not in asked:
+            if not asked & pictures_of(row):
                 yield f"Picture {row['id']} has a row, and its upload was not answered ok."
-        named = {row[name] for row in rows for name in ("original", "display", "thumbnail")}
-        for path in self.files():
-            if path.name not in named:
-                yield f"{path} belongs to no row."
+        yield from self.strange_files(rows)
         yield from self.lasting_records()
 
     def may_be_kept(self, entry):
@@ -157,10 +170,30 @@ class Ledger:
             if hashlib.sha256(original).hexdigest() != row["digest"]:
                 yield f"The original of picture {row['id']} is not what was sent."
             for name in ("display", "thumbnail"):
-                with Image.open(self.stack.data / "media" / row[name], formats=["JPEG"]) as image:
-                    image.load()
+                rendition = (self.stack.data / "media" / row[name]).read_bytes()
+                if rendition == original:
+                    yield f"The {name} of picture {row['id']} is the original itself."
+                elif not are_alike(original, rendition):
+                    yield f"The {name} of picture {row['id']} shows another photo."
         except OSError as error:
             yield f"Picture {row['id']} has lost a file: {error}."
+
+    def strange_files(self, rows):
+        """Yield what is in a folder where it does not belong."""
+        named = {"originals": {row["original"] for row in rows}}
+        named["media"] = {row[name] for row in rows for name in ("display", "thumbnail")}
+        for path in self.files():
+            if path.name not in named.get(path.parent.name, ()):
+                yield f"{path} belongs to no row."
+        data, servers = self.stack.data, (self.stack.http, self.stack.https)
+        for expected, paths in (
+            (DATA, data.glob("*")),
+            (LOCK, (data / "locks").glob("*")),
+            *((NGINX, files_below(server.folder)) for server in servers),
+        ):
+            for path in paths:
+                if not expected.fullmatch(path.name):
+                    yield f"{path} does not belong there."
 
     def files(self):
         for folder in ("incoming", "originals", "media"):
@@ -203,6 +236,36 @@ class Ledger:
         manage("prune_uploads", "--force", **self.stack.environment)
 
 
+def pictures_of(row):
+    """Return the dish and the digest of a row, with any dish, too."""
+    return {(row["dish_id"], row["digest"]), (None, row["digest"])}
+
+
+def files_below(folder):
+    return (path for path in folder.rglob("*") if path.is_file())
+
+
+def painted(content, choice):
+    """Return a photo, no smaller, in four colours of its own, and with bytes of its own behind."""
+    with Image.open(BytesIO(content)) as image:
+        colours = Image.frombytes("RGB", (2, 2), choice.randbytes(12))
+        colours = colours.resize(image.size, Image.Resampling.NEAREST)
+        mixed = encoded(Image.blend(image.convert("RGB"), colours, 0.5), quality=96)
+    return mixed + choice.randbytes(max(16, len(content) + 16 - len(mixed)))
+
+
+def are_alike(original, rendition):
+    difference = ImageChops.difference(colours_of(original), colours_of(rendition, ["JPEG"]))
+    return max(ImageStat.Stat(difference).mean) < ALIKE
+
+
+def colours_of(content, formats=None):
+    """Return the colours of a photo's four quarters; raise OSError where it is not whole."""
+    with Image.open(BytesIO(content), formats=formats) as image:
+        image.draft(None, (480, 480))
+        return image.convert("RGB").resize((2, 2), Image.Resampling.BOX)
+
+
 def broken_answer(entry):
     """Yield a sentence where an answer is not the contract's."""
     if entry.answer is None:
@@ -225,7 +288,7 @@ class FaultTestCase(StackTestCase):
     def setUpClass(cls):
         super().setUpClass()
         cls.ledger = Ledger(cls.stack)
-        cls.photo = photo()
+        cls.photo = photo(randbytes=random.Random(f"{SEED} {cls.__qualname__}").randbytes)
 
     def setUp(self):
         super().setUp()
@@ -235,9 +298,9 @@ class FaultTestCase(StackTestCase):
     def __str__(self):
         return f"{super().__str__()}, SEED={SEED}"
 
-    def fault_upload(self, content=None, progress_id=None, **options):
-        """Return an upload of a photo that nobody has sent before."""
-        content = (content or self.photo) + self.choice.randbytes(16)
+    def fault_upload(self, content=None, progress_id=None, choice=None, **options):
+        """Return an upload of a photo that nobody has sent before; a thread has its own choice."""
+        content = painted(content or self.photo, choice or self.choice)
         progress_id = progress_id or f"{self.progress_id[-50:]}-{next(self.numbers)}"
         return Upload(self.ledger, self.dish, content, progress_id, **options)
 

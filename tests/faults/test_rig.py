@@ -1,7 +1,10 @@
 """Whether the audit sees what it is there to see."""
 
+import shutil
 import sqlite3
 from contextlib import closing
+
+from tests.client import add_dish
 
 from .rig import Entry, FaultTestCase
 
@@ -30,6 +33,9 @@ class AuditTests(FaultTestCase):
     def original(self):
         return self.stack.data / "originals" / self.row["original"]
 
+    def rendition(self, name="display"):
+        return self.stack.data / "media" / self.row[name]
+
     def test_nothing_is_said_where_all_is_well(self):
         self.assert_seen()
 
@@ -49,15 +55,51 @@ class AuditTests(FaultTestCase):
         self.assert_seen("is not what was sent")
 
     def test_a_rendition_that_is_cut_short(self):
-        rendition = self.stack.data / "media" / self.row["display"]
-        rendition.write_bytes(rendition.read_bytes()[:1000])
+        self.rendition().write_bytes(self.rendition().read_bytes()[:1000])
 
         self.assert_seen("has lost a file")
+
+    def test_renditions_of_another_photo(self):
+        self.assert_still_kept()
+        [other] = [row for row in self.ledger.read_rows() if row["id"] != self.row["id"]]
+        for name in ("display", "thumbnail"):
+            shutil.copy(self.stack.data / "media" / other[name], self.rendition(name))
+
+        self.assert_seen(
+            *(
+                f"{name} of picture {self.row['id']} shows another photo"
+                for name in ("display", "thumbnail")
+            )
+        )
+
+    def test_a_rendition_that_is_the_original(self):
+        shutil.copy(self.original(), self.rendition())
+
+        self.assert_seen("is the original itself")
+
+    def test_a_row_of_another_dish(self):
+        other = add_dish(self.http, f"Other than {self.id()}"[-100:])
+        self.change(f"UPDATE uploads_picture SET dish_id = {other.pk}")
+
+        self.assert_seen("answered ok, and has no row", "was not answered ok")
 
     def test_a_file_that_is_left(self):
         (self.stack.data / "incoming" / "left.upload").touch()
 
         self.assert_seen("left.upload belongs to no row")
+
+    def test_a_file_in_the_folder_of_others(self):
+        shutil.copy(self.original(), self.stack.data / "media")
+        shutil.copy(self.rendition(), self.stack.data / "incoming")
+
+        self.assert_seen(*["belongs to no row"] * 2)
+
+    def test_a_file_outside_of_the_folders(self):
+        for folder in (self.stack.data, self.stack.data / "locks", self.stack.http.folder / "body"):
+            left = folder / "left"
+            left.touch()
+            self.assert_seen(f"{left} does not belong there")
+            left.unlink()
 
     def test_a_row_that_nobody_was_promised(self):
         [kept] = self.ledger.entries
