@@ -5,25 +5,27 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 
 from django.test.client import BOUNDARY, MULTIPART_CONTENT
 
-from tests.client import client_headers, poll
+from tests.base import upload_file
+from tests.client import add_dish, client_headers, poll
 from tests.photos import photo
 from tests.servers import requires
 from tests.waiting import wait_for
 
-from .rig import TIMES, Entry, FaultTestCase
+from .rig import SEED, TIMES, Entry, FaultTestCase, Upload
 
-# What begins at the places where a line is cut.
+# What begins at the places where a line is cut, and the id of the dish.
 PARTS = (
     b"Content-Type: multipart",
     b"\r\n\r\n",
     f"--{BOUNDARY}".encode(),
     b'name="id"',
-    b"1\r\n--",
     b'name="picture"',
     b"\xff\xd8\xff",
     f"\r\n--{BOUNDARY}--".encode(),
@@ -34,11 +36,38 @@ class LineTestCase(FaultTestCase):
     # An upload whose client is gone counts until the server is through with it.
     variables = {"GOURMIOUS_MAX_UPLOADS": "900", "GOURMIOUS_MAX_UPLOADS_PER_ADDRESS": "900"}
 
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.addresses = (cls.http, cls.stack.granian.address)
+        for number in range(9):  # so that an id that is cut to its first digit is another dish's
+            add_dish(cls.http, f"Dish {number}")
+
     def places(self, upload):
         """Return bytes of an upload at which something begins, is going on, or ends."""
-        starts = [upload.data.index(part) for part in PARTS if part in upload.data]
+        starts = [upload.data.index(part) for part in (*PARTS, f"{self.dish.pk}\r\n--".encode())]
         inside = [self.choice.randrange(len(upload.data)) for _ in range(5 * TIMES)]
         return [*starts, *(start + 1 for start in starts), *inside, len(upload.data) - 1]
+
+    def id_last(self, **options):
+        """Return an upload whose photo is whole before it is known of which dish it is."""
+        upload = self.fault_upload(**options)
+        upload.fill_in(picture=upload_file(upload.content), id=self.dish.pk)
+        return upload
+
+    def two_photos(self, **options):
+        upload = self.fault_upload(**options)
+        files = [upload_file(upload.content), upload_file(self.fault_upload().content)]
+        upload.fill_in(id=self.dish.pk, picture=files)
+        return upload
+
+    def at_all_places(self):
+        """Yield uploads by nginx and around it, each with a place of it, which comes next."""
+        for make_upload in (self.fault_upload, self.id_last):
+            for address in self.addresses:
+                for number in range(len(self.places(make_upload()))):
+                    upload = make_upload(address=address)
+                    yield upload, self.places(upload)[number]
 
     @contextmanager
     def witness(self):
@@ -51,25 +80,50 @@ class LineTestCase(FaultTestCase):
 
 
 class CutTests(LineTestCase):
+    """nginx sends on nothing of what it holds when a line ends: so it ends at the app as well."""
+
+    def cut(self, upload, place, reset):
+        with upload:
+            upload.send(place)
+            upload.hang_up(reset)
+
     def cut_everywhere(self, reset):
-        places = self.places(self.fault_upload())
-        for place in places:
-            with self.fault_upload() as upload:
-                upload.send(place)
-                upload.hang_up(reset)
-        return len(places)
+        with self.witness():
+            return [self.cut(*cut, reset) for cut in self.at_all_places()]
 
     def test_a_line_may_end_anywhere(self):
-        with self.witness():
-            times = self.cut_everywhere(reset=False)
+        cuts = self.cut_everywhere(reset=False)
 
-        self.audit("the line ends, anywhere in the upload", times)
+        self.audit("the line ends, anywhere in the upload", len(cuts))
 
     def test_a_line_may_be_reset_anywhere(self):
-        with self.witness():
-            times = self.cut_everywhere(reset=True)
+        cuts = self.cut_everywhere(reset=True)
 
-        self.audit("the line is reset, anywhere in the upload", times)
+        self.audit("the line is reset, anywhere in the upload", len(cuts))
+
+    def test_a_line_may_end_between_two_photos(self):
+        for address in self.addresses:
+            for part in (f"\r\n--{BOUNDARY}\r\n", 'name="picture"'):
+                for reset in (False, True):
+                    upload = self.two_photos(address=address)
+                    place = upload.data.rindex(part.encode())
+                    self.cut(upload, self.choice.randrange(place, place + 80), reset)
+
+        self.audit("the line ends between two photos", 8)
+
+    def test_a_client_that_sends_no_more_is_told_that_its_upload_broke_off(self):
+        times = 0
+        for upload, place in self.at_all_places():
+            with upload:
+                upload.send(place)
+                upload.send_no_more()
+                upload.answer()
+            times += 1
+            if upload.address != self.http and place >= len(upload.head):
+                self.assertEqual(upload.reply.status, 400)
+                self.assertIn('code="interrupted"', upload.reply.text)
+
+        self.audit("a client sends no more, and still listens", times)
 
     def test_a_line_may_end_before_the_answer(self):
         for number in range(6 * TIMES):
@@ -82,7 +136,7 @@ class CutTests(LineTestCase):
 
     @requires("curl")
     def test_a_line_over_http_2_may_end(self):
-        content = photo(1600, 1200)
+        content = photo(1600, 1200, randbytes=self.choice.randbytes)
         for _ in range(2 * TIMES):
             self.cut_over_http_2(self.fault_upload(content))
 
@@ -103,7 +157,7 @@ class CutTests(LineTestCase):
             curl.kill()
         digest = hashlib.sha256(upload.content).hexdigest()
         whole = curl.returncode == 0  # the machine was so busy that it was through before
-        self.ledger.note(Entry(upload.progress_id, digest, None, whole))
+        self.ledger.note(Entry(upload.progress_id, digest, None, whole, self.dish.pk))
 
     def received(self, upload):
         record = poll(self.http, upload.progress_id)
@@ -114,29 +168,37 @@ class StallTests(LineTestCase):
     variables = {**LineTestCase.variables, "DJANGO_SETTINGS_MODULE": "tests.settings_small"}
 
     def test_a_line_may_stall_anywhere(self):
-        head = self.fault_upload().data.index(b"\r\n\r\n") + 4
-        places = [place for place in self.places(self.fault_upload()) if place >= head]
         with ExitStack() as stalled:
-            uploads = [stalled.enter_context(self.fault_upload()) for _ in places]
-            for upload, place in zip(uploads, places, strict=True):
-                upload.send(place)
-            ends = [upload.socket.recv(1) for upload in uploads]
+            ends = [
+                self.stall(stalled.enter_context(upload), place)
+                for upload, place in self.at_all_places()
+                if place >= len(upload.head) and upload.address == self.http
+            ]
+            for end in ends:
+                self.assertEqual(end(), b"")
 
-        self.assertEqual(set(ends), {b""})
-        self.audit("the line stalls, anywhere in the body", len(places))
+        self.audit("the line stalls, anywhere in the body", len(ends))
+
+    def stall(self, upload, place):
+        """Send no more, and return a function that waits for the end of the line."""
+        upload.send(place)
+        upload.socket.settimeout(20)  # less than nginx waits where nobody told it how long
+        return partial(upload.socket.recv, 1)
 
 
 class SlowTests(LineTestCase):
     def test_a_line_may_bring_one_byte_at_a_time(self):
-        content = photo(8, 8)
-        with self.fault_upload(content) as upload:
-            for until in range(len(upload.data)):
+        with self.fault_upload(photo(16, 16, randbytes=self.choice.randbytes)) as upload:
+            end = len(upload.data)
+            middle = upload.data.index(b"\xff\xd8\xff") + len(upload.content) // 2
+            slow = {*range(middle, middle + TIMES), *range(end - TIMES, end)}
+            for until in range(end):
                 upload.send(until)
-                if until > len(upload.data) - TIMES:
+                if until in slow:
                     time.sleep(1)  # what a line of a byte a second is
             self.assertEqual(upload.answer().status, 200)
 
-        self.audit("the line brings each byte by itself, the last ones once a second", TIMES)
+        self.audit("the line brings each byte by itself, some of them once a second", TIMES)
 
     def test_a_line_may_waver(self):
         uploads = [self.fault_upload() for _ in range(8 * TIMES)]
@@ -148,10 +210,11 @@ class SlowTests(LineTestCase):
         self.audit("the line wavers by 50 milliseconds", len(answers))
 
     def send_wavering(self, upload):
+        choice = Random(f"{SEED} {upload.progress_id}")
         with upload:
             for until in range(0, len(upload.data), 2**14):
                 upload.send(until)
-                time.sleep(self.choice.random() * 0.05)  # what such a line is
+                time.sleep(choice.random() * 0.05)  # what such a line is
             return upload.answer()
 
 
@@ -166,6 +229,36 @@ class IdTests(LineTestCase):
                     self.assertEqual(twin.answer().status, 200)
 
         self.audit("two connections send with the same id", 2 * TIMES)
+
+    def test_the_same_photo_may_come_with_the_same_id_at_once(self):
+        for _ in range(2 * TIMES):
+            first = self.fault_upload()
+            with first, self.anew(first) as second, ThreadPoolExecutor(2) as pool:
+                for upload in (first, second):
+                    upload.send(len(upload.data) - 1)
+                answers = [pool.submit(upload.answer) for upload in (first, second)]
+                self.assertEqual([answer.result().status for answer in answers], [200, 200])
+            self.assertEqual(self.count_rows(first), 1)
+
+        self.audit("the same photo comes twice at once, with the same id", 2 * TIMES)
+
+    def test_a_photo_whose_answer_was_lost_is_kept_once_when_it_is_sent_anew(self):
+        for number in range(4 * TIMES):
+            with self.fault_upload() as lost:
+                lost.send()
+                lost.hang_up(reset=number % 2)
+            with self.anew(lost) as again:
+                self.assertEqual(again.answer().status, 200)
+            self.assertEqual(self.count_rows(lost), 1)
+
+        self.audit("a photo is sent anew whose answer was lost", 4 * TIMES)
+
+    def anew(self, upload):
+        return Upload(self.ledger, self.dish, upload.content, upload.progress_id)
+
+    def count_rows(self, upload):
+        digest = hashlib.sha256(upload.content).hexdigest()
+        return [row["digest"] for row in self.ledger.read_rows()].count(digest)
 
     def test_the_address_of_the_polls_may_change(self):
         with self.witness() as upload:
