@@ -3,11 +3,10 @@
 import json
 import os
 import shutil
-import sqlite3
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -136,15 +135,6 @@ class DiskTestCase(FaultTestCase):
             yield
         finally:
             path.chmod(mode)
-
-    @contextmanager
-    def database_locked(self):
-        """Write to the database, and do not come to an end."""
-        with closing(sqlite3.connect(self.database, isolation_level=None)) as connection:
-            # Else a row may find room in the WAL, even on a full disk.
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            connection.execute("BEGIN IMMEDIATE")
-            yield
 
     @contextmanager
     def begun(self, until=FIRST_READ):

@@ -7,16 +7,22 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from pathlib import Path
+from random import Random
+from socket import MSG_PEEK
 from threading import Barrier, Event
 
-from tests.client import get, poll
+from tests.client import get
 from tests.photos import photo
-from tests.servers import ROOT, Server, listens
+from tests.servers import ROOT, Server, is_stopped, listens
 from tests.waiting import wait_for
 
 from .rig import TIMES, FaultTestCase
 
 UPLOADS = 20
+
+# How many of them are certain to be kept, at least and at most.
+ANY, ALL = (0, UPLOADS), (UPLOADS, UPLOADS)
 
 # Every file that no upload holds and that is of no row is removed as soon as it is this old.
 PRUNE = """
@@ -59,10 +65,10 @@ class ProcessTestCase(FaultTestCase):
         inside = self.choice.randrange(len(upload.data))
         return self.choice.choice([head, inside, inside, len(upload.data)])
 
-    def strike(self, break_something):
-        """Let twenty uploads come to a place each, break something, and let them go on.
+    def strike(self, break_something, mend=lambda: None):
+        """Let twenty uploads come to a place each, break something, let them go on, and mend it.
 
-        Return those that were kept.
+        What breaks something returns how many are to be kept, at least and at most.
         """
         ready, go_on = Barrier(UPLOADS + 1, timeout=60), Event()
 
@@ -73,25 +79,31 @@ class ProcessTestCase(FaultTestCase):
                 go_on.wait(60)
                 upload.answer()
 
-        uploads = [self.fault_upload() for _ in range(UPLOADS)]
+        self.uploads = [self.fault_upload() for _ in range(UPLOADS)]
         with ThreadPoolExecutor(UPLOADS) as pool:
-            jobs = [pool.submit(send, upload, self.place(upload)) for upload in uploads]
+            jobs = [pool.submit(send, upload, self.place(upload)) for upload in self.uploads]
             ready.wait()
-            break_something()
-            go_on.set()
+            try:
+                least, most = break_something()
+            finally:
+                go_on.set()
+            mend()
         for job in jobs:
             job.result()
-        self.replies = [upload.reply for upload in uploads]
-        return [reply for reply in self.replies if reply and reply.status == 200]
+        replies = [upload.reply for upload in self.uploads]
+        kept = sum(reply is not None and reply.status == 200 for reply in replies)
+        self.assertIn(kept, range(least, most + 1), replies)
 
-    def strike_often(self, fault, break_something, least=0):
-        """Do that some times; each time no fewer than the least number must be kept."""
+    def strike_often(self, fault, *break_and_mend):
         for _ in range(TIMES):
-            kept = self.strike(break_something)
-            self.assertGreaterEqual(len(kept), least, self.replies)
+            self.strike(*break_and_mend)
             wait_for(self.is_up)
             self.assert_still_kept()
         self.audit(f"{fault}, {UPLOADS} uploads running", TIMES, killed=True)
+
+    def running(self):
+        """Return the uploads that have not been sent to their end."""
+        return [upload for upload in self.uploads if upload.sent < len(upload.data)]
 
     def is_up(self):
         with suppress(OSError):
@@ -108,11 +120,33 @@ class ProcessTestCase(FaultTestCase):
         for server in servers:
             server.start()
 
+    def stop(self, *workers):
+        """Stop some of Granian's workers in their tracks."""
+        for pid in workers:
+            self.addCleanup(self.go_on, pid)
+            os.kill(int(pid), signal.SIGSTOP)
+            wait_for(lambda pid=pid: is_stopped(pid))
+
+    def go_on(self, pid):
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGCONT)
+
+    def is_receiving(self, pid):
+        """Tell whether a worker has a photo that it has not stored yet."""
+        incoming = self.stack.data / "incoming"
+        for path in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                if path.readlink().parent == incoming:
+                    return True
+        return False
+
     def kill_workers(self, count):
         """Kill some of Granian's workers, and wait until there are others."""
+        self.kill_and_await(set(self.choice.sample(self.stack.granian.workers(), count)))
+
+    def kill_and_await(self, killed):
         granian = self.stack.granian
         workers = granian.workers()
-        killed = set(self.choice.sample(workers, count))
         for pid in killed:
             os.kill(int(pid), signal.SIGKILL)
         wait_for(lambda: not killed & set(granian.workers()))
@@ -122,7 +156,16 @@ class ProcessTestCase(FaultTestCase):
 
 class ProcessTests(ProcessTestCase):
     def test_a_worker_may_be_killed(self):
-        self.strike_often("a worker is killed", lambda: self.kill_workers(1))
+        self.strike_often("a worker is killed", self.kill_a_worker)
+
+    def kill_a_worker(self):
+        killed, other = self.choice.sample(self.stack.granian.workers(), 2)
+        self.stop(killed)  # so that nothing of it is stored meanwhile
+        # nginx may have sent all to one of them.
+        most = UPLOADS - self.is_receiving(killed)
+        least = int(self.is_receiving(other))
+        self.kill_and_await({killed})
+        return least, most
 
     def test_workers_may_be_killed_again_and_again(self):
         with self.fault_upload() as upload:
@@ -135,33 +178,75 @@ class ProcessTests(ProcessTestCase):
         self.audit("all workers are killed again and again", 3 * TIMES, killed=True)
 
     def test_granian_may_be_killed(self):
+        self.strike_often("Granian is killed", self.kill_granian)
+
+    def kill_granian(self):
         granian = self.stack.granian
-        self.strike_often("Granian is killed", lambda: self.kill_and_start(granian))
+        workers = granian.workers()
+        self.stop(*workers)
+        most = UPLOADS - any(self.is_receiving(pid) for pid in workers)
+        self.kill_and_start(granian)
+        return 0, most
 
     def test_nginx_may_be_killed(self):
-        nginx = self.stack.http
-        self.strike_often("nginx is killed", lambda: self.kill_and_start(nginx))
-
-    def test_memcached_may_be_killed(self):
-        memcached = self.stack.memcached
-        self.strike_often(
-            "memcached is killed", lambda: self.kill_and_start(memcached), least=UPLOADS
-        )
+        self.strike_often("nginx is killed", lambda: self.cut_off(self.stack.http))
 
     def test_all_may_be_killed(self):
         servers = (self.stack.http, self.stack.granian, self.stack.memcached)
-        self.strike_often("all are killed", lambda: self.kill_and_start(*servers))
+        self.strike_often("all are killed", lambda: self.cut_off(*servers))
+
+    def cut_off(self, *servers):
+        """Kill nginx, maybe among others: what was not sent to its end has no line any more."""
+        self.kill_and_start(*servers)
+        return 0, UPLOADS - len(self.running())
+
+    def test_memcached_may_be_killed(self):
+        def kill_and_start():
+            self.kill_and_start(self.stack.memcached)
+            return ALL
+
+        self.strike_often("memcached is killed", kill_and_start)
+
+    def test_memcached_may_be_away_for_a_while(self):
+        memcached = self.stack.memcached
+
+        def kill():
+            self.kill(memcached)
+            return ALL
+
+        def start():
+            try:
+                wait_for(self.are_some_answered)
+            finally:
+                memcached.start()
+
+        self.strike_often("memcached is away for a while", kill, start)
+
+    def are_some_answered(self):
+        return sum(upload.reply is not None for upload in self.uploads) >= UPLOADS / 2
 
     def test_the_workers_may_be_killed_while_photos_are_processed(self):
         for _ in range(TIMES):
-            with self.processing_held_back(), ThreadPoolExecutor(5) as pool:
-                before = len(self.files("incoming"))
-                jobs = [pool.submit(self.send_whole) for _ in range(5)]
-                wait_for(lambda before=before: len(self.files("incoming")) >= before + 5)
-                self.kill_workers(2)
-            self.assertFalse(any(job.result() for job in jobs))
+            with self.processing_held_back():
+                self.kill_while_waiting("incoming", 5)
         self.assert_still_kept()
         self.audit("all workers are killed while photos are processed", TIMES, killed=True)
+
+    def test_the_workers_may_be_killed_before_a_row_is_written(self):
+        for _ in range(TIMES):
+            with self.database_locked():
+                self.kill_while_waiting("media", 10)
+        self.assert_still_kept()
+        self.audit("all workers are killed before a row is written", TIMES, killed=True)
+
+    def kill_while_waiting(self, folder, count):
+        """Send five uploads, and kill all workers once so many files more are in a folder."""
+        before = set(self.files(folder))
+        with ThreadPoolExecutor(5) as pool:
+            jobs = [pool.submit(self.send_whole) for _ in range(5)]
+            wait_for(lambda: len(set(self.files(folder)) - before) >= count)
+            self.kill_workers(2)
+        self.assertFalse(any(job.result() for job in jobs))
 
     def send_whole(self):
         """Send an upload, and tell whether it was kept."""
@@ -170,29 +255,43 @@ class ProcessTests(ProcessTestCase):
             return answer is not None and answer.status == 200
 
     def test_the_workers_may_be_killed_right_after_an_answer(self):
-        for _ in range(TIMES):
-            self.assert_still_kept()
-            self.kill_workers(2)
-        self.audit("all workers are killed right after an answer", TIMES, killed=True)
+        for _ in range(3 * TIMES):
+            with self.fault_upload() as upload:
+                upload.send()
+                upload.socket.recv(1, MSG_PEEK)  # before the client has read it
+                self.kill_workers(2)
+                self.assertEqual(upload.answer().status, 200)
+        self.audit("all workers are killed right after an answer", 3 * TIMES, killed=True)
 
     def test_memcached_may_hang(self):
         with ExitStack() as hung:
-            kept = self.strike(lambda: hung.enter_context(self.stack.memcached.hung()))
 
-        self.assertEqual(len(kept), UPLOADS, self.replies)
+            def hang():
+                hung.enter_context(self.stack.memcached.hung())
+                return ALL
+
+            self.strike(hang)
+
         self.audit(f"memcached hangs, {UPLOADS} uploads running", 1, killed=True)
 
     def test_a_worker_may_stop_for_a_while(self):
-        def stop_and_go_on():
-            pid = int(self.choice.choice(self.stack.granian.workers()))
-            os.kill(pid, signal.SIGSTOP)
-            try:
-                for number in range(100):
-                    poll(self.http, f"none-{number}")
-            finally:
-                os.kill(pid, signal.SIGCONT)
+        self.strike_often("a worker is stopped for a while", self.stop_a_worker, self.let_go_on)
 
-        self.strike_often("a worker is stopped for a while", stop_and_go_on, least=UPLOADS)
+    def stop_a_worker(self):
+        for upload in self.uploads:
+            if upload not in self.running():
+                upload.socket.recv(1, MSG_PEEK)  # else a photo may be processed for ever
+        self.stopped, other = self.choice.sample(self.stack.granian.workers(), 2)
+        self.stop(self.stopped)
+        # nginx may have sent all to one of them.
+        self.awaited = self.running() if self.is_receiving(other) else []
+        return ALL
+
+    def let_go_on(self):
+        """Let the worker go on when some upload of the other is through."""
+        if self.awaited:
+            wait_for(lambda: any(upload.reply for upload in self.awaited))
+        self.go_on(self.stopped)
 
     def test_granian_may_be_reloaded(self):
         self.reload_often("Granian", self.stack.granian)
@@ -203,8 +302,7 @@ class ProcessTests(ProcessTestCase):
     def reload_often(self, name, server):
         for _ in range(TIMES):
             old = set(server.workers())
-            kept = self.strike(lambda old=old: self.reload(server, old))
-            self.assertEqual(len(kept), UPLOADS, self.replies)
+            self.strike(lambda old=old: self.reload(server, old))
             # Until the old ones have ended Granian replaces none that dies.
             wait_for(lambda old=old: not old & set(server.workers()), 60)
             self.assert_still_kept()
@@ -213,19 +311,24 @@ class ProcessTests(ProcessTestCase):
     def reload(self, server, old):
         server.reload()
         wait_for(lambda: set(server.workers()) - old)
+        return ALL
 
     def test_granian_may_be_asked_to_end(self):
-        self.end_often("Granian", self.stack.granian)
+        self.end_often("Granian", self.stack.granian, ALL)
 
     def test_nginx_may_be_asked_to_end(self):
-        self.end_often("nginx", self.stack.http)
+        self.end_often("nginx", self.stack.http, ANY)
 
-    def end_often(self, name, server):
+    def end_often(self, name, server, kept):
+        def end():
+            wait_for(self.is_up)  # nginx has told Granian of each upload
+            server.process.terminate()
+            return kept
+
         for _ in range(TIMES):
-            process = server.process
-            self.addCleanup(process.wait)
-            self.strike(process.terminate)
-            process.wait(60)
+            self.addCleanup(server.process.wait)
+            self.strike(end)
+            server.process.wait(60)
             server.start()
             wait_for(self.is_up)
             self.assert_still_kept()
@@ -236,7 +339,7 @@ class StormTests(ProcessTestCase):
     """Servers are killed while uploads come and go without a pause, wherever each of them is."""
 
     def test_servers_may_be_killed_at_any_moment(self):
-        self.photo = photo(160, 120)
+        self.photo = photo(160, 120, randbytes=self.choice.randbytes)
         servers = (self.stack.http, self.stack.granian, self.stack.memcached)
         faults = [partial(self.kill_workers, count) for count in (1, 2)]
         faults += [partial(self.kill_and_start, server) for server in servers]
@@ -253,7 +356,8 @@ class StormTests(ProcessTestCase):
         """Upload all the while; the block begins and ends at some moment of it."""
         ended = Event()
         with ThreadPoolExecutor(UPLOADS) as pool:
-            jobs = [pool.submit(self.send_until, ended) for _ in range(UPLOADS)]
+            choices = [Random(self.choice.random()) for _ in range(UPLOADS)]
+            jobs = [pool.submit(self.send_until, ended, choice) for choice in choices]
             try:
                 self.wait_for_some()
                 yield
@@ -263,11 +367,11 @@ class StormTests(ProcessTestCase):
         for job in jobs:
             job.result()
 
-    def send_until(self, ended):
+    def send_until(self, ended, choice):
         while not ended.is_set():
-            with suppress(OSError), self.fault_upload() as upload:
-                if self.choice.random() < 0.2:
-                    upload.send(self.choice.randrange(len(upload.data)))
+            with suppress(OSError), self.fault_upload(choice=choice) as upload:
+                if choice.random() < 0.2:
+                    upload.send(choice.randrange(len(upload.data)))
                 else:
                     upload.answer()
 
