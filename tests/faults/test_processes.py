@@ -241,12 +241,26 @@ class ProcessTests(ProcessTestCase):
 
     def kill_while_waiting(self, folder, count):
         """Send five uploads, and kill all workers once so many files more are in a folder."""
-        before = set(self.files(folder))
         with ThreadPoolExecutor(5) as pool:
-            jobs = [pool.submit(self.send_whole) for _ in range(5)]
-            wait_for(lambda: len(set(self.files(folder)) - before) >= count)
+            jobs = self.send_five(pool, folder, count)
             self.kill_workers(2)
         self.assertFalse(any(job.result() for job in jobs))
+
+    def send_five(self, pool, folder, count):
+        before = set(self.files(folder))
+        jobs = [pool.submit(self.send_whole) for _ in range(5)]
+        wait_for(lambda: len(set(self.files(folder)) - before) >= count)
+        return jobs
+
+    def test_what_waits_for_its_row_is_not_pruned(self):
+        with ThreadPoolExecutor(5) as pool:
+            with self.database_locked():
+                jobs = self.send_five(pool, "media", 10)
+                for _ in range(2):  # when the second is over, so is all of the first
+                    self.assert_pruned()
+            self.assertTrue(all(job.result() for job in jobs))
+
+        self.audit("uploads wait for their rows, prune_uploads at work", 5, killed=True)
 
     def send_whole(self):
         """Send an upload, and tell whether it was kept."""
