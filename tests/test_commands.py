@@ -10,6 +10,8 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 
 from uploads import images, models
+from uploads.management.commands import prune_uploads
+from uploads.management.commands.prune_uploads import old_files
 from uploads.models import Picture
 from uploads.uploadhandler import PictureFileUploadHandler
 
@@ -120,6 +122,19 @@ class PruneUploadsTests(CommandTestCase):
 
         self.call("prune_uploads")
         self.assertFalse(stored.exists())
+
+    def test_pictures_that_are_stored_meanwhile_are_left_alone_however_old(self):
+        def store_and_look(*args):
+            picture = Picture.objects.store(self.dish, upload_file(photo()))
+            for file in picture.files():
+                self.age(file.path, 48)
+            return old_files(*args)
+
+        with patch.object(prune_uploads, "old_files", store_and_look):
+            self.call("prune_uploads")
+
+        self.assertEqual(Picture.objects.count(), 4)
+        self.assertEqual(len(self.files()), 3 * 4)
 
     def test_the_files_of_pictures_are_known_whatever_the_way_to_the_folder(self):
         for file in self.picture.files():

@@ -1,5 +1,7 @@
+import errno
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from io import BytesIO
 from itertools import pairwise
 from struct import pack
 from threading import BoundedSemaphore, Event, Lock
@@ -289,6 +291,15 @@ class BoundTests(RenderTestCase):
         content[link : link + 4] = content[4:8]
 
         self.assert_colour(self.render(bytes(content))[1], (255, 0, 0))
+
+    def test_what_the_machine_is_to_blame_for_is_no_refusal(self):
+        for number in (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOSPC):
+            with (
+                self.subTest(errno.errorcode[number]),
+                patch.object(images.Image, "open", side_effect=OSError(number, "")),
+                self.assertRaises(OSError),
+            ):
+                images.decode(BytesIO(photo()))
 
 
 class DecodingSlotTests(FoldersMixin, SimpleTestCase):

@@ -96,3 +96,6 @@ class DatabaseTests(TestCase):
 
     def test_a_transaction_takes_the_write_lock_at_its_beginning(self):
         self.assertEqual(connection.transaction_mode, "IMMEDIATE")
+
+    def test_an_upload_waits_half_a_minute_for_a_writer_and_is_answered_before_nginx_gives_up(self):
+        self.assertIn(connection.settings_dict["OPTIONS"]["timeout"], range(31, 60))

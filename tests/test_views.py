@@ -15,7 +15,7 @@ from PIL import Image
 
 from uploads import images
 from uploads.models import Dish, Picture
-from uploads.uploadhandler import UploadProgressCachedHandler
+from uploads.uploadhandler import PictureFileUploadHandler, UploadProgressCachedHandler
 from uploads.views import DISHES_PER_PAGE, PICTURES_PER_PAGE, STATUSES
 
 from .base import UploadTestCase, make_dish, upload_file
@@ -249,6 +249,22 @@ class RefusedUploadTests(UploadTestCase):
         full = OSError(28, "No space left on device")
 
         with patch.object(TemporaryFileUploadHandler, "receive_data_chunk", side_effect=full):
+            response = self.post(upload_file(photo()), query="?X-Progress-ID=dish-1")
+
+        self.assert_refused(response, "storage_full", 507)
+        self.assertIsNone(cache.get("127.0.0.1_dish-1"))
+
+    def test_a_full_disk_that_fails_once_more_when_the_file_is_closed(self):
+        full = OSError(28, "No space left on device")
+
+        def close_and_fail(handler):
+            handler.file.close()
+            raise full
+
+        with (
+            patch.object(TemporaryFileUploadHandler, "receive_data_chunk", side_effect=full),
+            patch.object(PictureFileUploadHandler, "upload_interrupted", close_and_fail),
+        ):
             response = self.post(upload_file(photo()), query="?X-Progress-ID=dish-1")
 
         self.assert_refused(response, "storage_full", 507)
