@@ -239,16 +239,29 @@ class DiskTests(DiskTestCase):
             self.assert_still_kept()
         self.audit("Six uploads at once fill the disk up", TIMES)
 
+    def assert_no_room_for_renditions(self, fill, room):
+        with self.fault_upload() as upload, ExitStack() as full:
+            with self.processing_held_back():
+                self.send_up_to_the_renditions(upload)
+                full.enter_context(fill(room))
+            self.assert_refused(upload, *NO_ROOM)
+        self.assert_still_kept()
+
     def test_the_disk_fills_up_while_the_renditions_are_written(self):
         for _ in range(4 * TIMES):
             fill = self.full if self.mounts else self.limited
-            with self.fault_upload() as upload, ExitStack() as full:
-                with self.processing_held_back():
-                    self.send_up_to_the_renditions(upload)
-                    full.enter_context(fill(room=self.choice.randrange(20_000)))
-                self.assert_refused(upload, *NO_ROOM)
-            self.assert_still_kept()
+            self.assert_no_room_for_renditions(fill, self.choice.randrange(20_000))
         self.audit("The disk fills up while the renditions are written", 4 * TIMES)
+
+    def test_no_rendition_is_cut_short(self):
+        """The row, which is written last, finds room: it is smaller than a rendition."""
+        self.assert_still_kept()
+        size = max(path.stat().st_size for path in self.files("media"))
+        for _ in range(TIMES):
+            with self.database_locked():
+                pass  # the next row is written to the beginning of an empty WAL
+            self.assert_no_room_for_renditions(self.limited, size - self.choice.randrange(1, 2000))
+        self.audit("A rendition is larger than a file may be", TIMES)
 
     def test_the_disk_fills_up_before_the_row_is_written(self):
         for fill in self.lacks_of_bytes() * TIMES:
