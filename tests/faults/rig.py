@@ -325,13 +325,17 @@ class FaultTestCase(StackTestCase):
     @contextmanager
     def database_locked(self):
         """Write to the database, and do not come to an end."""
-        with closing(
-            sqlite3.connect(self.stack.data / "db.sqlite3", isolation_level=None)
-        ) as connection:
-            # Else a row may find room in the WAL, even on a full disk.
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.empty_wal()  # else a row may find room in it, even on a full disk
+        with closing(self.connect_to_database()) as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield
+
+    def empty_wal(self):
+        with closing(self.connect_to_database()) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def connect_to_database(self):
+        return sqlite3.connect(self.stack.data / "db.sqlite3", isolation_level=None)
 
     def assert_still_kept(self):
         """Assert that an upload goes well now."""
