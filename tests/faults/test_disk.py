@@ -3,11 +3,13 @@
 import hashlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -58,7 +60,8 @@ class DiskTestCase(FaultTestCase):
             size = f"size={16 + 6 * TIMES}m,nr_inodes={500 + 100 * TIMES}"
             cls.enterClassContext(mounted(data, "-t", "tmpfs", "-o", size, "tmpfs"))
         settings = "tests.faults.settings_disk"
-        cls.variables = {"GOURMIOUS_DATA_DIR": data, "DJANGO_SETTINGS_MODULE": settings}
+        own = {"GOURMIOUS_DATA_DIR": data, "DJANGO_SETTINGS_MODULE": settings}
+        cls.variables = {**cls.variables, **own}
         super().setUpClass()
         cls.photo = photo(320, 240)
 
@@ -389,3 +392,34 @@ class DiskTests(DiskTestCase):
             self.assert_pages_stay_up()
         self.assert_still_kept()
         self.audit("The database is locked for longer than an upload waits", 1)
+
+
+class DescriptorTests(DiskTestCase):
+    variables = {"GOURMIOUS_WORKERS": "1"}
+
+    def warm_up(self):
+        """Keep an upload, and refuse a page: Python reads the code for it only then."""
+        self.assert_still_kept()
+        self.assertEqual(get(self.http, "/menu").status, 404)
+
+    @contextmanager
+    def descriptors(self, spare):
+        """Let the worker open no more than so many files at once."""
+        [pid] = map(int, self.stack.granian.workers())
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        used = {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
+        free = next(number for number in count() if number not in used)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (free + spare, before[1]))
+        try:
+            yield
+        finally:
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+    def test_descriptors_run_out(self):
+        self.warm_up()
+        for spare in [*range(4)] * TIMES:
+            with self.begun() as upload, self.subTest(spare), self.descriptors(spare):
+                self.assert_refused(upload, *NO_LUCK)
+        wait_for(lambda: get(self.http, "/healthz").status == 200)  # memcached is tried again
+        self.assert_still_kept()
+        self.audit("Descriptors run out", 4 * TIMES)
