@@ -17,6 +17,8 @@ from .rig import TIMES, Entry, FaultTestCase
 
 MULTIPART = "multipart/form-data; boundary=b"
 SCRIPT = "'><script>alert(1)"
+EVIL = "https://evil.example"
+END = b"--b--\r\n"
 
 
 def part(disposition, content, *headers):
@@ -46,7 +48,7 @@ class MaliceTestCase(FaultTestCase):
         """Return the body of a form with a file, from this Content-Disposition on."""
         self.content = content if content is not None else self.photo + self.choice.randbytes(8)
         file = part(disposition, self.content, *headers)
-        return field("id", str(self.dish.pk).encode()) + file + b"--b--\r\n"
+        return field("id", str(self.dish.pk).encode()) + file + END
 
     def request(self, body, content_type=MULTIPART, query="", **headers):
         """Return the bytes of an upload; a header that is None is left out."""
@@ -71,16 +73,27 @@ class MaliceTestCase(FaultTestCase):
 
     def attack(self, data, *codes, address=None):
         """Assert that an upload is answered with one of these codes, or None: it is kept."""
-        upload = self.note(self.exchange(data, address)).upload
-        error = upload.find("error")
-        self.assertIn(None if error is None else error.get("code"), codes, upload)
+        entry = self.note(self.exchange(data, address))
+        error = entry.upload.find("error")
+        self.assertIn(None if error is None else error.get("code"), codes, entry)
+        self.assertNotIn("x-evil", entry.answer.headers)
+
+    def assert_interrupted(self, data):
+        """Send so much to the app itself, and no more."""
+        with self.connect(self.stack.granian.address) as client:
+            client.sendall(data)
+            client.shutdown(socket.SHUT_WR)
+            upload = self.note(receive(client)).upload
+        self.assertEqual(upload.find("error").get("code"), "interrupted")
 
     def note(self, answer):
         """Write what the last form was answered into the ledger."""
-        digest = hashlib.sha256(self.content).hexdigest()
-        entry = Entry("none", digest, answer, whole=True)
+        entry = Entry("none", self.digest(), answer, whole=True)
         self.ledger.note(entry)
         return entry
+
+    def digest(self):
+        return hashlib.sha256(self.content).hexdigest()
 
     def attack_all(self, fault, requests, *codes):
         """Attack with each of some functions that make a request, by nginx and around it."""
@@ -113,10 +126,10 @@ class FormTests(MaliceTestCase):
         self.attack_all("a charset of the client's", types, None)
 
     def test_a_content_type_in_a_charset_that_decodes_nothing(self):
-        charsets = ("undefined", "hex", "unknown")
+        charsets = ("undefined", "unknown")
 
         types = self.typed(*(f"{MULTIPART}; x*={charset}''%FF" for charset in charsets))
-        self.attack_all("a charset that decodes nothing", types, None, "no_picture")
+        self.attack_all("a charset that decodes nothing", types, "no_picture")
 
     def test_a_query_whose_charset_decodes_nothing(self):
         queries = {"?" + "&a" * 1100: "too_many", "?x=%61": None}
@@ -156,16 +169,26 @@ class FormTests(MaliceTestCase):
     def test_a_name_in_a_charset_that_decodes_nothing(self):
         dispositions = [
             f"name=picture; filename=dish.jpg; {name}*={charset}''%FF%00"
-            for charset in ("undefined", "idna", "unknown", "punycode", "unicode_escape")
+            for charset in ("undefined", "unknown")
             for name in ("filename", "name")
         ]
 
         forms = self.forms(*dispositions, "name=picture; filename*0=a; filename*=b")
-        self.attack_all("a name in such a charset", forms, None, "no_picture")
+        self.attack_all("a name in such a charset", forms, "no_picture")
+
+    def test_a_name_in_a_charset_that_may_decode_it(self):
+        """Whether these replace what they cannot decode is for Python to say."""
+        forms = self.forms(
+            *(
+                f"name=picture; filename*={charset}''%FF%00"
+                for charset in ("idna", "punycode", "unicode_escape")
+            )
+        )
+
+        self.attack_all("a name in an odd charset", forms, None, "no_picture")
 
     def test_names_that_break_out_of_headers_paths_and_pages(self):
         names = (
-            "a\r\nX-Evil: 1\r\n\r\nb.jpg",
             "a\rb\nc\0d.jpg",
             "../../../../etc/passwd",
             "..\\..\\db.sqlite3",
@@ -175,13 +198,36 @@ class FormTests(MaliceTestCase):
         )
         forms = self.forms(*(f'name="picture"; filename="{name}"' for name in names))
 
-        self.attack_all("a file's name that breaks out", forms, None, "not_an_image")
+        self.attack_all("a file's name that breaks out", forms, None)
+
+    def test_a_name_that_ends_the_headers_of_its_part(self):
+        forms = self.forms('name="picture"; filename="a\r\nX-Evil: 1\r\n\r\nb.jpg"')
+
+        self.attack_all("a file's name that ends the headers", forms, "not_an_image")
+
+    def test_no_name_of_a_clients_is_on_the_disk(self):
+        folder = self.stack.folder
+        names = ("../../evil", "..\\..\\evil", f"{folder}/evil", "dish.evil", "evil\0.jpg")
+        with self.processing_held_back(), ExitStack() as sent:
+            for name in names:
+                client = sent.enter_context(self.connect())
+                client.sendall(self.request(self.form(f'name=picture; filename="{name}"')))
+                self.ledger.note(Entry("none", self.digest(), None, whole=True))
+            wait_for(lambda: self.count_whole() == len(names))
+            self.assertEqual(list(folder.rglob("*evil*")), [])
+
+        self.audit("a file's name that is a path", len(names))
+
+    def count_whole(self):
+        """Return how many files have arrived, up to the last byte."""
+        sizes = [path.stat().st_size for path in self.files("incoming")]
+        return sizes.count(len(self.content))
 
     def test_a_dish_that_is_not_a_number(self):
         values = (b"1 OR 1=1", b"1\r\nX: 1", b"../1", b"9" * 5000, b"\xff", b"1\0", b"-1", b"1e0")
         self.form()
         bodies = [
-            field("id", value) + part("name=picture; filename=a", self.photo) + b"--b--\r\n"
+            field("id", value) + part("name=picture; filename=a", self.photo) + END
             for value in values
         ]
 
@@ -201,9 +247,7 @@ class FormTests(MaliceTestCase):
     def test_ten_thousand_parts_and_fields(self):
         files = b"".join(part("name=picture; filename=a", self.photo) for _ in range(10_000))
         fields = b"".join(field(number, b"x") for number in range(10_000))
-        bodies = [
-            self.form()[: -len(b"--b--\r\n")] + more + b"--b--\r\n" for more in (files, fields)
-        ]
+        bodies = [self.form()[: -len(END)] + more + END for more in (files, fields)]
 
         requests = [lambda body=body: self.request(body) for body in bodies]
         self.attack_all("10,000 files, or fields", requests, "too_many")
@@ -231,13 +275,23 @@ class FormTests(MaliceTestCase):
                 self.form("name=picture; filename=a", b"/9j/" * 5 + b"=", encoding)
             )
         ]
-        self.attack_all("a file in broken base64", junk, "no_picture", "not_an_image")
+        self.attack_all("a file in broken base64", junk, "no_picture")
 
     def test_a_form_without_its_end(self):
         def make_request():
-            return self.request(self.form()[: -len(b"--b--\r\n") - 4])
+            return self.request(self.form()[: -len(END) - 4])
 
         self.attack_all("a form without its last boundary", [make_request], "interrupted")
+
+    def test_a_form_that_ends_between_two_photos(self):
+        second = part("name=picture; filename=second.jpg", photo(40, 30))
+        data = self.request(self.form()[: -len(END)] + second + END)
+        start = data.index(second)
+
+        places = (start, start + 1, start + 3, start + 30, start + len(second))
+        for place in places * TIMES:
+            self.assert_interrupted(data[:place])
+        self.audit("a form that ends between two photos, or soon after", len(places) * TIMES)
 
 
 class HeaderTests(MaliceTestCase):
@@ -308,6 +362,13 @@ class HeaderTests(MaliceTestCase):
 
         self.attack_all("a length that is too short", [make_request], "interrupted")
 
+    def test_a_length_that_is_too_long(self):
+        for more in (1, 20, 5000) * TIMES:
+            body = self.form()
+            self.assert_interrupted(self.request(body, Content_Length=len(body) + more))
+
+        self.audit("a length that is too long", 3 * TIMES)
+
     def test_a_body_in_chunks_without_a_length(self):
         def make_request():
             chunk = b"%x\r\n%b\r\n" % (60_000, bytes(60_000))
@@ -341,7 +402,7 @@ class HeaderTests(MaliceTestCase):
 
 class OtherTests(MaliceTestCase):
     def test_the_body_of_a_forged_form_never_comes_to_the_disk(self):
-        body = self.form(content=self.photo + bytes(2_000_000))
+        body = self.form(content=self.photo + bytes(20_000_000))  # more than sockets hold
         data = self.request(body, Origin="https://evil.example")
         with self.connect() as client:
             client.sendall(data[:-1000])
