@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import re
 import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -50,6 +51,7 @@ class ClientTestCase(FaultTestCase):
         self.assertTrue(entry.kept, entry)
 
         refused = Entry("none", "", send(b"A text. " * 100), whole=True)
+        self.assertEqual(refused.answer.status, 415)
         self.assertEqual(refused.upload.find("error").get("file"), NAME)
         client = self._testMethodName.removeprefix("test_").replace("_", " ")
         self.audit(f"{client} sends a photo", 1)
@@ -136,11 +138,12 @@ class ClientTests(ClientTestCase):
             body.write_bytes(self.form(content, "wget", "Content-Type: image/jpeg"))
             given = {**self.headers, "Content-Type": "multipart/form-data; boundary=wget"}
             headers = [f"--header={name}: {value}" for name, value in given.items()]
-            options = ["-q", "--no-proxy", "--content-on-error", "-O", "-", f"--post-file={body}"]
-            text = subprocess.run(
+            options = ["-qS", "--no-proxy", "--content-on-error", "-O", "-", f"--post-file={body}"]
+            done = subprocess.run(
                 ["wget", *options, *headers, self.url], check=False, capture_output=True
-            ).stdout.decode()
-            return Answer(200 if "<status>ok<" in text else 415, {}, text)
+            )
+            [status] = re.findall(rb"HTTP/1\.1 (\d+)", done.stderr)
+            return Answer(int(status), {}, done.stdout.decode())
 
         self.assert_understood(send)
 
