@@ -93,6 +93,18 @@ class AdminTests(UploadTestCase):
         self.client.logout()
         self.assertRedirects(self.client.get(url), f"/admin/login/?next={url}")
 
+    def test_nothing_that_a_diner_wrote_becomes_a_script(self):
+        script = "'><script>alert(1)</script>"
+        Dish.objects.update(name=script, restaurant=script)
+
+        dish, picture = f"dish/{self.dish.pk}", f"picture/{self.picture.pk}"
+        pages = ["dish/", "picture/"]
+        pages += [f"{one}/{page}/" for one in (dish, picture) for page in ("change", "delete")]
+        for page in pages:
+            response = self.client.get(f"/admin/uploads/{page}")
+            self.assertContains(response, "&lt;script&gt;alert(1)")
+            self.assertNotContains(response, "<script>alert(1)")
+
     def test_deleting_a_dish_deletes_its_files(self):
         with self.captureOnCommitCallbacks(execute=True):
             self.client.post(f"/admin/uploads/dish/{self.dish.pk}/delete/", {"post": "yes"})

@@ -486,6 +486,15 @@ class TakeBackTests(UploadTestCase):
         self.assertRedirects(response, self.dish.get_absolute_url())
         self.assertEqual((self.dish.pictures.count(), self.files()), (0, []))
 
+    def test_nothing_that_a_diner_wrote_becomes_a_script(self):
+        Dish.objects.update(name="'><script>alert(1)", restaurant="'><script>alert(2)")
+
+        for page in (self.url, self.dish.get_absolute_url(), "/"):
+            response = self.client.get(page)
+            for number in (1, 2):
+                self.assertContains(response, f"&lt;script&gt;alert({number})")
+                self.assertNotContains(response, f"<script>alert({number})")
+
     def test_the_dish_may_be_deleted_meanwhile(self):
         delete = Picture.delete
 
