@@ -3,12 +3,24 @@
 import hashlib
 import pickle
 import socket
+import ssl
 from base64 import b64encode
 from contextlib import ExitStack, closing
 from http.client import HTTPResponse
 from pathlib import Path
 
-from tests.client import TOKEN, add_dish, get, poll, read_answer
+from django.conf import settings
+
+from tests.client import (
+    TOKEN,
+    add_dish,
+    client_headers,
+    connect,
+    get,
+    get_answer,
+    poll,
+    read_answer,
+)
 from tests.photos import photo
 from tests.servers import ADDRESS
 from tests.waiting import wait_for
@@ -62,9 +74,9 @@ class MaliceTestCase(FaultTestCase):
         ]
         return "".join([f"POST /upload{query} HTTP/1.1\r\n", *lines, "\r\n"]).encode() + body
 
-    def connect(self, address=None):
+    def connect(self, address=None, source=ADDRESS):
         host, port = (address or self.http).split(":")
-        return closing(socket.create_connection((host, int(port)), 30))
+        return closing(socket.create_connection((host, int(port)), 30, (source, 0)))
 
     def exchange(self, data, address=None):
         with self.connect(address) as client:
@@ -306,9 +318,29 @@ class HeaderTests(MaliceTestCase):
         self.attack_all("another site's name as the host", self.uploads(*hosts), "csrf")
 
     def test_a_foreign_origin(self):
-        origins = [{"Origin": origin} for origin in ("https://evil.example", "null", "http://[x")]
+        origins = [{"Origin": origin} for origin in (EVIL, "null", "http://[x")]
 
         self.attack_all("a form of another site", self.uploads(*origins), "csrf")
+
+    def test_a_host_that_is_not_ours_has_no_page(self):
+        paths = ("/", "/dishes/new", self.dish.get_absolute_url(), "/admin/login/", "/healthz")
+        for address in self.addresses:
+            for path in paths:
+                answer = get(address, path, {"Host": "evil.example"})
+                self.assertEqual(answer.status, 400)
+                self.assertNotIn("evil.example", f"{answer.headers} {answer.text}")
+                self.assertNotIn("set-cookie", answer.headers)
+
+    def test_a_foreign_origin_may_post_no_other_form(self):
+        form, pages = "name=Evil&restaurant=Evil&username=x&password=x", get(self.http, "/").text
+        own = {"Content-Type": "application/x-www-form-urlencoded", "Origin": EVIL}
+        for address in self.addresses:
+            for path in ("/dishes/new", "/admin/login/"):
+                with closing(connect(address)) as connection:
+                    connection.request("POST", path, form, {**client_headers(address), **own})
+                    self.assertEqual(get_answer(connection).status, 403)
+
+        self.assertEqual(get(self.http, "/").text.count("Evil"), pages.count("Evil"))
 
     def test_no_token(self):
         tokens = [{"Cookie": None}, {"X_CSRFToken": "y" * 32}, {"Cookie": "csrftoken=x"}]
@@ -403,7 +435,7 @@ class HeaderTests(MaliceTestCase):
 class OtherTests(MaliceTestCase):
     def test_the_body_of_a_forged_form_never_comes_to_the_disk(self):
         body = self.form(content=self.photo + bytes(20_000_000))  # more than sockets hold
-        data = self.request(body, Origin="https://evil.example")
+        data = self.request(body, Origin=EVIL)
         with self.connect() as client:
             client.sendall(data[:-1000])
             self.assertEqual(self.files("incoming"), [])
@@ -460,15 +492,74 @@ class OtherTests(MaliceTestCase):
             self.assertEqual(headers["x-frame-options"], "DENY")
             self.assertIn("frame-ancestors 'none'", headers["content-security-policy"])
 
+    def test_what_nginx_answers_itself_cannot_be_framed_either(self):
+        for accept in ("text/html", "*/*"):
+            self.assert_unframed(self.answer_too_large(accept), 413)
+            self.assert_unframed(self.answer_busy(accept), 429)
+        self.stack.granian.stop()
+        self.addCleanup(self.stack.granian.start)
+        for accept in ("text/html", "*/*"):
+            self.assert_unframed(self.exchange(self.request(b"", Accept=accept)), 502)
+        self.assert_unframed(get(self.http, "/"), 502)
+
+    def assert_unframed(self, answer, status):
+        self.assertEqual(answer.status, status)
+        self.assertIn("frame-ancestors 'none'", answer.headers["content-security-policy"])
+        self.assertEqual(answer.headers["x-content-type-options"], "nosniff")
+
+    def answer_too_large(self, accept):
+        return self.exchange(self.request(b"", Accept=accept, Content_Length=10**9))
+
+    def answer_busy(self, accept):
+        """Return what an upload is answered when as many as one address may send have begun."""
+        head = self.request(b"", Content_Length=1000)
+        with ExitStack() as begun:
+            for _ in range(settings.MAX_UPLOADS_PER_ADDRESS):
+                begun.enter_context(self.connect(source="127.0.0.7")).sendall(head)
+
+            def answer():
+                with self.connect(source="127.0.0.7") as client:
+                    client.sendall(self.request(b"", Cookie=None, Accept=accept))
+                    answer = receive(client)
+                    return answer if answer.status == 429 else None
+
+            return wait_for(answer)
+
     def test_five_hundred_connections_that_never_send_keep_nobody_out(self):
         with ExitStack() as idle:
             for number in range(500):
                 client = idle.enter_context(self.connect())
                 client.sendall(self.request(self.form())[: number % 2 * 100])
-            self.assertEqual(get(self.http, "/").status, 200)
-            self.assert_still_kept()
+            self.assert_open()
 
         self.audit("500 connections that never send", 500)
+
+    def test_nor_do_those_that_never_send_over_tls(self):
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with ExitStack() as idle:
+            for number in range(500):
+                client = idle.enter_context(self.connect(self.https))
+                if number % 10 == 0:
+                    idle.enter_context(context.wrap_socket(client))
+            self.assert_open()
+
+        self.audit("500 connections that never send over TLS", 500)
+
+    def test_nor_do_those_that_send_no_body(self):
+        head = self.request(b"", Content_Length=1000)
+        with ExitStack() as idle:
+            for number in range(500):
+                source = f"127.0.0.{10 + number % 5}"
+                idle.enter_context(self.connect(source=source)).sendall(head)
+            self.assert_open()
+
+        self.audit("500 connections that send no body", 500)
+
+    def assert_open(self):
+        self.assertEqual(get(self.http, "/").status, 200)
+        self.assertEqual(get(self.https, "/", secure=True).status, 200)
+        self.assert_still_kept()
 
 
 class Plant:
