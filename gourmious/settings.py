@@ -212,6 +212,9 @@ if MEMCACHED:
                 "connect_timeout": 0.2,
                 "timeout": 0.2,
                 "ignore_exc": True,
+                # Left alone at once: after retries pymemcache (4.0) does so at the next use, which
+                # may come minutes later, when the server has long been there again.
+                "retry_attempts": 0,
                 "dead_timeout": 2,
                 # Text goes in and out as it is. memcached has no passwords, and a pickle that
                 # somebody planted there would run as this process.

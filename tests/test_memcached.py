@@ -2,13 +2,18 @@
 
 import json
 import re
+import time
 from contextlib import contextmanager
 from threading import get_ident
+from unittest.mock import patch
 
 from django.conf import settings
 from django.contrib.staticfiles.testing import StaticLiveServerTestCase
+from django.core.cache import cache
 from django.core.signals import request_finished, request_started
 from django.test import override_settings
+
+from uploads.progress import cache_answers
 
 from .base import FoldersMixin, make_dish
 from .client import SlowUpload, poll
@@ -131,6 +136,19 @@ class MemcachedTests(MemcachedMixin, FoldersMixin, StaticLiveServerTestCase):
         self.send_until(upload, self.poll)
 
         self.assert_kept(upload)
+
+    def test_who_saw_memcached_fail_long_ago_finds_it_at_once(self):
+        self.addCleanup(cache.close)
+        clock = self.enterContext(patch("pymemcache.client.hash.time"))
+        clock.time.return_value = time.time()
+        cache.close()
+        self.memcached.stop()
+        for _ in range(3):
+            self.assertIsNone(cache.get("dish-1"))
+            clock.time.return_value += 3
+
+        self.memcached.start()
+        self.assertTrue(cache_answers())
 
     def test_an_upload_is_kept_without_memcached(self):
         self.memcached.stop()
