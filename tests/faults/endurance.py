@@ -2,8 +2,8 @@
 
     MINUTES=30 SEED=1 python manage.py test tests.faults.endurance
 
-A line a minute tells what the servers hold. At the end all that the clients were answered is
-compared with what is there.
+A line a minute tells what the servers hold. At the end, at rest, they must hold no more than in the
+first minute, and all that the clients were answered is compared with what is there.
 """
 
 import os
@@ -13,13 +13,15 @@ import socket
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Lock
+from typing import NamedTuple
 
-from tests.client import add_dish, get, poll
+from tests.client import Answer, add_dish, get
 from tests.photos import photo
 from tests.waiting import wait_for
+from uploads.progress import LIFETIME
 
 from .rig import SEED, FaultTestCase, Upload
 
@@ -27,10 +29,6 @@ MINUTES = int(os.environ.get("MINUTES", "1"))
 CLIENTS = 6
 RATE = 20  # requests in a second, about
 
-COLUMNS = (
-    "minute", "requests", "Granian MB", "descriptors", "threads", "nginx MB", "descriptors",
-    "memcached items", "incoming", "pictures",
-)  # fmt: skip
 # How often each thing is done, out of all.
 ACTIONS = {
     "upload": 20,
@@ -55,16 +53,36 @@ class Clients:
         self.dishes = [add_dish(self.http, f"Dish {number}") for number in range(10)]
         self.small, self.large = photo(160, 120), photo(3000, 2000)
         self.counts, self.lock, self.stopped = Counter(), Lock(), Event()
+        self.disturbances, self.surprises = 0, []
 
     def run(self, number):
         choice = random.Random(f"{SEED} {number}")
         names, weights = list(ACTIONS), list(ACTIONS.values())
         while not self.stopped.wait(choice.random() * 2 * CLIENTS / RATE):
             [name] = choice.choices(names, weights)
-            with suppress(OSError):  # A server was just stopped, or started again.
-                getattr(self, name)(choice)
+            getattr(self, name)(choice)
             with self.lock:
                 self.counts[name] += 1
+
+    @contextmanager
+    def disturbed(self):
+        """Expect other answers, too, until the site is well again after the block."""
+        self.disturbances += 1
+        yield
+        time.sleep(3)  # each thread that saw memcached fail leaves it alone for two
+        wait_for(lambda: get(self.http, "/healthz").status == 200)
+        self.disturbances += 1
+
+    def expect(self, status, ask, *arguments):
+        """Ask for something, and note where the answer is another one while all is well."""
+        before = self.disturbances
+        try:
+            answer = ask(*arguments)
+        except OSError as error:
+            answer = Answer(0, {}, str(error))
+        calm = before % 2 == 0 and before == self.disturbances
+        if answer is None or (answer.status != status and (calm or 0 < answer.status < 500)):
+            self.surprises.append((ask, arguments, answer))
 
     def upload_of(self, content, choice):
         progress_id = f"{choice.getrandbits(64):x}"
@@ -76,22 +94,22 @@ class Clients:
 
     def upload(self, choice):
         with self.new(self.small, choice) as upload:
-            upload.answer()
+            self.expect(200, upload.answer)
 
     def large_upload(self, choice):
         with self.new(self.large, choice) as upload:
-            upload.answer()
+            self.expect(200, upload.answer)
 
     def slow_upload(self, choice):
         with self.new(self.small, choice) as upload:
             for until in range(0, len(upload.data), len(upload.data) // 50):
                 upload.send(until)
                 self.stopped.wait(0.1)
-            upload.answer()
+            self.expect(200, upload.answer)
 
     def refused_upload(self, choice):
         with self.upload_of(b"A text. " * 20_000, choice) as upload:
-            upload.answer()
+            self.expect(415, upload.answer)
 
     def hung_up_upload(self, choice):
         with self.new(self.small, choice) as upload:
@@ -103,29 +121,34 @@ class Clients:
             upload.hang_up(reset=True)
 
     def known_upload(self, choice):
-        with Upload(
-            self.ledger, self.dishes[0], self.small, f"{choice.getrandbits(64):x}"
-        ) as upload:
-            upload.answer()
+        with self.upload_of(self.small, choice) as upload:
+            self.expect(200, upload.answer)
 
     def poll(self, choice):
-        poll(self.http, f"{choice.getrandbits(64):x}")
+        query = f"?X-Progress-ID={choice.getrandbits(64):x}"
+        self.expect(200, get, self.http, f"/get_upload_progress{query}")
 
     def page(self, choice):
         path = choice.choice(["/", "/healthz", choice.choice(self.dishes).get_absolute_url()])
-        get(self.http, path)
+        self.expect(200, get, self.http, path)
 
     def picture(self, choice):
-        page = get(self.http, choice.choice(self.dishes).get_absolute_url()).text
-        for path in re.findall(r'href="(/media/[^"]+)"', page)[:1]:
-            Path("/dev/null").write_bytes(download(self.http, path))
+        self.expect(200, self.any_picture, choice.choice(self.dishes).get_absolute_url())
+
+    def any_picture(self, page):
+        """Fetch a page and the first picture on it, if there is one."""
+        answer = get(self.http, page)
+        for path in re.findall(r'href="(/media/[^"]+)"', answer.text)[:1]:
+            return download(self.http, path)
+        return answer
 
 
 def download(address, path):
     host, port = address.split(":")
     with socket.create_connection((host, int(port)), 30) as client:
         client.sendall(f"GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n".encode())
-        return b"".join(iter(lambda: client.recv(2**16), b""))
+        data = b"".join(iter(lambda: client.recv(2**16), b""))
+    return Answer(int(data.split()[1]) if data else 0, {}, "")
 
 
 def memory(pids):
@@ -141,56 +164,88 @@ def threads(pids):
     return sum(len(list(Path(f"/proc/{pid}/task").iterdir())) for pid in pids)
 
 
-def figures(stack, ledger):
-    """Return what the servers hold at this moment, in the order of the columns."""
-    granian, nginx = stack.granian.workers(), stack.http.workers()
-    items = re.search(r"STAT curr_items (\d+)", stack.memcached.ask("stats"))[1]
-    return (
-        f"{memory(granian):.0f}", descriptors(granian), threads(granian),
-        f"{memory(nginx):.0f}", descriptors(nginx), items,
-        len(list((stack.data / "incoming").iterdir())), len(ledger.read_rows()),
-    )  # fmt: skip
+class Figures(NamedTuple):
+    """What the servers hold at a moment."""
+
+    granian_mb: float
+    granian_descriptors: int
+    granian_threads: int
+    nginx_mb: float
+    nginx_descriptors: int
+    memcached_items: int
+    incoming: int
+    pictures: int
+
+    @classmethod
+    def of(cls, stack, ledger):
+        granian, nginx = stack.granian.workers(), stack.http.workers()
+        return cls(
+            round(memory(granian)), descriptors(granian), threads(granian),
+            round(memory(nginx)), descriptors(nginx), len(records(stack.memcached)),
+            len(list((stack.data / "incoming").iterdir())), len(ledger.read_rows()),
+        )  # fmt: skip
 
 
-def disturb(stack, minute):
-    """Every fifth minute something happens to memcached, and to a server's configuration."""
-    if minute % 5 == 2:
-        stack.memcached.stop()
-        stack.memcached.start()
-    if minute % 5 == 4:
-        with stack.memcached.hung():
-            time.sleep(2)
-        stack.http.reload()
+def records(memcached):
+    """Return the keys of all records of progress that are not over their time."""
+    kinds = re.findall(r"items:(\d+):number ", memcached.ask("stats items"))
+    dump = "".join(memcached.ask(f"stats cachedump {kind} 0") for kind in kinds)
+    items = re.findall(r"ITEM (\S+) \[\d+ b; (\d+) s\]", dump)
+    return [key for key, end in items if int(end) > time.time() and "health" not in key]
+
+
+def disturb(stack):
+    """Let something happen to memcached, and to a server's configuration."""
+    stack.memcached.stop()
+    stack.memcached.start()
+    with stack.memcached.hung():
+        time.sleep(2)
+    stack.http.reload()
 
 
 class EnduranceTests(FaultTestCase):
     def test_nothing_grows(self):
-        print(f"\nSEED={SEED}\n| {' | '.join(COLUMNS)} |\n|{'---:|' * len(COLUMNS)}", flush=True)
+        columns = ("minute", "requests", *Figures._fields)
+        print(f"\nSEED={SEED}\n| {' | '.join(columns)} |\n|{'---:|' * len(columns)}", flush=True)
         load = Clients(self.stack, self.ledger)
         with ThreadPoolExecutor(CLIENTS) as pool:
             jobs = [pool.submit(load.run, number) for number in range(CLIENTS)]
             try:
-                self.watch_minutes(load)
+                first, *_ = [self.watch(minute, load) for minute in range(1, MINUTES + 1)]
             finally:
                 load.stopped.set()
         for job in jobs:
             job.result()
 
         wait_for(lambda: threads(self.stack.granian.workers()) < 40, 120)
-        self.tell("at rest", load)
+        wait_for(lambda: not records(self.stack.memcached), LIFETIME + 10)
+        self.assert_no_growth(first, self.tell("at rest", load))
+        self.assertEqual(load.surprises, [])
         print(f"{dict(load.counts)}; {self.outcomes()}")
         self.audit("endurance", MINUTES, killed=True)
 
-    def watch_minutes(self, load):
-        self.tell(0, load)
-        for minute in range(1, MINUTES + 1):
-            time.sleep(60)
-            self.tell(minute, load)
-            disturb(self.stack, minute)
+    def watch(self, minute, load):
+        """Return what the servers hold after a minute; every fifth time they are disturbed."""
+        time.sleep(30)
+        if minute % 5 == 1:
+            with load.disturbed():
+                disturb(self.stack)
+        time.sleep(30)
+        return self.tell(minute, load)
 
     def tell(self, minute, load):
-        row = (minute, load.counts.total(), *figures(self.stack, self.ledger))
+        figures = Figures.of(self.stack, self.ledger)
+        row = (minute, load.counts.total(), *figures)
         print(f"| {' | '.join(str(figure) for figure in row)} |", flush=True)
+        return figures
+
+    def assert_no_growth(self, first, last):
+        for name, before, now in zip(Figures._fields, first, last, strict=True):
+            if name.endswith("mb"):
+                self.assertLess(now, 1.3 * before + 30, name)
+            if name.endswith("descriptors"):
+                self.assertLess(now, before + 20, name)
+        self.assertEqual(last.incoming, 0)
 
     def outcomes(self):
         """Return how many uploads had which answer."""
