@@ -285,7 +285,8 @@ class DiskTests(DiskTestCase):
         size = max(path.stat().st_size for path in self.files("media"))
         for _ in range(TIMES):
             self.empty_wal()
-            self.assert_no_room_for_renditions(self.limited, size - self.choice.randrange(1, 2000))
+            lack = self.choice.randrange(1000, 3000)  # from one photo to the next some hundreds
+            self.assert_no_room_for_renditions(self.limited, size - lack)
         self.audit("A rendition is larger than a file may be", TIMES)
 
     def test_the_disk_fills_up_before_the_row_is_written(self):
