@@ -12,7 +12,7 @@ from random import Random
 from socket import MSG_PEEK
 from threading import Barrier, Event
 
-from tests.client import get
+from tests.client import get, poll
 from tests.photos import photo
 from tests.servers import ROOT, Server, is_stopped, listens
 from tests.waiting import wait_for
@@ -93,6 +93,19 @@ class ProcessTestCase(FaultTestCase):
         replies = [upload.reply for upload in self.uploads]
         kept = sum(reply is not None and reply.status == 200 for reply in replies)
         self.assertIn(kept, range(least, most + 1), replies)
+
+    def await_answers(self):
+        """Wait until those that have been sent to their end are answered."""
+        for upload in self.uploads:
+            if upload not in self.running():
+                upload.socket.recv(1, MSG_PEEK)
+
+    def await_all(self):
+        """Wait until the app knows of each upload, or has answered it."""
+        self.await_answers()
+        for upload in self.running():
+            upload.send(100_000)
+            wait_for(lambda upload=upload: poll(self.http, upload.progress_id))
 
     def strike_often(self, fault, *break_and_mend):
         for _ in range(TIMES):
@@ -294,9 +307,7 @@ class ProcessTests(ProcessTestCase):
         self.strike_often("a worker is stopped for a while", self.stop_a_worker, self.let_go_on)
 
     def stop_a_worker(self):
-        for upload in self.uploads:
-            if upload not in self.running():
-                upload.socket.recv(1, MSG_PEEK)  # else a photo may be processed for ever
+        self.await_answers()  # else a photo may be processed for ever
         self.awaited = self.running()
         # nginx may have sent all to one, which then goes on.
         other = self.choice.choice(wait_for(self.receivers))
@@ -337,7 +348,7 @@ class ProcessTests(ProcessTestCase):
 
     def end_often(self, name, server, kept):
         def end():
-            wait_for(self.is_up)  # nginx has told Granian of each upload
+            self.await_all()  # one that nginx has not sent on yet comes too late
             server.process.terminate()
             return kept
 
