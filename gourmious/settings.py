@@ -215,7 +215,9 @@ if MEMCACHED:
                 # Left alone at once: after retries pymemcache (4.0) does so at the next use, which
                 # may come minutes later, when the server has long been there again.
                 "retry_attempts": 0,
-                "dead_timeout": 2,
+                # Seconds in which others take over. A single server is asked again at once: else a
+                # deletion right after a slow write would be left out, and the record would last.
+                "dead_timeout": 2 if len(MEMCACHED) > 1 else 0,
                 # Text goes in and out as it is. memcached has no passwords, and a pickle that
                 # somebody planted there would run as this process.
                 "serde": None,

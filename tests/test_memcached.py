@@ -10,10 +10,11 @@ from unittest.mock import patch
 from django.conf import settings
 from django.contrib.staticfiles.testing import StaticLiveServerTestCase
 from django.core.cache import cache
+from django.core.exceptions import ValidationError
 from django.core.signals import request_finished, request_started
-from django.test import override_settings
+from django.test import RequestFactory, override_settings
 
-from uploads.progress import cache_answers
+from uploads.progress import UploadProgress, cache_answers
 
 from .base import FoldersMixin, make_dish
 from .client import SlowUpload, poll
@@ -149,6 +150,22 @@ class MemcachedTests(MemcachedMixin, FoldersMixin, StaticLiveServerTestCase):
 
         self.memcached.start()
         self.assertTrue(cache_answers())
+
+    def test_a_record_is_deleted_right_after_a_write_that_was_too_slow(self):
+        self.addCleanup(cache.close)
+        progress = UploadProgress(RequestFactory().post("/upload?X-Progress-ID=dish-1"))
+        progress.add(10)
+        written = self.count_writes()
+        with self.memcached.hung():
+            progress.refuse(ValidationError("No.", code="not_an_image"))
+        wait_for(lambda: self.count_writes() > written)  # it came through after all
+
+        progress.delete()
+
+        self.assertIsNone(self.poll())
+
+    def count_writes(self):
+        return int(re.search(r"STAT cmd_set (\d+)", self.memcached.ask("stats"))[1])
 
     def test_an_upload_is_kept_without_memcached(self):
         self.memcached.stop()
