@@ -14,6 +14,7 @@ from django.conf import settings
 
 from tests.client import (
     TOKEN,
+    Answer,
     add_dish,
     client_headers,
     connect,
@@ -423,13 +424,18 @@ class HeaderTests(MaliceTestCase):
         self.audit("a client that asks first", 1)
 
     def test_two_requests_at_once_on_a_line(self):
+        form = self.form()
         with self.connect() as client:
-            client.sendall(2 * self.request(self.form()))
-            answers = [self.note(receive(client)).answer for _ in range(2)]
+            client.sendall(self.request(form) + self.request(form, Connection="close"))
+            data = b"".join(iter(lambda: client.recv(2**16), b"")).decode()
 
-        self.assertEqual([answer.status for answer in answers], [200, 200])
-        self.assertNotIn("known", answers[0].text)
-        self.assertIn("known", answers[1].text)
+        # Both may have come at once, of which one reader would take more than its own.
+        first, second = data.split("HTTP/1.1 ")[1:]
+        for answer in (first, second):
+            self.assertTrue(answer.startswith("200 "), answer)
+            self.note(Answer(200, {}, answer.partition("\r\n\r\n")[2]))
+        self.assertNotIn("known", first)
+        self.assertIn("known", second)
         self.audit("two requests at once on a line", 2)
 
 
