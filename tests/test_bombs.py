@@ -295,7 +295,7 @@ def avif(*units, version=0, method=0, parts=1):
     places = pack(">HH", method, 0)[0 if version else 2 :] + pack(">H", parts)
     for part in range(parts):
         places += pack(">LL", 24 + size * part, size)
-    iloc = box(b"iloc", pack(">BxxxBBH", version, 0x44, 0, 1) + pack(">H", 1) + places)
+    iloc = box(b"iloc", pack(">B3xBBH", version, 0x44, 0, 1) + pack(">H", 1) + places)
     meta = bytes(4) + box(b"iinf", bytes(4) + pack(">H", 1) + entry) + iloc
     return box(b"ftyp", b"avif" + bytes(4)) + box(b"mdat", data) + box(b"meta", meta)
 

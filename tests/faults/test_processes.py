@@ -90,6 +90,10 @@ class ProcessTestCase(FaultTestCase):
             mend()
         for job in jobs:
             job.result()
+        self.assert_count_kept(least, most)
+
+    def assert_count_kept(self, least, most):
+        """Assert how many of the uploads were kept."""
         replies = [upload.reply for upload in self.uploads]
         kept = sum(reply is not None and reply.status == 200 for reply in replies)
         self.assertIn(kept, range(least, most + 1), replies)
