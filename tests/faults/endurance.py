@@ -69,7 +69,6 @@ class Clients:
         """Expect other answers, too, until the site is well again after the block."""
         self.disturbances += 1
         yield
-        time.sleep(3)  # each thread that saw memcached fail leaves it alone for two
         wait_for(lambda: get(self.http, "/healthz").status == 200)
         self.disturbances += 1
 
