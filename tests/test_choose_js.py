@@ -9,9 +9,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from uploads import images
-from uploads.forms import too_many
-from uploads.uploadhandler import too_large
+from uploads import images, refusals
 
 from .browser import BrowserTestCase
 from .photos import encoded, photo
@@ -167,7 +165,7 @@ class ChooseTests(BrowserTestCase):
             {"one.jpg": photo(), "menu.txt": b"A text.", "empty.jpg": b"", "two.jpg": photo()}
         )
 
-        refused = f"Refused. {images.not_an_image().message}"
+        refused = f"Refused. {refusals.NOT_AN_IMAGE.fill(formats=images.LABELS).message}"
         self.assertEqual(self.find_text('[data-state="refused"] .upload-state'), [refused, refused])
         self.assert_ready("one.jpg", "two.jpg")
         self.assert_sent(2)
@@ -179,7 +177,7 @@ class ChooseTests(BrowserTestCase):
             self.choose({"large.jpg": bytes(2**20 + 1), "right.jpg": photo().ljust(2**20, b"\0")})
 
             [row] = self.find('[data-state="refused"]')
-            sentence = too_large().message.replace("\xa0", " ")
+            sentence = refusals.TOO_LARGE.fill().message.replace("\xa0", " ")
             self.assertEqual(row.text, f"large.jpg\nRefused. {sentence}\nDismiss")
             self.assert_ready("right.jpg")
             self.assert_sent(1)
@@ -189,7 +187,7 @@ class ChooseTests(BrowserTestCase):
 
         self.assertEqual(
             self.find_text('[data-state="refused"] .upload-state'),
-            [f"Refused. {too_many().message}"] * 2,
+            [f"Refused. {refusals.TOO_MANY.fill().message}"] * 2,
         )
         self.assert_sent(10)
 

@@ -105,9 +105,8 @@ function paintNews(upload, state, detail) {
   }
 }
 
-function paintError(upload, code, sentence) {
-  const passing = !code || /^(busy|interrupted|server|storage)/.test(code);
-  paintNews(upload, passing ? 'failed' : 'refused', sentence || failure);
+function paintError(upload, retry, sentence) {
+  paintNews(upload, retry ? 'failed' : 'refused', sentence || failure);
 }
 
 function announce({file}, news) {
@@ -163,7 +162,7 @@ function poll(upload) {
 
 function showProgress(upload, data) {
   if (data?.error) {
-    paintError(upload, data.code, data.error);
+    paintError(upload, data.retry, data.error);
     upload.$copy.data('jqxhr').abort();
   } else if (data) {
     paintProgress(upload, data.uploaded / data.length);
@@ -247,7 +246,7 @@ function showFailure(upload, {status, responseXML}) {
     paintNews(upload, 'paused');
     upload.retry = setTimeout(resume, pause, upload);
   } else {
-    paintError(upload, $error.attr('code'), $error.text());
+    paintError(upload, !$error[0] || $error.attr('retry'), $error.text());
   }
 }
 

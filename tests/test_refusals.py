@@ -1,0 +1,101 @@
+import errno
+import sqlite3
+
+from django.core.exceptions import (
+    RequestDataTooBig,
+    TooManyFieldsSent,
+    TooManyFilesSent,
+    ValidationError,
+)
+from django.db import OperationalError
+from django.http.multipartparser import MultiPartParserError
+from django.test import SimpleTestCase, override_settings
+
+from uploads import images, refusals
+from uploads.refusals import BY_CODE, Refusal, get_refusal
+
+# What the contract says of each code: its status, and whether trying again may help.
+CONTRACT = {
+    "no_picture": (400, False),
+    "bad_progress_id": (400, False),
+    "too_many": (400, False),
+    "interrupted": (400, True),
+    "csrf": (403, False),
+    "hidden": (403, False),
+    "unknown_dish": (404, False),
+    "too_large": (413, False),
+    "not_an_image": (415, False),
+    "too_many_pixels": (415, False),
+    "too_complex": (415, False),
+    "busy": (429, True),
+    "server_error": (500, True),
+    "storage_full": (507, True),
+}
+
+
+def database_error(code):
+    error = OperationalError()
+    error.__cause__ = sqlite3.OperationalError()
+    error.__cause__.sqlite_errorcode = code
+    return error
+
+
+class TableTests(SimpleTestCase):
+    rows = [row for row in vars(refusals).values() if type(row) is Refusal]
+
+    def test_every_code_has_the_status_and_the_retry_of_the_contract(self):
+        self.assertEqual({code: row[1:3] for code, row in BY_CODE.items()}, CONTRACT)
+
+    def test_all_rows_of_a_code_agree_on_whether_to_retry(self):
+        for row in self.rows:
+            self.assertEqual(row.retry, BY_CODE[row.code].retry)
+
+    def test_every_message_is_a_sentence_once_its_placeholders_are_filled(self):
+        values = {"formats": images.LABELS, "millions": "24", "format": "WebP"}
+        for row in self.rows:
+            self.assertRegex(row.fill(**values).message, r"^[A-Z][^%]*\.$")
+
+    @override_settings(PICTURE_MAX_SIZE=2**20)
+    def test_limits_come_from_the_settings(self):
+        self.assertIn("1.0\xa0MB", refusals.TOO_LARGE.fill().message)
+
+
+class GetRefusalTests(SimpleTestCase):
+    def test_every_exception_that_ends_an_upload_has_its_code(self):
+        for error, code in (
+            (refusals.UploadInterrupted(), "interrupted"),
+            (TooManyFilesSent(), "too_many"),
+            (TooManyFieldsSent(), "too_many"),
+            (RequestDataTooBig(), "too_large"),
+            (MultiPartParserError(), "no_picture"),
+            (OSError(errno.ENOSPC, "No space left on device"), "storage_full"),
+            (OSError(errno.EDQUOT, "Disk quota exceeded"), "storage_full"),
+            (OSError(errno.EFBIG, "File too large"), "storage_full"),
+            (database_error(sqlite3.SQLITE_FULL), "storage_full"),
+            (database_error(sqlite3.SQLITE_IOERR_WRITE), "storage_full"),
+            (database_error(sqlite3.SQLITE_IOERR_SHMSIZE), "storage_full"),
+        ):
+            with self.subTest(error=error):
+                refusal = get_refusal(error)
+                self.assertEqual(refusal.code, code)
+                self.assertEqual(refusal[1:3], CONTRACT[code])
+                self.assertRegex(refusal.message, r"^[A-Z][^%]*\.$")
+
+    def test_any_other_exception_is_logged(self):
+        with self.assertLogs("uploads.refusals", "ERROR"):
+            refusal = get_refusal(KeyError(), "dish.jpg")
+
+        self.assertEqual((refusal.code, refusal.file), ("server_error", "dish.jpg"))
+
+    def test_a_code_of_a_forms_own_is_a_bad_request_with_its_sentence(self):
+        error = ValidationError("At most %(limit)d letters.", "max_length", {"limit": 3})
+
+        self.assertEqual(
+            get_refusal(error, "dish.jpg"),
+            Refusal("max_length", 400, False, "At most 3 letters.", "dish.jpg"),
+        )
+
+    def test_so_is_an_error_without_a_code(self):
+        refusal = get_refusal(ValidationError("This is not valid."))
+
+        self.assertEqual((refusal.code, refusal.status), ("invalid", 400))

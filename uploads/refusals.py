@@ -1,0 +1,127 @@
+"""Why an upload, or one file of it, is not kept: codes, statuses, sentences, and whose fault it is.
+
+Every other module may import this one, and this one imports none of them.
+"""
+
+import errno
+import logging
+import sqlite3
+from typing import NamedTuple
+
+from django.conf import settings
+from django.core.exceptions import (
+    RequestDataTooBig,
+    TooManyFieldsSent,
+    TooManyFilesSent,
+    ValidationError,
+)
+from django.db import OperationalError
+from django.http.multipartparser import MultiPartParserError
+from django.template.defaultfilters import filesizeformat
+
+logger = logging.getLogger(__name__)
+
+
+class UploadInterrupted(MultiPartParserError):
+    """The body of an upload ended before its Content-Length, or without its last boundary.
+
+    It is an error of the parser, since Django remembers these and does not parse the body again.
+    """
+
+
+class Refusal(NamedTuple):
+    """Why an upload was refused, or the one file of it that is named."""
+
+    code: str
+    status: int  # of HTTP
+    retry: bool  # whether the same upload may succeed later
+    message: str  # in the table it may have placeholders
+    file: str = ""
+
+    def error(self, **values):
+        """Return it as an exception, with these values in its placeholders.
+
+        The limits of the settings need not be given.
+        """
+        limits = {
+            "picture_size": filesizeformat(settings.PICTURE_MAX_SIZE),
+            "upload_size": filesizeformat(settings.UPLOAD_MAX_SIZE),
+            "files": settings.DATA_UPLOAD_MAX_NUMBER_FILES,
+        }
+        return ValidationError(self.message, self.code, {**limits, **values})
+
+    def fill(self, **values):
+        """Return it with these values in the placeholders of its message."""
+        return self._replace(message=self.error(**values).messages[0])
+
+
+# fmt: off
+NO_PICTURE = Refusal("no_picture", 400, False, "No photo was chosen; choose at least one.")
+NO_FORM = Refusal("no_picture", 400, False, "The upload is not a well-formed form with a photo in it.")
+NO_LENGTH = Refusal("no_picture", 400, False, "The upload does not state its length.")
+BAD_PROGRESS_ID = Refusal("bad_progress_id", 400, False, "The X-Progress-ID of an upload must be 1 to 64 characters long: letters, digits, _ and - are allowed.")
+TOO_MANY = Refusal("too_many", 400, False, "At most %(files)s photos are allowed in one upload.")
+TOO_MANY_FIELDS = Refusal("too_many", 400, False, "The upload has more form fields than are allowed.")
+INTERRUPTED = Refusal("interrupted", 400, True, "The upload broke off before all of it had arrived.")
+CSRF = Refusal("csrf", 403, False, "This form is too old, or cookies are off in your browser; please reload the page.")
+BAD_HOST = Refusal("csrf", 403, False, "This address does not belong to this site; please reload the page.")
+HIDDEN = Refusal("hidden", 403, False, "Our staff took this photo off the page.")
+UNKNOWN_DISH = Refusal("unknown_dish", 404, False, "There is no such dish.")
+DELETED_DISH = Refusal("unknown_dish", 404, False, "This dish was deleted while its photo arrived.")
+TOO_LARGE = Refusal("too_large", 413, False, "This file is larger than the %(picture_size)s that are allowed.")
+UPLOAD_TOO_LARGE = Refusal("too_large", 413, False, "The upload is larger than the %(upload_size)s that are allowed.")
+FIELDS_TOO_LARGE = Refusal("too_large", 413, False, "The upload's form fields are larger than is allowed.")
+NOT_AN_IMAGE = Refusal("not_an_image", 415, False, "This file is not a picture, or not a whole one; %(formats)s files are allowed.")
+TOO_MANY_PIXELS = Refusal("too_many_pixels", 415, False, "This picture has too many pixels; %(millions)s million are allowed in a %(format)s file of its size.")
+TOO_COMPLEX = Refusal("too_complex", 415, False, "This picture takes more time or memory to decode than is allowed.")
+BUSY = Refusal("busy", 429, True, "Too many photos are being uploaded at the moment; please try again in a minute.")
+SERVER_ERROR = Refusal("server_error", 500, True, "The server could not keep the photo; please try again later.")
+UNREACHABLE = Refusal("server_error", 502, True, "The server cannot be reached at the moment; please try again in a minute.")
+STORAGE_FULL = Refusal("storage_full", 507, True, "There is no room for more photos; please try again later.")
+# fmt: on
+
+# The first of each code; all of one code agree in whether to retry.
+BY_CODE = {row.code: row for row in reversed([*globals().values()]) if type(row) is Refusal}
+
+
+def get_refusal(error, file=""):
+    """Return the refusal that an exception means: of the upload, or of this file of it.
+
+    A form's own code, which the table does not have, is a bad request.
+    """
+    if not isinstance(error, ValidationError):
+        return classify(error)._replace(file=file)
+    row = BY_CODE.get(error.code, NO_PICTURE)
+    return Refusal(error.code or "invalid", row.status, row.retry, error.messages[0], file)
+
+
+def classify(error):
+    """Return the row of the table that an exception of the parser, the database or the disk means.
+
+    Log an error of our own.
+    """
+    match error:
+        case UploadInterrupted():
+            return INTERRUPTED
+        case TooManyFilesSent():
+            return TOO_MANY.fill()
+        case TooManyFieldsSent():
+            return TOO_MANY_FIELDS
+        case RequestDataTooBig():
+            return FIELDS_TOO_LARGE
+        case MultiPartParserError():
+            return NO_FORM
+        case (
+            OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EFBIG)
+            # Without a quota, or room for its index, SQLite says no more than what it was writing.
+            | OperationalError(
+                __cause__=sqlite3.Error(
+                    sqlite_errorcode=sqlite3.SQLITE_FULL
+                    | sqlite3.SQLITE_IOERR_WRITE
+                    | sqlite3.SQLITE_IOERR_SHMSIZE
+                )
+            )
+        ):
+            return STORAGE_FULL
+    logger.error("An upload failed.", exc_info=error)
+    return SERVER_ERROR
