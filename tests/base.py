@@ -1,14 +1,15 @@
 """What the tests share: empty folders, dishes and uploads."""
 
+import hashlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
 from django.core.cache import cache
-from django.core.files.uploadedfile import SimpleUploadedFile
+from django.core.files.uploadedfile import SimpleUploadedFile, TemporaryUploadedFile
 from django.test import TestCase, override_settings
 
-from uploads.models import Dish
+from uploads.models import Dish, Picture
 
 
 def make_dish(name="Bouillabaisse", restaurant="Chez Fonfon"):
@@ -19,6 +20,15 @@ def upload_file(content, name="dish.jpg"):
     return SimpleUploadedFile(name, content)
 
 
+def store(dish, content, name="dish.jpg", **options):
+    """Store a photo as the view does once it has been received."""
+    with TemporaryUploadedFile(name, "image/jpeg", len(content), None) as file:
+        file.write(content)
+        file.flush()
+        file.digest = hashlib.sha256(content).hexdigest()
+        return Picture.objects.store(dish, file, **options)
+
+
 class FoldersMixin:
     """Give each test empty folders for its files, and an empty cache."""
 
@@ -27,10 +37,8 @@ class FoldersMixin:
         self.folder = Path(self.enterContext(TemporaryDirectory(prefix="gourmious-")))
         for name in ("incoming", "originals", "media"):
             (self.folder / name).mkdir()
-        locks = self.enterContext(TemporaryDirectory(prefix="gourmious-locks-"))
         self.enterContext(
             override_settings(
-                LOCKS_ROOT=locks,
                 FILE_UPLOAD_TEMP_DIR=self.folder / "incoming",
                 ORIGINALS_ROOT=self.folder / "originals",
                 MEDIA_ROOT=self.folder / "media",

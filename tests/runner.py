@@ -1,4 +1,5 @@
 import logging
+import multiprocessing
 import os
 import sys
 from collections import Counter
@@ -7,9 +8,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from django.db import connections
-from django.test.runner import DiscoverRunner
+from django.test.runner import DiscoverRunner, ParallelTestSuite
 
 PROCESSES = 2
+
+
+class Suite(ParallelTestSuite):
+    """Tests in several processes, each of which may start renderers."""
+
+    def init_worker(*arguments, **options):
+        ParallelTestSuite.init_worker(*arguments, **options)
+        multiprocessing.current_process().daemon = False
 
 
 class Runner(DiscoverRunner):
@@ -17,6 +26,8 @@ class Runner(DiscoverRunner):
 
     Their classes run in two processes, since each spends half of its time waiting for servers.
     """
+
+    parallel_test_suite = Suite
 
     def __init__(self, parallel=0, **kwargs):
         super().__init__(parallel=parallel or PROCESSES, **kwargs)

@@ -10,7 +10,7 @@ from django.test import TransactionTestCase
 
 from uploads.models import Dish, Picture
 
-from .base import FoldersMixin, UploadTestCase, make_dish, upload_file
+from .base import FoldersMixin, UploadTestCase, make_dish, store
 from .photos import photo
 
 
@@ -18,7 +18,7 @@ class AdminTests(UploadTestCase):
     def setUp(self):
         super().setUp()
         self.client.force_login(User.objects.create_superuser("cook"))
-        self.picture = Picture.objects.store(self.dish, upload_file(photo()))
+        self.picture = store(self.dish, photo())
 
     def test_the_dishes_are_listed_with_their_covers(self):
         make_dish("Aïoli")
@@ -138,7 +138,7 @@ class MeanwhileTests(FoldersMixin, TransactionTestCase):
         def collect_and_store(*args, **kwargs):
             collect(*args, **kwargs)
             if not connection.in_atomic_block:  # else an upload waits for the end of the deletion
-                Picture.objects.store(dish, upload_file(photo()))
+                store(dish, photo())
 
         chosen = {"action": "delete_selected", "_selected_action": dish.pk, "post": "yes"}
         with patch.object(Collector, "collect", collect_and_store):

@@ -9,13 +9,13 @@ from django.core.files.uploadhandler import StopFutureHandlers
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
-from uploads import images, models
+from uploads import models, renderer
 from uploads.management.commands import prune_uploads
 from uploads.management.commands.prune_uploads import old_files
 from uploads.models import Picture
 from uploads.uploadhandler import PictureFileUploadHandler
 
-from .base import UploadTestCase, upload_file
+from .base import UploadTestCase, store
 from .photos import photo
 
 
@@ -27,7 +27,7 @@ class Terminal(StringIO):
 class CommandTestCase(UploadTestCase):
     def setUp(self):
         super().setUp()
-        self.picture = Picture.objects.store(self.dish, upload_file(photo()))
+        self.picture = store(self.dish, photo())
         self.output, self.errors = StringIO(), StringIO()
 
     def call(self, name, stdout=None, **options):
@@ -112,7 +112,9 @@ class PruneUploadsTests(CommandTestCase):
         self.assertFalse(stored.exists())
 
     def test_renditions_are_left_alone_until_their_row_is_written(self):
-        with images.render(upload_file(photo())) as renditions:
+        original = self.folder / "original.jpg"
+        original.write_bytes(photo())
+        with renderer.render(original) as renditions:
             path = Path(renditions.display.temporary_file_path())
             self.age(path, 48)
             stored = path.rename(self.folder / "media" / "stored.jpg")
@@ -125,7 +127,7 @@ class PruneUploadsTests(CommandTestCase):
 
     def test_pictures_that_are_stored_meanwhile_are_left_alone_however_old(self):
         def store_and_look(*args):
-            picture = Picture.objects.store(self.dish, upload_file(photo()))
+            picture = store(self.dish, photo())
             for file in picture.files():
                 self.age(file.path, 48)
             return old_files(*args)
@@ -200,8 +202,7 @@ class PruneUploadsTests(CommandTestCase):
 
 class MakeRenditionsTests(CommandTestCase):
     def change_sizes(self):
-        """Let the display rendition be smaller from now on."""
-        self.enterContext(patch.object(images, "DISPLAY_SIZE", 320))
+        """Let the display rendition have another size from now on, by its name."""
         self.enterContext(patch.object(models, "DISPLAY_SUFFIX", "-320.jpg"))
 
     def test_after_a_change_of_sizes_all_are_made_anew_from_the_originals(self):
@@ -240,7 +241,7 @@ class MakeRenditionsTests(CommandTestCase):
     def test_a_picture_that_cannot_be_made_is_reported_and_the_others_go_on(self):
         with open(self.picture.original.path, "wb"):  # noqa: PTH123
             pass
-        Picture.objects.store(self.dish, upload_file(photo()))
+        store(self.dish, photo())
         self.change_sizes()
 
         with self.assertRaises(CommandError):

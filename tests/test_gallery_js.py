@@ -3,9 +3,7 @@
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from uploads.models import Picture
-
-from .base import upload_file
+from .base import store
 from .browser import BrowserTestCase
 from .photos import photo
 from .waiting import wait_for
@@ -23,7 +21,7 @@ class GalleryTests(BrowserTestCase):
     def setUp(self):
         super().setUp()
         for _ in range(3):
-            Picture.objects.store(self.dish, upload_file(photo(1200, 900)))
+            store(self.dish, photo(1200, 900))
         self.large = [picture.display.url for picture in self.dish.pictures.all()]
         self.browser.refresh()
 

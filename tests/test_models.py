@@ -10,10 +10,10 @@ from django.core.files.storage import FileSystemStorage
 from django.db import DatabaseError, IntegrityError, connection
 from django.test import TransactionTestCase
 
-from uploads import images, models
+from uploads import models, renderer
 from uploads.models import Dish, Picture
 
-from .base import FoldersMixin, UploadTestCase, make_dish, upload_file
+from .base import FoldersMixin, UploadTestCase, make_dish, store
 from .photos import photo
 
 
@@ -29,8 +29,8 @@ class DishTests(UploadTestCase):
 
     def test_the_cover_is_the_newest_picture(self):
         make_dish(name="Pissaladière")
-        Picture.objects.store(self.dish, upload_file(photo()))
-        newest = Picture.objects.store(self.dish, upload_file(photo()))
+        store(self.dish, photo())
+        newest = store(self.dish, photo())
 
         with self.assertNumQueries(2):
             without, dish = Dish.objects.with_cover()
@@ -41,34 +41,34 @@ class StoreTests(UploadTestCase):
     def test_the_original_is_kept_byte_for_byte(self):
         content = photo()
 
-        picture = Picture.objects.store(self.dish, upload_file(content))
+        picture = store(self.dish, content)
 
         with picture.original.open() as original:
             self.assertEqual(original.read(), content)
 
     def test_the_files_have_names_of_our_own_making(self):
-        picture = Picture.objects.store(self.dish, upload_file(photo(), "../../menu.php"))
+        picture = store(self.dish, photo(), "../../menu.php")
 
         self.assertRegex(picture.original.name, r"^[0-9a-f]{32}\.jpg$")
         self.assertRegex(picture.display.name, r"^[0-9a-f]{32}-1600\.jpg$")
         self.assertRegex(picture.thumbnail.name, r"^[0-9a-f]{32}-480\.jpg$")
 
     def test_an_original_has_no_url_and_only_the_server_may_read_it(self):
-        picture = Picture.objects.store(self.dish, upload_file(photo()))
+        picture = store(self.dish, photo())
 
         with self.assertRaises(ValueError):
             picture.original.url  # noqa: B018
         self.assertEqual(Path(picture.original.path).stat().st_mode & 0o777, 0o600)
 
     def test_everybody_may_read_the_renditions(self):
-        picture = Picture.objects.store(self.dish, upload_file(photo()))
+        picture = store(self.dish, photo())
 
         for file in (picture.display, picture.thumbnail):
             self.assertEqual(Path(file.path).stat().st_mode & 0o777, 0o644)
 
     def test_nothing_is_kept_of_what_is_no_picture(self):
         with self.assertRaises(ValidationError):
-            Picture.objects.store(self.dish, upload_file(b"A text."))
+            store(self.dish, b"A text.")
 
         self.assertEqual((Picture.objects.count(), self.files()), (0, []))
 
@@ -77,7 +77,7 @@ class StoreTests(UploadTestCase):
             patch.object(Picture, "save", side_effect=DatabaseError),
             self.assertRaises(DatabaseError),
         ):
-            Picture.objects.store(self.dish, upload_file(photo()))
+            store(self.dish, photo())
 
         self.assertEqual(self.files(), [])
 
@@ -86,7 +86,7 @@ class StoreTests(UploadTestCase):
         (self.folder / "media").touch()
 
         with self.assertRaises(OSError):
-            Picture.objects.store(self.dish, upload_file(photo()))
+            store(self.dish, photo())
 
         (self.folder / "media").unlink()
         self.assertEqual(self.files(), [])
@@ -102,7 +102,7 @@ class StoreTests(UploadTestCase):
             patch("os.write", write_a_part),
             self.assertRaisesRegex(OSError, "No space left"),
         ):
-            Picture.objects.store(self.dish, upload_file(photo()))
+            store(self.dish, photo())
 
         self.assertEqual(self.files(), [])
 
@@ -110,7 +110,7 @@ class StoreTests(UploadTestCase):
 class RenditionTests(UploadTestCase):
     def setUp(self):
         super().setUp()
-        self.picture = Picture.objects.store(self.dish, upload_file(photo()))
+        self.picture = store(self.dish, photo())
 
     def test_a_hidden_picture_has_its_original_alone(self):
         with self.captureOnCommitCallbacks(execute=True):
@@ -174,36 +174,36 @@ class MeanwhileTests(FoldersMixin, TransactionTestCase):
     def test_no_file_is_kept_of_a_dish_that_is_deleted_meanwhile(self):
         dish = make_dish()
 
-        def decode(original):
+        def delete_and_render(*args):
             Dish.objects.all().delete()
             return DEFAULT
 
         with (
-            patch.object(images, "decode", wraps=images.decode, side_effect=decode),
+            patch.object(renderer, "render", wraps=renderer.render, side_effect=delete_and_render),
             self.assertRaises(ValidationError) as caught,
         ):
-            Picture.objects.store(dish, upload_file(photo()))
+            store(dish, photo())
 
         self.assertEqual((caught.exception.code, self.files()), ("unknown_dish", []))
 
     def test_of_the_same_photo_twice_at_once_one_picture_is_kept(self):
         dish, content, barrier = make_dish(), photo(), Barrier(4)
 
-        def store(number):
+        def store_at_once(number):
             barrier.wait()
             try:
-                return Picture.objects.store(dish, upload_file(content)).pk
+                return store(dish, content).pk
             finally:
                 connection.close()
 
         with ThreadPoolExecutor(4) as pool:
-            keys = set(pool.map(store, range(4)))
+            keys = set(pool.map(store_at_once, range(4)))
 
         self.assertEqual(len(keys), 1)
         self.assertEqual((dish.pictures.count(), len(self.files())), (1, 3))
 
     def test_new_renditions_stay_where_ctrl_c_comes_while_the_old_are_deleted(self):
-        picture = Picture.objects.store(make_dish(), upload_file(photo()))
+        picture = store(make_dish(), photo())
         delete_files = models.delete_files
 
         def delete_and_interrupt(files):
@@ -224,7 +224,7 @@ class DeleteTests(UploadTestCase):
     def setUp(self):
         super().setUp()
         for _ in range(2):
-            Picture.objects.store(self.dish, upload_file(photo()))
+            store(self.dish, photo())
 
     def test_a_picture_takes_its_files_along(self):
         with self.captureOnCommitCallbacks(execute=True):

@@ -10,7 +10,7 @@ from selenium.webdriver.common.by import By
 
 from uploads.models import Picture, PictureQuerySet
 
-from .base import make_dish, upload_file
+from .base import make_dish, store
 from .browser import BrowserTestCase
 from .photos import photo
 from .waiting import wait_for
@@ -21,7 +21,7 @@ class PageTests(BrowserTestCase):
 
     def setUp(self):
         super().setUp()
-        Picture.objects.store(self.dish, upload_file(photo()))
+        store(self.dish, photo())
         self.emulate_media(**{"prefers-reduced-motion": "reduce"})
 
     def assert_good(self):

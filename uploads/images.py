@@ -1,54 +1,56 @@
-"""What is a picture, and its renditions, which the pages show. Only this module knows Pillow."""
+"""Pixels: open a picture, and make the two renditions that the pages show.
+
+A decoder can be made to work for hours, to take gigabytes, or to crash. So pictures are decoded in
+the processes of renderer.py alone, one at a time in each.
+"""
 
 import errno
-import os
-import time
 import warnings
-from contextlib import contextmanager, suppress
 from io import BytesIO
-from math import ceil
-from pathlib import Path
-from threading import BoundedSemaphore
 from typing import NamedTuple
 
-from django.conf import settings
-from django.core.exceptions import ValidationError
-from django.core.files import locks
-from django.core.files.uploadedfile import TemporaryUploadedFile
-from django.utils.text import get_text_list
-from PIL import ExifTags, Image, ImageCms
+from PIL import AvifImagePlugin, ExifTags, Image, ImageCms
+from pillow_heif import options as heif_options
 from pillow_heif import register_heif_opener
-
-from . import bombs
 
 
 class Format(NamedTuple):
-    """A format that is taken: Pillow's name for it, people's, its suffix, its media types."""
+    """A format that is accepted: Pillow's name for it, people's, its suffix, its media types.
+
+    The most pixels that it may have are those that its decoder can hold in 1 GiB.
+    """
 
     name: str
     label: str
     suffix: str
     media_types: str
+    max_pixels: int
 
 
 FORMATS = (
-    Format("JPEG", "JPEG", ".jpg", "image/jpeg"),
-    Format("PNG", "PNG", ".png", "image/png"),
-    Format("WEBP", "WebP", ".webp", "image/webp"),
-    Format("AVIF", "AVIF", ".avif", "image/avif"),
-    Format("GIF", "GIF", ".gif", "image/gif"),
-    Format("TIFF", "TIFF", ".tif", "image/tiff"),
-    Format("HEIF", "HEIC", ".heic", "image/heic,image/heif"),
+    Format("JPEG", "JPEG", ".jpg", "image/jpeg", 250_000_000),
+    Format("PNG", "PNG", ".png", "image/png", 100_000_000),
+    Format("WEBP", "WebP", ".webp", "image/webp", 50_000_000),
+    Format("AVIF", "AVIF", ".avif", "image/avif", 80_000_000),
+    Format("GIF", "GIF", ".gif", "image/gif", 100_000_000),
+    Format("TIFF", "TIFF", ".tif", "image/tiff", 100_000_000),
+    Format("HEIF", "HEIC", ".heic", "image/heic,image/heif", 100_000_000),
 )
 NAMES = tuple(image_format.name for image_format in FORMATS)
+BY_NAME = {image_format.name: image_format for image_format in FORMATS}
+# Pillow's name for a JPEG with more pictures behind it, which phones write.
+BY_NAME["MPO"] = BY_NAME["JPEG"]
 # The suffixes as well: not every system knows every media type.
 ACCEPT = ",".join(f"{image_format.media_types},{image_format.suffix}" for image_format in FORMATS)
-LABELS = get_text_list([image_format.label for image_format in FORMATS], "and")
-SUFFIXES = {image_format.name: image_format.suffix for image_format in FORMATS}
-# Pillow finds MPO, a JPEG with more pictures behind it, by itself among the JPEGs.
-SUFFIXES["MPO"] = SUFFIXES["JPEG"]
+LABELS = " and ".join(
+    [", ".join(image_format.label for image_format in FORMATS[:-1]), FORMATS[-1].label]
+)
 
-# Bytes at the beginning of a file, by which Pillow tells whether it can be of a format.
+# A photo has more than this many bytes for each of its pixels, if it has very many pixels.
+MIN_DENSITY = 1 / 2000
+ANY_DENSITY_PIXELS = 24_000_000
+
+# Bytes at the beginning of a file that tell Pillow which format it has.
 SIGNATURE_LENGTH = 16
 
 # The longest side of a rendition, in pixels: a phone's screen held upright at three pixels a
@@ -57,10 +59,10 @@ DISPLAY_SIZE = 1600
 THUMBNAIL_SIZE = 480
 
 # Pillow's default of 75 shows blocks in smooth sauces; above 85 bytes grow faster than looks.
-# Progressive, a tenth smaller, a picture on a slow line is there at once and then sharpens.
+# A progressive JPEG is a tenth smaller, and is seen at once on a slow connection.
 JPEG_OPTIONS = {"format": "JPEG", "quality": 82, "progressive": True}
 
-# What turns a picture upright, by the orientation that its EXIF data tells.
+# How to turn a picture upright, by the orientation in its EXIF data.
 TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -71,169 +73,108 @@ TRANSPOSES = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# What the machine, and not the file, is to blame for.
+# Errors of the machine, not of the file.
 MACHINE_ERRORS = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
-
-MAX_SIDE = 65_535  # pixels; a JPEG cannot have more
-TILE_SLACK = 2**22  # pixels; a small picture may lie in a corner of a tile
-
-# So many pictures are processed at once: by one process, and by all of them.
-CORES = os.cpu_count() or 1
-SLOTS = BoundedSemaphore(CORES)
-SLOT_INTERVAL = 0.02  # seconds between two looks for a free slot
 
 Image.init()
 register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
-
-# Pillow checks the pixels that a file declares before it decodes any: over the limit it warns, over
-# twice the limit it raises. Both are a refusal here.
-Image.MAX_IMAGE_PIXELS = settings.PICTURE_MAX_PIXELS
-warnings.simplefilter("error", Image.DecompressionBombWarning)
-# A file can be made to draw thousands of other warnings, which would fill the log.
-warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+Image.MAX_IMAGE_PIXELS = None  # open_image() has a limit for each format.
+# With a thread for each core, the threads' stacks alone would fill a renderer's memory on a machine
+# with many cores.
+AvifImagePlugin.DEFAULT_MAX_THREADS = heif_options.DECODE_THREADS = 4
 
 
-class Renditions(NamedTuple):
-    """What the pages show of an original, as temporary files; the other fields are its own."""
+class PictureError(Exception):
+    """A picture cannot be rendered: a code of refusals.py, and values for its sentence."""
+
+    def __init__(self, code, **values):
+        super().__init__(code)
+        self.code = code
+        self.values = values
+
+
+class Picture(NamedTuple):
+    """What is known of an original: the suffix of its format, and its size as a person sees it."""
 
     suffix: str
     width: int
     height: int
-    display: TemporaryUploadedFile
-    thumbnail: TemporaryUploadedFile
-
-
-def not_an_image():
-    return ValidationError(
-        f"This file is not a picture, or not a whole one; {LABELS} files are allowed.",
-        code="not_an_image",
-    )
-
-
-def too_many_pixels():
-    return ValidationError(
-        f"This picture has too many pixels; {settings.PICTURE_MAX_PIXELS / 1e6:g} million are "
-        "allowed.",
-        code="too_many_pixels",
-    )
 
 
 def may_be_picture(signature):
-    """Tell whether a file that begins with these bytes can be of a format that is taken."""
+    """Tell whether a file that begins with these bytes can have one of the accepted formats."""
     return any(Image.OPEN[name][1](signature) is True for name in NAMES)
 
 
-@contextmanager
-def render(original):
-    """Make the renditions of a file; they are deleted after the block, unless it moved them.
+def open_image(path):
+    """Read the header of a picture, and no pixels.
 
-    Raise ValidationError, code not_an_image or too_many_pixels, where there is nothing to render,
-    and OSError where the disk fails.
+    Raise PictureError, not_an_image or too_many_pixels; OSError where the file cannot be read.
     """
-    with rendition_file() as display, rendition_file() as thumbnail:
-        with processing_slot():
-            suffix, (width, height), image = decode(original)
-            write_jpeg(image, display)
-            size = fit((width, height), THUMBNAIL_SIZE)
-            write_jpeg(image.resize(size, Image.Resampling.HAMMING), thumbnail)
-        yield Renditions(suffix, width, height, display, thumbnail)
+    with warnings.catch_warnings(action="ignore"):
+        image = decode(lambda: Image.open(path, formats=NAMES))
+    limit = max_pixels(image.format, path.stat().st_size)
+    if image.width * image.height > limit:
+        image.close()
+        label = BY_NAME[image.format].label
+        raise PictureError("too_many_pixels", millions=f"{limit / 1e6:g}", format=label)
+    return image
 
 
-@contextmanager
-def processing_slot():
-    """Wait until fewer pictures are being processed than there are cores, in all processes."""
-    with SLOTS:
-        while not (slot := free_slot()):
-            time.sleep(SLOT_INTERVAL)
-        with slot:
-            yield
+def max_pixels(name, size):
+    """Return how many pixels a file of this format and size, in bytes, may have."""
+    return min(BY_NAME[name].max_pixels, max(ANY_DENSITY_PIXELS, int(size / MIN_DENSITY)))
 
 
-def free_slot():
-    """Return a file with a lock that nobody else holds, or None; the lock goes as it is closed.
+def render(image, display, thumbnail):
+    """Write the renditions of an opened image to two paths, and return the original's Picture.
 
-    A lock holds between processes, and a process that is killed holds none.
+    They are upright, opaque, in sRGB, and without metadata. Raise PictureError, not_an_image or
+    too_complex; OSError where the disk fails.
     """
-    folder = Path(settings.LOCKS_ROOT)
-    folder.mkdir(exist_ok=True)
-    for number in range(CORES):
-        slot = open(folder / f"processing-{number}", "rb", opener=created)  # noqa: SIM115
-        if locks.lock(slot, locks.LOCK_EX | locks.LOCK_NB):
-            return slot
-        slot.close()
-    return None
+    with warnings.catch_warnings(action="ignore"):
+        size, picture = decode(lambda: load(image))
+        write_jpeg(picture, display)
+        write_jpeg(picture.resize(fit(size, THUMBNAIL_SIZE), Image.Resampling.HAMMING), thumbnail)
+    return Picture(BY_NAME[image.format].suffix, *size)
 
 
-def created(path, flags):
-    # Without writing, whoever made the file: a lock needs only a file that is open.
-    return os.open(path, flags | os.O_CREAT, 0o644)
+def decode(function):
+    """Call a function that decodes, and make a PictureError of what a file can make it raise."""
+    try:
+        return function()
+    except Exception as error:
+        # A file that has none of the formats, or is damaged, makes Pillow raise nearly anything.
+        if getattr(error, "errno", None) in MACHINE_ERRORS:
+            raise
+        # Its decoders report a lack of memory as an OSError, a RuntimeError or a ValueError.
+        if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+            raise PictureError("too_complex") from error
+        raise PictureError("not_an_image", formats=LABELS) from error
 
 
-def decode(original):
-    """Return the suffix, the size, and the picture of a file, these two as a person sees them.
+def load(image):
+    """Return the size of an image as a person sees it, and it at a size for the pages."""
+    size = image.size
+    if image.format in {"JPEG", "MPO"}:
+        # Half of the time or less, as the decoder then works at a fraction of the size.
+        image.draft(None, fit(size, DISPLAY_SIZE))
+    image.load()
+    picture = flatten(image, fit(size, DISPLAY_SIZE))
 
-    The picture is at most DISPLAY_SIZE long, upright, opaque, in sRGB, and without metadata.
-    """
-    with refusals(), opened(original) as image:
-        size = image.size
-        if image.format in {"JPEG", "MPO"}:
-            # A JPEG decodes in half the time or less if it is told the size that will do.
-            image.draft(None, fit(size, DISPLAY_SIZE))
-        image.load()
-        orientation = get_orientation(image)
-        picture = prepared(image, fit(size, DISPLAY_SIZE))
-        suffix = SUFFIXES[image.format]
-
+    orientation = get_orientation(image)
     if orientation > 1:
         picture = picture.transpose(TRANSPOSES[orientation])
     if orientation >= 5:  # on its side
         size = size[::-1]
-    return suffix, size, picture
-
-
-@contextmanager
-def refusals():
-    """Make a refusal of whatever Pillow raises because of the file."""
-    try:
-        yield
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise too_many_pixels() from error
-    except Exception as error:
-        # A file that is none of the formats, or is damaged, makes Pillow raise nearly anything.
-        if isinstance(error, MemoryError) or getattr(error, "errno", None) in MACHINE_ERRORS:
-            raise
-        raise not_an_image() from error
-
-
-def opened(file):
-    """Open a picture; raise DecompressionBombError where it costs far more than its pixels."""
-    if bombs.is_bomb(file):
-        raise Image.DecompressionBombError("Its parts cost more than its pixels.")
-    file.seek(0)
-    image = Image.open(file, formats=NAMES)
-    if max(image.size) > MAX_SIDE or (image.format == "TIFF" and is_tile_bomb(image)):
-        image.close()
-        raise Image.DecompressionBombError("Its rows or its tiles cost more than its pixels.")
-    return image
-
-
-def is_tile_bomb(image):
-    """Tell whether a TIFF's tiles, each of which is decoded whole, are far larger than it is."""
-    width, height = image.tag_v2[256], image.tag_v2[257]
-    tile_width, tile_height = image.tag_v2.get(322, width), image.tag_v2.get(323, height)
-    padded = ceil(width / tile_width) * tile_width * ceil(height / tile_height) * tile_height
-    return padded > 2 * width * height + TILE_SLACK
+    return size, picture
 
 
 def get_orientation(image):
-    """Return the orientation that is still to be applied to a loaded picture, 1 for none.
+    """Return the orientation that must still be applied to a loaded image, 1 for none.
 
-    For HEIC and TIFF that is none: those are turned upright while they are loaded.
+    That is none for HEIC and TIFF, which Pillow turns upright while it loads them.
     """
-    # Pillow would take each value of it one by one, even where the orientation has millions.
-    told = image.info.get("exif") or image.info.get("Raw profile type exif") or b""
-    if len(told) > bombs.EXIF_MAX_SIZE:
-        return 1
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # noqa: BLE001
@@ -241,38 +182,38 @@ def get_orientation(image):
     return orientation if orientation in TRANSPOSES else 1
 
 
-def prepared(image, size):
-    """Return a picture at this size, in sRGB and on white, and nothing else of its file."""
+def flatten(image, size):
+    """Return an image at this size, in sRGB, on white, and without anything else of its file."""
     profile = image.info.get("icc_profile")
     # HAMMING scales down as well as BICUBIC, in half the time.
-    small = reduced(image).resize(size, Image.Resampling.HAMMING)
+    small = shrink(image).resize(size, Image.Resampling.HAMMING)
     alpha = small.convert("RGBA").getchannel("A") if small.has_transparency_data else None
     canvas = Image.new("RGB", small.size, "white")
-    canvas.paste(in_srgb(small, profile), mask=alpha)
+    canvas.paste(to_srgb(small, profile), mask=alpha)
     return canvas
 
 
-def reduced(image):
-    """Return a large picture at a few times DISPLAY_SIZE, in a mode that can be interpolated.
+def shrink(image):
+    """Return a large image at a few times DISPLAY_SIZE, in a mode that can be interpolated.
 
     It goes in strips, since a second copy of 100 megapixels costs another 400 MB.
     """
     factor = max(image.size) // (2 * DISPLAY_SIZE)
     if factor < 2:
-        return interpolable(image)
+        return to_8_bit(image)
     width, height = image.size
     strips = [
-        interpolable(image.crop((0, top, width, min(top + 64 * factor, height)))).reduce(factor)
+        to_8_bit(image.crop((0, top, width, min(top + 64 * factor, height)))).reduce(factor)
         for top in range(0, height, 64 * factor)
     ]
     canvas = Image.new(strips[0].mode, (strips[0].width, sum(strip.height for strip in strips)))
-    for number, strip in enumerate(strips):
-        canvas.paste(strip, (0, 64 * number))
+    for index, strip in enumerate(strips):
+        canvas.paste(strip, (0, 64 * index))
     return canvas
 
 
-def interpolable(image):
-    """Return a picture in a mode whose pixels can be averaged: no palettes, 8 bits a channel."""
+def to_8_bit(image):
+    """Return an image in a mode whose pixels can be averaged: no palette, 8 bits a channel."""
     if image.mode.startswith("I"):
         return image.convert("I").point(lambda value: value / 256).convert("L")
     if image.mode in {"1", "P", "PA"} or "transparency" in image.info:
@@ -280,8 +221,8 @@ def interpolable(image):
     return image
 
 
-def in_srgb(image, profile):
-    """Return the colours of a picture as its ICC profile means them, where that can be used."""
+def to_srgb(image, profile):
+    """Return an image with its colours converted from its ICC profile, where that can be used."""
     colours = image if image.mode in {"L", "RGB", "CMYK"} else image.convert("RGB")
     if not profile:
         return colours
@@ -293,7 +234,7 @@ def in_srgb(image, profile):
             outputMode="RGB",
         )
     except (ImageCms.PyCMSError, OSError):
-        return colours  # The profile is damaged, or is not one of this picture's colours.
+        return colours  # The profile is damaged, or is not one of this image's colours.
 
 
 def fit(size, longest_side):
@@ -302,22 +243,9 @@ def fit(size, longest_side):
     return tuple(max(1, round(side * scale)) for side in size)
 
 
-@contextmanager
-def rendition_file():
-    file = TemporaryUploadedFile("rendition.jpg", "image/jpeg", 0, None)
-    try:
-        # Tells prune_uploads that the file is in use until it has its row.
-        locks.lock(file, locks.LOCK_SH)
-        yield file
-    finally:
-        with suppress(OSError):  # On a disk that just failed; the picture may be kept by then.
-            file.close()
-
-
-def write_jpeg(image, file):
+def write_jpeg(image, path):
     # By way of memory: on a full disk Pillow would leave a file cut short, and raise nothing.
     content = BytesIO()
     image.save(content, **JPEG_OPTIONS)
-    file.write(content.getbuffer())
-    file.flush()
-    file.size = content.tell()
+    with path.open("wb") as file:
+        file.write(content.getbuffer())

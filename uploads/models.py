@@ -1,22 +1,20 @@
 """The dishes, and the pictures that diners uploaded of them."""
 
 import errno
-import hashlib
 import logging
 import os
 import secrets
 from functools import partial
 
 from django.conf import settings
-from django.core.exceptions import ValidationError
 from django.core.files.storage import FileSystemStorage
-from django.db import IntegrityError, models, transaction
+from django.db import IntegrityError, connection, models, transaction
 from django.db.models.signals import pre_delete
 from django.dispatch import receiver
 from django.urls import reverse
 from django.utils import timezone
 
-from . import images
+from . import images, refusals, renderer
 
 logger = logging.getLogger(__name__)
 
@@ -82,31 +80,29 @@ class PictureQuerySet(models.QuerySet):
         present = models.Q(display__endswith=DISPLAY_SUFFIX, thumbnail__endswith=THUMBNAIL_SUFFIX)
         return self.shown().exclude(present)
 
-    def store(self, dish, upload, diner=""):
+    def store(self, dish, upload, diner="", client=""):
         """Keep an uploaded file as a picture of a dish: its files by renaming, then its row.
 
         The same bytes are kept once for a dish: return the picture that is there already. Where
-        anything fails, nothing is kept. Raise ValidationError where the file is no picture, its
-        picture is hidden, or the dish is gone, OSError where the disk fails, DatabaseError where
-        the row cannot be written.
+        anything fails, nothing is kept. The file has a digest, and comes from a client's network,
+        with whose other files it waits to be rendered. Raise ValidationError where the file cannot
+        be rendered, its picture is hidden, or the dish is gone, OSError where the disk fails,
+        DatabaseError where the row cannot be written.
         """
-        with images.processing_slot():  # else the photos of a crowd are all hashed at once
-            digest = get_digest(upload)
-        twins = self.filter(dish=dish, digest=digest)
+        twins = self.filter(dish=dish, digest=upload.digest)
         if twin := twins.first():
             return twin.recognize()
+        close_database()  # The wait for a renderer may be long.
 
-        with images.render(upload) as renditions:
-            picture = self.model(dish=dish, digest=digest, diner=diner)
+        with renderer.render(upload.temporary_file_path(), client) as renditions:
+            picture = self.model(dish=dish, digest=upload.digest, diner=diner)
             try:
                 picture.write(upload, renditions)
             except IntegrityError:
                 if twin := twins.first():  # Another upload of the same bytes was faster.
                     return twin.recognize()
                 if not Dish.objects.filter(pk=dish.pk).exists():
-                    raise ValidationError(
-                        "This dish was deleted while its photo arrived.", code="unknown_dish"
-                    ) from None
+                    raise refusals.DELETED_DISH.error() from None
                 raise
         return picture
 
@@ -153,7 +149,7 @@ class Picture(models.Model):
     def recognize(self):
         """Return the picture, as known; raise ValidationError, code hidden, where staff hid it."""
         if self.hidden:
-            raise ValidationError("Our staff took this photo off the page.", code="hidden")
+            raise refusals.HIDDEN.error()
         self.known = True
         return self
 
@@ -162,7 +158,7 @@ class Picture(models.Model):
 
         Raise DoesNotExist where somebody else deleted or changed the picture meanwhile.
         """
-        with self.original.open() as original, images.render(original) as renditions:
+        with renderer.render(self.original.path) as renditions:
             old = self.renditions()
             try:
                 self._write_renditions(renditions)
@@ -213,10 +209,10 @@ class Picture(models.Model):
         transaction.on_commit(lambda: delete_files(old))
 
 
-def get_digest(file):
-    digest = hashlib.file_digest(file, "sha256").hexdigest()
-    file.seek(0)
-    return digest
+def close_database():
+    """Close the connection before a wait that may be long: it holds files and memory."""
+    if not connection.in_atomic_block:
+        connection.close()
 
 
 def move(upload, file):
