@@ -1,23 +1,26 @@
 import json
+from hashlib import sha256
 from io import BytesIO
 from itertools import count
 from unittest.mock import patch
 
-from django.core.files.uploadhandler import StopFutureHandlers
+from django.core.files.uploadhandler import StopFutureHandlers, TemporaryFileUploadHandler
 from django.test import RequestFactory, SimpleTestCase, override_settings
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 
 from uploads.progress import get_record
+from uploads.refusals import UploadInterrupted
 from uploads.uploadhandler import (
     MIN_READ_SIZE,
     PictureFileUploadHandler,
-    UploadInterrupted,
     UploadProgressCachedHandler,
-    get_refusals,
+    end_upload,
+    get_refused_files,
 )
 
 from .base import FoldersMixin, upload_file
 from .photos import photo
+from .waiting import wait_for
 
 
 class Line(BytesIO):
@@ -73,12 +76,16 @@ class HandlerTests(HandlerTestCase):
         super().setUp()
         self.request = self.make_request(Line(b""), 1000)
         self.handler = UploadProgressCachedHandler(self.request)
-        self.handler.handle_raw_input(None, self.request.META, 1000, b"boundary")
+        self.handler.handle_raw_input(self.request, self.request.META, 1000, b"boundary")
+        self.addCleanup(self.handler.progress.end)
 
     def test_it_hands_each_chunk_on_and_counts_the_bytes_that_it_holds(self):
         self.assertEqual(self.handler.receive_data_chunk(b"x" * 7, 0), b"x" * 7)
 
-        self.assertEqual(self.record(self.request), {"length": 1000, "uploaded": 7})
+        self.assertEqual(wait_for(self.read_record), {"length": 1000, "uploaded": 7})
+
+    def read_record(self):
+        return self.record(self.request)
 
     def test_it_counts_on_over_all_files_of_a_request(self):
         for _ in range(2):
@@ -88,11 +95,14 @@ class HandlerTests(HandlerTestCase):
 
         self.assertEqual(self.handler.progress.uploaded, 14)
 
-    def test_the_record_is_gone_when_the_upload_is_complete_or_interrupted(self):
-        for end in (self.handler.upload_complete, self.handler.upload_interrupted):
-            self.handler.receive_data_chunk(b"x" * 7, 0)
-            end()
-            self.assertIsNone(self.record(self.request))
+    def test_the_record_is_deleted_when_the_body_is_in(self):
+        self.handler.receive_data_chunk(b"x" * 7, 0)
+        wait_for(self.read_record)
+        self.handler.missing, self.handler.last = 0, b"--boundary--"
+
+        self.handler.upload_complete()
+
+        wait_for(lambda: not self.read_record())
 
 
 class ParserTests(HandlerTestCase):
@@ -156,7 +166,6 @@ class ParserTests(HandlerTestCase):
                     request = self.make_request(Line(body[:kept], error), len(body))
                     with self.assertRaises(UploadInterrupted):
                         request.POST  # noqa: B018
-                    self.assertIsNone(self.record(request))
                     self.assertEqual(self.files(), [])
 
     def test_a_body_without_its_last_boundary_is_an_interrupted_upload(self):
@@ -195,7 +204,7 @@ class RefusalTests(HandlerTestCase):
         return request
 
     def codes(self, request):
-        return [error.code for error, _ in get_refusals(request)]
+        return [error.code for error, _ in get_refused_files(request)]
 
     def test_what_is_no_picture_never_comes_to_the_disk(self):
         request = self.parse(b"A text.\n" * 50_000)
@@ -211,13 +220,18 @@ class RefusalTests(HandlerTestCase):
     def test_the_record_tells_it_while_the_rest_is_read(self):
         request = self.parse(b"A text.\n" * 50_000)
         records = []
-        self.line.on_read = lambda: records.append(self.record(request))
+
+        def poll():
+            if get_refused_files(request):
+                records.append(wait_for(lambda: self.record(request)))
+
+        self.line.on_read = poll
 
         request.FILES  # noqa: B018
 
         self.assertIn("not a picture", records[-1]["error"])
         self.assertGreater(records[-1]["length"], 400_000)
-        self.assertIsNone(self.record(request))
+        wait_for(lambda: not self.record(request))
 
     @override_settings(PICTURE_MAX_SIZE=100_000)
     def test_a_file_that_grows_too_large_is_given_up(self):
@@ -252,6 +266,14 @@ class RefusalTests(HandlerTestCase):
             with handler.file_complete(len(JPEG)) as file:
                 self.assertTrue(file.read() == JPEG)
 
+    def test_a_complete_file_has_the_digest_of_its_bytes(self):
+        contents = [JPEG + b"x" * 200_000, JPEG]
+        request = self.parse(*contents)
+
+        digests = [file.digest for file in request.FILES.getlist("picture")]
+
+        self.assertEqual(digests, [sha256(content).hexdigest() for content in contents])
+
     def test_no_part_of_the_clients_name_is_in_a_path(self):
         request = self.parse(JPEG)
 
@@ -259,3 +281,44 @@ class RefusalTests(HandlerTestCase):
 
         self.assertEqual(file.name, "dish.jpg")
         self.assertNotIn("jpg", file.temporary_file_path())
+
+
+class EndTests(HandlerTestCase):
+    def begin(self, body, length):
+        """Return a request whose parser was stopped in the middle of a file."""
+        request = self.make_request(Line(body), length)
+        with (
+            patch.object(TemporaryFileUploadHandler, "receive_data_chunk", side_effect=KeyError),
+            self.assertRaises(KeyError),
+        ):
+            request.FILES  # noqa: B018
+        return request
+
+    def test_nothing_is_left_of_an_upload_whose_parser_raised(self):
+        body = multipart(JPEG + b"x" * 500_000)
+        request = self.begin(body, len(body))
+        self.assertEqual(len(self.files("incoming")), 1)
+
+        end_upload(request)
+
+        self.assertEqual(self.files(), [])
+        self.assertEqual(request.read(1), b"")
+        self.assertTrue(request.upload_progress.ended)
+
+    def test_the_files_of_a_whole_upload_stay(self):
+        body = multipart(JPEG)
+        request = self.make_request(Line(body), len(body))
+        [file] = request.FILES.values()
+
+        end_upload(request)
+
+        self.assertEqual(file.read(), JPEG)
+        request.close()
+
+    def test_a_broken_line_ends_it_too(self):
+        body = multipart(JPEG + b"x" * 500_000)
+        request = self.make_request(Line(body[:1000], OSError("reset")), len(body))
+
+        end_upload(request)
+
+        self.assertTrue(request.upload_progress.ended)

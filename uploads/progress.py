@@ -1,20 +1,25 @@
 """The progress of uploads, as it is kept in the cache while their bytes arrive.
 
-This module alone knows the key of a record, its shape, its lifetime, and that caches can fail.
+This module alone knows the key of a record, its shape, its lifetime, and that caches can fail. The
+thread of a request only counts. One thread in each process writes the records of all its uploads:
+a cache that is slow, hung or dead slows no upload.
 """
 
 import json
 import logging
 import re
 import time
+from collections import deque
+from threading import Event, Lock, Thread, main_thread
 
 from django.core.cache import cache
 from django.core.exceptions import TooManyFieldsSent, ValidationError
 
-WRITE_INTERVAL = 0.5  # seconds; an upload is written of no more often
+from . import refusals
+
+WRITE_INTERVAL = 0.5  # seconds between two writes, and the age of an upload at its first
 LIFETIME = 120  # seconds after the last write, for the record of a process that was killed
-CACHE_SHARE = 0.05  # of an upload's time is what a slow cache may take,
-LONGEST_PAUSE = 4  # seconds without a write, even so
+BATCH = 200  # records written at once; between two batches the other threads have their turn
 
 PROGRESS_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -32,22 +37,18 @@ def get_progress_id(request):
     except TooManyFieldsSent:
         progress_id = ""
     if progress_id is not None and not PROGRESS_ID.fullmatch(progress_id):
-        raise bad_progress_id()
+        raise refusals.BAD_PROGRESS_ID.error()
     return progress_id
 
 
-def bad_progress_id():
-    return ValidationError(
-        "The X-Progress-ID of an upload must be 1 to 64 characters long: letters, digits, _ and - "
-        "are allowed.",
-        code="bad_progress_id",
-    )
-
-
 def content_length(request):
-    """Return how long the body of a request says it is, in bytes."""
+    """Return the length of a request's body in bytes, as its header states it, or 0."""
     length = request.headers.get("Content-Length", "")
     return int(length) if length.isdecimal() else 0
+
+
+def cache_key(address, progress_id):
+    return f"{address}_{progress_id}"
 
 
 def get_record(request, progress_id):
@@ -76,21 +77,11 @@ def progress_of(request):
     return request.upload_progress
 
 
-def cache_key(address, progress_id):
-    return f"{address}_{progress_id}"
-
-
-def pause_after(duration):
-    """Return how long to write no more, after a write of this duration; both in seconds."""
-    return min(max(WRITE_INTERVAL, duration / CACHE_SHARE), LONGEST_PAUSE)
-
-
 class UploadProgress:
-    """Keep the record of one upload: {"length": bytes to come, "uploaded": bytes received}.
+    """Count the bytes of one upload. The writer keeps its record: {"length": …, "uploaded": …}.
 
-    Once a file of it is refused there are two fields more: "error" has the sentence, and "code" its
-    code. The cache is written to and never read back, so that an evicted record is simply there
-    again with the next write. Nothing that the cache does makes an upload fail.
+    Once the upload is refused, or a file of it, the record has three fields more: "error" is the
+    sentence, "code" its code, and "retry" tells whether trying again may help.
     """
 
     def __init__(self, request):
@@ -98,9 +89,9 @@ class UploadProgress:
         self.length = content_length(request)
         self.uploaded = 0
         self.refusal = None
-        self.next_write = 0.0
         self.started = time.monotonic()
-        self.received = None  # when all of the upload was in, or it was given up
+        self.ended = None  # when all of the body had come, or was given up
+        self.written = None  # what of it was last written to the cache
 
     def _get_key(self, request):
         try:
@@ -109,43 +100,130 @@ class UploadProgress:
             return None
         return progress_id and cache_key(request.META["REMOTE_ADDR"], progress_id)
 
+    def start(self):
+        """Have the record written from now on."""
+        if self.key:
+            writer.follow(self)
+
     def add(self, count):
-        """Count so many bytes more, and tell the cache if it is time to."""
+        """Count so many bytes more."""
         self.uploaded += count
-        if self.key and time.monotonic() >= self.next_write:
-            self._write()
 
     def refuse(self, refusal):
-        """Tell at once that the server has refused a file, and only reads the rest.
-
-        The refusal has a code and a message, as a ValidationError has.
-        """
+        """Have it written at once that the server has refused a file, and only reads the rest."""
         self.refusal = self.refusal or refusal
-        if self.key:
-            self._write()
+        if self.key and not self.ended:
+            writer.follow(self, at_once=True)
 
-    def delete(self):
-        """Delete the record, if there is one; a hung cache costs its time but once."""
-        self.received = self.received or time.monotonic()
-        if self.next_write:
-            self.next_write = 0.0
-            self._attempt(cache.delete, self.key)
+    def end(self):
+        """Have the record deleted."""
+        if not self.ended:
+            self.ended = time.monotonic()
+            writer.forget(self)
 
-    def _write(self):
+    def is_due(self):
+        """Tell whether the cache should have another record than it has."""
+        if self.ended or self.written == (self.uploaded, self.refusal):
+            return False
+        return self.refusal or time.monotonic() - self.started >= WRITE_INTERVAL
+
+    def record(self):
+        """Return the record as JSON text, and note that it is written."""
+        self.written = self.uploaded, self.refusal
         record = {"length": self.length, "uploaded": self.uploaded}
         if self.refusal:
-            record |= {"error": self.refusal.message, "code": self.refusal.code}
-        started = time.monotonic()
-        self._attempt(cache.set, self.key, json.dumps(record), LIFETIME)
-        if started - self.started > WRITE_INTERVAL / 2:
-            # Else each slow upload holds a connection until its end, and memcached, with 1024 by
-            # default, turns away the others and nginx's polls. A fast one soon needs it again.
-            self._attempt(cache.close)
-        finished = time.monotonic()
-        self.next_write = finished + pause_after(finished - started)
+            refused = self.refusal
+            record |= {"error": refused.message, "code": refused.code, "retry": refused.retry}
+        return json.dumps(record)
+
+
+class ProgressWriter:
+    """The thread that tells the cache about all uploads of this process.
+
+    It starts with an upload, and ends when there is none left. It writes what has changed every
+    WRITE_INTERVAL, and refusals and deletions at once. The cache is never read, so that a record
+    that was evicted is there again with the next write.
+    """
+
+    def __init__(self):
+        self.lock = Lock()
+        self.wake = Event()
+        self.uploads = set()
+        self.urgent = deque()  # refused, or ended and with a record
+        self.thread = None
+
+    def follow(self, upload, at_once=False):
+        """Write the record of an upload from now on."""
+        with self.lock:
+            self.uploads.add(upload)
+            if at_once:
+                self._hurry(upload)
+            if not (self.thread and self.thread.is_alive()):
+                self._start()
+
+    def forget(self, upload):
+        """Delete the record of an upload that has ended, if it has one."""
+        with self.lock:
+            self.uploads.discard(upload)
+            if upload.written:
+                self._hurry(upload)
+
+    def _hurry(self, upload):
+        self.urgent.append(upload)
+        self.wake.set()
+
+    def _start(self):
+        # Not a daemon: when the process ends, Python waits until the records are deleted.
+        self.thread = Thread(target=self._run, name="progress writer")
+        try:
+            self.thread.start()
+        except RuntimeError:
+            logger.warning("The progress of uploads cannot be written.", exc_info=True)
+
+    def _run(self):
+        next_write = time.monotonic() + WRITE_INTERVAL
+        while self._has_work() and main_thread().is_alive():
+            self.wake.wait(max(0, next_write - time.monotonic()))
+            self.wake.clear()
+            self._write([self.urgent.popleft() for _ in range(len(self.urgent))])
+            if time.monotonic() >= next_write:
+                with self.lock:
+                    uploads = list(self.uploads)
+                self._write(uploads)
+                next_write = time.monotonic() + WRITE_INTERVAL
+        self._delete([upload.key for upload in (*self.urgent, *self.uploads) if upload.written])
+        cache.close()
+
+    def _has_work(self):
+        with self.lock:
+            if self.uploads or self.urgent:
+                return True
+            self.thread = None
+            return False
+
+    def _write(self, uploads):
+        """Write the records that are due, and delete those of uploads that have ended."""
+        due = [upload for upload in uploads if upload.is_due()]
+        for start in range(0, len(due), BATCH):
+            # An upload may end just now. Either it sees what record() noted, and has the record
+            # deleted, or it has ended before, and is left out.
+            records = [(upload, upload.record()) for upload in due[start : start + BATCH]]
+            self._attempt(
+                cache.set_many,
+                {upload.key: record for upload, record in records if not upload.ended},
+                LIFETIME,
+            )
+        self._delete([upload.key for upload in uploads if upload.ended and upload.written])
+
+    def _delete(self, keys):
+        if keys:
+            self._attempt(cache.delete_many, keys)
 
     def _attempt(self, method, *args):
         try:
             method(*args)
         except Exception:
-            logger.warning("The progress of an upload could not be written.", exc_info=True)
+            logger.warning("The progress of uploads could not be written.", exc_info=True)
+
+
+writer = ProgressWriter()

@@ -1,10 +1,11 @@
 """Follow an upload while Django's multipart parser receives it, and refuse what cannot be kept."""
 
+import hashlib
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from django.conf import settings
-from django.core.exceptions import ValidationError
 from django.core.files import locks
 from django.core.files.uploadhandler import (
     FileUploadHandler,
@@ -13,41 +14,34 @@ from django.core.files.uploadhandler import (
     TemporaryFileUploadHandler,
 )
 from django.http import UnreadablePostError
-from django.http.multipartparser import MultiPartParserError
-from django.template.defaultfilters import filesizeformat
 
-from . import images
+from . import images, refusals
 from .progress import WRITE_INTERVAL, progress_of
 
-# On a slow line fewer bytes are asked for at once than Django does, but no fewer than these: so its
-# bar moves evenly, and it holds little memory.
+# On a slow connection read less than Django's 64 KiB at once, but at least this much: the bar moves
+# evenly, and the upload holds little memory.
 MIN_READ_SIZE = 2**14
 READ_DURATION = WRITE_INTERVAL / 2  # seconds
 
-# Among so many bytes at a body's end its last boundary is looked for; nobody sends more behind it.
+# The last boundary is looked for in this many bytes at the end of a body; no client sends more
+# behind it.
 END_LENGTH = 2**10
 
 
-class UploadInterrupted(MultiPartParserError):
-    """The body of an upload ended before its Content-Length, or without its last boundary.
-
-    Raised as an error of the parser, which Django takes note of: it does not parse again.
-    """
-
-
 class UploadProgressCachedHandler(FileUploadHandler):
-    """Keep the progress of an upload in the cache, for get_upload_progress to tell."""
+    """Count the bytes of an upload, for get_upload_progress to tell."""
 
     def __init__(self, request=None):
         super().__init__(request)
         self.progress = progress_of(request)
         self.missing = 0  # bytes of the body that have not arrived
-        self.last = self.last_boundary = b""  # bytes that did, and what is to be among them
+        self.last = self.last_boundary = b""  # the last bytes, and what must be among them
 
     def handle_raw_input(self, input_data, META, content_length, boundary, encoding=None):
-        if input_data is self.request:  # else the body was read, whole, before it is parsed
+        if input_data is self.request:  # or else the whole body was read before it is parsed
             self.missing, self.last_boundary = content_length, b"--%b--" % boundary
-            self.request.read = self._counted(self.request.read)
+            self.request.read = self._count(self.request.read)
+            self.progress.start()
 
     def receive_data_chunk(self, raw_data, start):
         self.progress.add(len(raw_data))
@@ -56,20 +50,17 @@ class UploadProgressCachedHandler(FileUploadHandler):
     def file_complete(self, file_size):
         """Leave the file to the next handler."""
 
-    def upload_interrupted(self):
-        self.progress.delete()
-
     def upload_complete(self):
         """Raise UploadInterrupted where the body ended early.
 
         Django raises nothing then, and the view would take what has come for the whole: an id
         cut to its first digit, the first of two files.
         """
-        self.progress.delete()
+        self.progress.end()
         if self.missing or self.last_boundary not in self.last:
-            raise UploadInterrupted("The upload ended before all of it had arrived.")
+            raise refusals.UploadInterrupted("The upload ended before all of it had arrived.")
 
-    def _counted(self, read):
+    def _count(self, read):
         """Wrap the request's read(): count its bytes, and take a broken line for an early end.
 
         Django's parser tells the handlers of an early end, but not of a broken line. Granian waits
@@ -100,12 +91,12 @@ class PictureFileUploadHandler(TemporaryFileUploadHandler):
 
     A file is judged by its first bytes, and by its size: the one that its part declares, as no
     browser does, or the one it has grown to. What is left of a refused file is read and dropped;
-    other files of the request are kept.
+    other files of the request are kept. A complete file has a digest, the SHA-256 of its bytes.
     """
 
     def __init__(self, request=None):
         super().__init__(request)
-        self.refusals = []  # pairs of a ValidationError and a file name
+        self.refused = []  # pairs of a ValidationError and a file name
 
     def new_file(self, field_name, file_name, *args, **kwargs):
         """Name the temporary file without the client's help, whose suffix Django would take."""
@@ -114,15 +105,24 @@ class PictureFileUploadHandler(TemporaryFileUploadHandler):
         self.file.name = self.file_name = file_name
         # Tells prune_uploads that the file is in use, wherever it is moved, until it is closed.
         locks.lock(self.file, locks.LOCK_SH)
-        self.held = b""  # the first bytes, until they are enough to tell what they begin
+        self.held = b""  # the first bytes, until there are enough of them to be judged
+        self.digest = hashlib.sha256()
         raise StopFutureHandlers
 
     def receive_data_chunk(self, raw_data, start):
         if max(self.content_length or 0, start + len(raw_data)) > settings.PICTURE_MAX_SIZE:
-            self._refuse(too_large())
+            self._refuse(refusals.TOO_LARGE.error())
         if self.held is not None:
             raw_data = self._judge(raw_data)
+        self.digest.update(raw_data)
         super().receive_data_chunk(raw_data, start)
+
+    def file_complete(self, file_size):
+        """Hand the file over: from now on it is not the handler's to delete."""
+        file = super().file_complete(file_size)
+        file.digest = self.digest.hexdigest()
+        del self.file
+        return file
 
     def _judge(self, raw_data):
         """Return what may be written: nothing, until enough bytes are held."""
@@ -130,26 +130,38 @@ class PictureFileUploadHandler(TemporaryFileUploadHandler):
         if len(self.held) < images.SIGNATURE_LENGTH:
             return b""
         if not images.may_be_picture(self.held[: images.SIGNATURE_LENGTH]):
-            self._refuse(images.not_an_image())
+            self._refuse(refusals.NOT_AN_IMAGE.error(formats=images.LABELS))
         raw_data, self.held = self.held, None
         return raw_data
 
     def _refuse(self, error):
-        self.refusals.append((error, self.file_name))
-        progress_of(self.request).refuse(error)
+        self.refused.append((error, self.file_name))
+        progress_of(self.request).refuse(refusals.get_refusal(error))
         raise SkipFile
 
 
-def too_large():
-    return ValidationError(
-        f"This file is larger than the {filesizeformat(settings.PICTURE_MAX_SIZE)} that are "
-        "allowed.",
-        code="too_large",
-    )
-
-
-def get_refusals(request):
+def get_refused_files(request):
     """Return what was refused of a parsed request: pairs of a ValidationError and a file name."""
-    return [
-        pair for handler in request.upload_handlers for pair in getattr(handler, "refusals", ())
-    ]
+    return [pair for handler in request.upload_handlers for pair in getattr(handler, "refused", ())]
+
+
+def end_upload(request):
+    """End an upload, however far it came: no file, no byte of the body and no record is left.
+
+    Django's parser raises without a word to its handlers, which may hold a file.
+    """
+    for handler in request.upload_handlers:
+        with suppress(OSError):  # A full disk fails once more when the file is closed.
+            handler.upload_interrupted()
+    drain(request)
+    progress_of(request).end()
+
+
+def drain(request):
+    """Read what is left of the body; an answer that comes before gets lost in a proxy."""
+    # Of a body in chunks Django reads nothing; a server that has its end may be asked itself.
+    terminated = request.environ.get("wsgi.input_terminated")
+    body = request.environ["wsgi.input"] if terminated else request
+    with suppress(OSError):
+        while body.read(2**16):
+            pass
