@@ -1,13 +1,7 @@
-import errno
-import sqlite3
+from django import forms
+from django.test import override_settings
 
-from django.core.exceptions import RequestDataTooBig, TooManyFieldsSent, TooManyFilesSent
-from django.db import OperationalError
-from django.http.multipartparser import MultiPartParserError
-from django.test import SimpleTestCase, override_settings
-
-from uploads.forms import DishForm, Refusal, UploadForm
-from uploads.uploadhandler import UploadInterrupted
+from uploads.forms import DishForm, UploadForm
 
 from .base import UploadTestCase, upload_file
 from .photos import photo
@@ -48,33 +42,14 @@ class UploadFormTests(UploadTestCase):
 
         self.assertEqual(form.get_refusal().code, "no_picture")
 
+    def test_a_field_that_is_added_has_its_own_errors(self):
+        class FormWithCaption(UploadForm):
+            caption = forms.CharField(max_length=3)
 
-def database_error(code):
-    error = OperationalError()
-    error.__cause__ = sqlite3.OperationalError()
-    error.__cause__.sqlite_errorcode = code
-    return error
+        form = FormWithCaption(
+            {"id": self.dish.pk, "caption": "Soup"}, {"picture": [upload_file(photo())]}
+        )
 
-
-class RefusalTests(SimpleTestCase):
-    def test_whatever_ends_an_upload_has_its_code(self):
-        for error, code in (
-            (UploadInterrupted(), "interrupted"),
-            (TooManyFilesSent(), "too_many"),
-            (TooManyFieldsSent(), "too_many"),
-            (RequestDataTooBig(), "too_large"),
-            (MultiPartParserError(), "no_picture"),
-            (OSError(errno.ENOSPC, "No space left on device"), "storage_full"),
-            (OSError(errno.EDQUOT, "Disk quota exceeded"), "storage_full"),
-            (OSError(errno.EFBIG, "File too large"), "storage_full"),
-            (database_error(sqlite3.SQLITE_FULL), "storage_full"),
-            (database_error(sqlite3.SQLITE_IOERR_WRITE), "storage_full"),
-            (database_error(sqlite3.SQLITE_IOERR_SHMSIZE), "storage_full"),
-        ):
-            with self.subTest(error=error):
-                self.assertEqual(Refusal.of(error).code, code)
-                self.assertRegex(Refusal.of(error).message, r"^[A-Z].*\.$")
-
-    def test_what_nobody_thought_of_is_logged(self):
-        with self.assertLogs("uploads.forms", "ERROR"):
-            self.assertEqual(Refusal.of(KeyError(), "dish.jpg").code, "server_error")
+        refusal = form.get_refusal()
+        self.assertEqual((refusal.code, refusal.status), ("max_length", 400))
+        self.assertRegex(refusal.message, "at most 3 characters")

@@ -7,46 +7,46 @@ import time
 
 from .progress import progress_of
 
-# How much of an address is kept, in bits: what a provider gives to many, and not to one.
-NETWORK_BITS = {4: 24, 6: 48}
-
 logger = logging.getLogger(__name__)
 
 
-def log_upload(request, dish, pictures, refusals):
+def log_upload(request, dish, pictures, refused):
     """Tell what became of an upload, how many bytes of files it had, and how many seconds it took.
 
     The seconds of receiving are the diner's line, those of processing are the server's own.
     """
     progress = progress_of(request)
-    received = progress.received or progress.started
     logger.info(
         json.dumps(
             {
                 "event": "upload",
-                "outcome": get_outcome(pictures, refusals),
+                "outcome": get_outcome(pictures, refused),
                 "dish": dish and dish.pk,
-                "files": len(pictures) + sum(bool(refusal.file) for refusal in refusals),
+                "files": len(pictures) + sum(bool(refusal.file) for refusal in refused),
                 "bytes": progress.uploaded,
-                "receiving": round(received - progress.started, 3),
-                "processing": round(time.monotonic() - received, 3),
+                "receiving": round(progress.ended - progress.started, 3),
+                "processing": round(time.monotonic() - progress.ended, 3),
                 "network": get_network(request.META["REMOTE_ADDR"]),
             }
         )
     )
 
 
-def get_outcome(pictures, refusals):
+def get_outcome(pictures, refused):
     """Return ok, partial, or the code of the first refusal."""
     if pictures:
-        return "partial" if refusals else "ok"
-    return refusals[0].code
+        return "partial" if refused else "ok"
+    return refused[0].code
 
 
-def get_network(address):
-    """Return the network that a client's address is in, or None where it has none."""
+def get_network(address, ipv4_bits=24):
+    """Return the network that a client's address is in, or None where it has no address.
+
+    A provider gives an IPv4 /24 to many clients, and an IPv6 /48 to one.
+    """
     try:
         version = ipaddress.ip_address(address).version
     except ValueError:
         return None
-    return str(ipaddress.ip_network(f"{address}/{NETWORK_BITS[version]}", strict=False))
+    bits = ipv4_bits if version == 4 else 48
+    return str(ipaddress.ip_network(f"{address}/{bits}", strict=False))

@@ -1,14 +1,13 @@
 """The pages, the upload and its progress, as HTTP."""
 
 import secrets
-from contextlib import suppress
 from http import HTTPStatus
 from xml.etree import ElementTree
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
-from django.db import connection, transaction
+from django.db import transaction
 from django.http import HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -22,30 +21,16 @@ from django.views.decorators.http import (
     require_safe,
 )
 
-from .forms import DishForm, Refusal, UploadForm, validate_before_reading
+from . import refusals
+from .forms import DishForm, UploadForm, validate_before_reading
 from .health import get_health
-from .models import Dish, Picture
-from .progress import bad_progress_id, get_progress_id, get_record, progress_of
-from .uploadhandler import get_refusals
-from .uploadlog import log_upload
+from .models import Dish, Picture, close_database
+from .progress import get_progress_id, get_record, progress_of
+from .uploadhandler import end_upload, get_refused_files
+from .uploadlog import get_network, log_upload
 
 DISHES_PER_PAGE = 12
 PICTURES_PER_PAGE = 24
-
-STATUSES = {
-    "no_picture": HTTPStatus.BAD_REQUEST,
-    "bad_progress_id": HTTPStatus.BAD_REQUEST,
-    "too_many": HTTPStatus.BAD_REQUEST,
-    "interrupted": HTTPStatus.BAD_REQUEST,
-    "csrf": HTTPStatus.FORBIDDEN,
-    "hidden": HTTPStatus.FORBIDDEN,
-    "unknown_dish": HTTPStatus.NOT_FOUND,
-    "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    "not_an_image": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    "too_many_pixels": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    "storage_full": HTTPStatus.INSUFFICIENT_STORAGE,
-    "server_error": HTTPStatus.INTERNAL_SERVER_ERROR,
-}
 
 
 @require_safe
@@ -74,11 +59,11 @@ def dish_detail(request, pk):
     return dish_page(request, get_object_or_404(Dish, pk=pk))
 
 
-def dish_page(request, dish, refusals=(), status=HTTPStatus.OK):
+def dish_page(request, dish, refused=(), status=HTTPStatus.OK):
     pictures = dish.pictures.shown()
     page = Paginator(pictures, PICTURES_PER_PAGE).get_page(request.GET.get("page"))
 
-    context = {"dish": dish, "page": page, "refusals": refusals, "diner": get_diner(request)}
+    context = {"dish": dish, "page": page, "refusals": refused, "diner": get_diner(request)}
     return upload_page(request, "uploads/dish_detail.html", context, status)
 
 
@@ -132,40 +117,29 @@ def upload(request):
     """Keep the photos of a form post, and tell in XML, or on a page, what became of each."""
     try:
         validate_before_reading(request)
-        let_go_of_database()
+        close_database()  # The body may take minutes.
         return receive(request)
     except Exception as error:  # noqa: BLE001
-        refusal = Refusal.of(error)
-        abandon(request, refusal)
-        return answer(request, refusals=[refusal])
-    finally:
-        drain(request)
+        return answer(request, refused=[refusals.get_refusal(error)])
 
 
 @csrf_protect
 def receive(request):
     fields, files = request.POST, request.FILES  # parsed here, and judged on the way
-    form = UploadForm(fields, files, refusals=get_refusals(request))
+    form = UploadForm(fields, files, refused=get_refused_files(request))
     if not form.is_valid():
-        return answer(request, form.cleaned_data.get("id"), refusals=[form.get_refusal()])
+        return answer(request, form.cleaned_data.get("id"), refused=[form.get_refusal()])
 
-    let_go_of_database()
-    pictures, refusals = form.save(get_diner(request))
-    return answer(request, form.cleaned_data["id"], pictures, refusals)
-
-
-def let_go_of_database():
-    """Close the connection before a wait that may be long: it holds files and memory."""
-    if not connection.in_atomic_block:
-        connection.close()
+    client = get_network(request.META["REMOTE_ADDR"], ipv4_bits=32)
+    pictures, refused = form.save(get_diner(request), client)
+    return answer(request, form.cleaned_data["id"], pictures, refused)
 
 
 def csrf_failure(request, reason=""):
     if request.path != reverse("upload"):
         return csrf.csrf_failure(request, reason)
 
-    message = "This form is too old, or cookies are off in your browser; please load the page anew."
-    return answer(request, refusals=[Refusal("csrf", message)])
+    return answer(request, refused=[refusals.CSRF])
 
 
 def bad_request(request, exception):
@@ -173,9 +147,7 @@ def bad_request(request, exception):
     if request.path != reverse("upload"):
         return defaults.bad_request(request, exception)
 
-    drain(request)
-    message = "This site does not go by the name that it was asked for; please load the page anew."
-    return answer(request, refusals=[Refusal("csrf", message)])
+    return answer(request, refused=[refusals.BAD_HOST])
 
 
 def not_found(request, exception):
@@ -183,55 +155,39 @@ def not_found(request, exception):
     return render(request, "404.html", status=HTTPStatus.NOT_FOUND)
 
 
-def abandon(request, refusal):
-    """Clean up after an upload that raised, and tell who polls while the rest of it is read.
-
-    Django's parser raises without a word to its handlers, which hold a file and the record.
-    """
-    for handler in request.upload_handlers:
-        with suppress(OSError):  # A full disk fails once more when the file is closed.
-            handler.upload_interrupted()
-    progress = progress_of(request)
-    progress.refuse(refusal)
-    drain(request)
-    progress.delete()
-
-
-def drain(request):
-    """Read what is left of the body; an answer that comes before gets lost in a proxy."""
-    # Of a body in chunks Django reads nothing; a server that has its end may be asked itself.
-    terminated = request.environ.get("wsgi.input_terminated")
-    body = request.environ["wsgi.input"] if terminated else request
-    with suppress(OSError):
-        while body.read(2**16):
-            pass
-
-
-def answer(request, dish=None, pictures=(), refusals=()):
-    log_upload(request, dish, pictures, refusals)
-    status = HTTPStatus.OK if pictures else STATUSES[refusals[0].code]
+def answer(request, dish=None, pictures=(), refused=()):
+    """End an upload, and answer it in XML, or with a page for a browser without scripts."""
+    if not pictures:
+        progress_of(request).refuse(refused[0])
+    end_upload(request)
+    log_upload(request, dish, pictures, refused)
+    status = HTTPStatus.OK if pictures else refused[0].status
 
     if request.get_preferred_type(["application/xml", "text/html"]) != "text/html":
         content = ElementTree.tostring(
-            upload_element(pictures, refusals, get_diner(request)), "utf-8"
+            upload_element(pictures, refused, get_diner(request)), "utf-8"
         )
         return HttpResponse(content, content_type="application/xml", status=status)
 
     if dish is None:
-        return render(request, "uploads/refused.html", {"refusals": refusals}, status=status)
+        return render(request, "uploads/refused.html", {"refusals": refused}, status=status)
 
-    return dish_page(request, dish, refusals, status) if refusals else redirect(dish)
+    return dish_page(request, dish, refused, status) if refused else redirect(dish)
 
 
-def upload_element(pictures, refusals, diner):
+def upload_element(pictures, refused, diner):
     upload = ElementTree.Element("upload")
     status = ElementTree.SubElement(upload, "status")
-    status.text = ("partial" if refusals else "ok") if pictures else "error"
+    status.text = ("partial" if refused else "ok") if pictures else "error"
     for picture in pictures:
         ElementTree.SubElement(upload, "picture", picture_attributes(picture, diner))
-    for code, message, file in refusals:
-        attributes = {"code": code, "file": file} if file else {"code": code}
-        ElementTree.SubElement(upload, "error", attributes).text = message
+    for refusal in refused:
+        error = ElementTree.SubElement(upload, "error", code=refusal.code)
+        error.text = refusal.message
+        if refusal.file:
+            error.set("file", refusal.file)
+        if refusal.retry:
+            error.set("retry", "true")
     return upload
 
 
@@ -261,7 +217,8 @@ def get_upload_progress(request):
     except ValidationError:
         progress_id = None
     if progress_id is None:
-        return JsonResponse({"error": bad_progress_id().message}, status=HTTPStatus.BAD_REQUEST)
+        refusal = refusals.BAD_PROGRESS_ID
+        return JsonResponse({"error": refusal.message}, status=refusal.status)
 
     record = get_record(request, progress_id)
     return HttpResponse(record or "null", content_type="application/json")
