@@ -3,11 +3,14 @@
 import ipaddress
 import os
 import re
+from functools import partial
 from pathlib import Path
+from zlib import crc32
 
 from csp.constants import NONE, SELF
 from django.conf import global_settings
 from django.core.exceptions import ImproperlyConfigured
+from pymemcache.client.rendezvous import RendezvousHash
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -37,6 +40,11 @@ def number(name, default):
     return int(value)
 
 
+def optional_number(name):
+    """Return a variable that counts something, or None where it is not set."""
+    return number(name, 0) if os.environ.get(name) else None
+
+
 def server_address(name, address, separated=""):
     """Return a server's host:port as it is, or raise."""
     match = re.fullmatch(r"[^\s:]+:([0-9]{1,5})", address)
@@ -45,12 +53,14 @@ def server_address(name, address, separated=""):
     return address
 
 
-def own_address(name, default):
-    """Return an IP address of this machine with a port, as it is, or raise."""
-    address = os.environ.get(name) or default
-    if not re.fullmatch(r"[0-9.]+:[0-9]+", address):
-        raise ImproperlyConfigured(f"{name} holds {address!r}; it may be an IPv4 address:port.")
-    return server_address(name, address)
+def socket_folder(name, default):
+    """Return the folder for the Unix sockets, or raise: their addresses have a limit of length."""
+    folder = os.environ.get(name) or default
+    if not folder.startswith("/") or len(os.fsencode(folder)) > 80:
+        raise ImproperlyConfigured(
+            f"{name} holds {folder!r}; it may be an absolute path of at most 80 bytes."
+        )
+    return Path(folder)
 
 
 def trusted_proxy(address):
@@ -63,6 +73,10 @@ def trusted_proxy(address):
             "separated by commas."
         ) from error
     return address
+
+
+def crc32_of_text(text, seed):
+    return crc32(text.encode(), seed)
 
 
 def data_folder(*parts):
@@ -100,16 +114,33 @@ TRUSTED_PROXIES = [
     trusted_proxy(address) for address in listed("GOURMIOUS_TRUSTED_PROXIES", "127.0.0.1,::1")
 ]
 
-# Where Granian listens, for nginx alone, and in how many processes.
-LISTEN = own_address("GOURMIOUS_LISTEN", "127.0.0.1:8000")
-WORKERS = number("GOURMIOUS_WORKERS", os.cpu_count() or 1)
+# Where the two servers listen, for nginx alone.
+RUN_DIR = socket_folder("GOURMIOUS_RUN_DIR", "/run/gourmious")
+SOCKETS = {service: RUN_DIR / service / "socket" for service in ("pages", "uploads")}
+
+# In how many processes each of them works.
+CORES = os.cpu_count() or 1
+WORKERS = number("GOURMIOUS_WORKERS", CORES)
+
+# Where the pages' server has its figures for Prometheus; those of the uploads' are one port higher.
+METRICS_PORT = optional_number("GOURMIOUS_METRICS_PORT")
 
 # How many uploads nginx lets in at once. Each holds a thread for as long as its line needs.
 MAX_UPLOADS = number("GOURMIOUS_MAX_UPLOADS", 200)
 MAX_UPLOADS_PER_ADDRESS = number("GOURMIOUS_MAX_UPLOADS_PER_ADDRESS", 30)
-# The system deals connections out to the workers without a look at how busy they are. So each one
-# has a thread for every upload that there can be, and these for the pages. Idle ones end.
-WORKER_THREADS = MAX_UPLOADS + 16
+# Threads of each process. The system deals connections out to the processes without a look at how
+# busy they are, so each one has a thread for every upload that there can be. Idle threads end.
+THREADS = {"pages": 64, "uploads": MAX_UPLOADS + 16}
+# So that these threads keep few heaps, and keep freed memory for the next upload.
+MALLOC = {
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(16 * 2**20),
+}
+
+# How many pictures a process renders at once, and how much memory each may take, in bytes.
+RENDERERS = max(1, CORES // WORKERS)
+RENDERER_MAX_MEMORY = 2**30
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -215,9 +246,11 @@ if MEMCACHED:
                 # Left alone at once: after retries pymemcache (4.0) does so at the next use, which
                 # may come minutes later, when the server has long been there again.
                 "retry_attempts": 0,
-                # Seconds in which others take over. A single server is asked again at once: else a
-                # deletion right after a slow write would be left out, and the record would last.
-                "dead_timeout": 2 if len(MEMCACHED) > 1 else 0,
+                # Seconds in which others take over. A silent server that is asked again too soon
+                # costs half of all records. A single one is asked again at once.
+                "dead_timeout": 30 if len(MEMCACHED) > 1 else 0,
+                # pymemcache's own hash, in Python, takes most of the time of a write.
+                "hasher": partial(RendezvousHash, hash_function=crc32_of_text),
                 # Text goes in and out as it is. memcached has no passwords, and a pickle that
                 # somebody planted there would run as this process.
                 "serde": None,
@@ -245,11 +278,7 @@ ORIGINALS_ROOT = data_folder("originals")
 MEDIA_ROOT = data_folder("media")
 MEDIA_URL = "media/"
 
-# Locks that all processes share, so that no more pictures are decoded at once than there are cores.
-LOCKS_ROOT = data_folder("locks")
-
 PICTURE_MAX_SIZE = 25 * 2**20  # bytes
-PICTURE_MAX_PIXELS = 100_000_000
 UPLOAD_MAX_SIZE = (DATA_UPLOAD_MAX_NUMBER_FILES + 1) * PICTURE_MAX_SIZE  # bytes, fields and all
 UPLOAD_STALL_TIMEOUT = 60  # seconds; a client that sends nothing for so long is gone
 
@@ -282,6 +311,8 @@ LOGGING = {
     # Named without handlers, it loses Django's own, which are silent in production.
     "loggers": {
         "django": {"level": "INFO"},
+        # nginx's log has the answers below 500, and each upload has a line of its own.
+        "django.request": {"level": "ERROR"},
         # Whoever asks by another name would fill the log with tracebacks.
         "django.security.DisallowedHost": {"level": "CRITICAL"},
     },

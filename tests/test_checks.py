@@ -84,7 +84,6 @@ class DeployCheckTests(FoldersMixin, SimpleTestCase):
         for limits in (
             {"UPLOAD_MAX_SIZE": settings.PICTURE_MAX_SIZE - 1},
             {"MAX_UPLOADS_PER_ADDRESS": settings.MAX_UPLOADS + 1},
-            {"WORKER_THREADS": settings.MAX_UPLOADS - 1},
         ):
             with override_settings(**limits):
                 self.assert_warned("uploads.W006")

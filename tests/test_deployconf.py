@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from django.core.management import CommandError, call_command
 from django.test import SimpleTestCase, override_settings
 
+from uploads import refusals
 from uploads.management.commands.deployconf import UNITS
 
 from .servers import NGINX, manage, requires
@@ -70,6 +71,22 @@ class NginxTests(DeployconfTestCase):
         self.assertIn("limit_conn gourmious_uploads_of_address 7;", site)
         self.assertIn(f"client_max_body_size {11 * 25 * 2**20};", site)
 
+    def test_uploads_and_all_else_go_to_their_own_sockets(self):
+        site = self.deployconf("nginx", GOURMIOUS_RUN_DIR="/run/dishes")
+
+        for service in ("pages", "uploads"):
+            self.assertIn(
+                f'upstream gourmious_{service} {{\n    server "unix:/run/dishes/{service}/socket";',
+                site,
+            )
+        self.assertEqual(site.count("http://gourmious_uploads"), 1)
+
+    def test_its_own_refusals_are_those_of_the_table(self):
+        site = self.deployconf("nginx")
+
+        self.assertIn(f'429 "{refusals.BUSY.message}";', site)
+        self.assertIn(f'default "{refusals.UNREACHABLE.message}";', site)
+
     def test_it_is_the_same_each_time(self):
         self.assertEqual(self.deployconf("nginx"), self.deployconf("nginx"))
 
@@ -106,10 +123,28 @@ class SystemdTests(DeployconfTestCase):
 
         self.assertEqual(self.deployconf("systemd"), "".join(each))
 
-    def test_each_worker_has_a_thread_for_every_upload_and_more_for_the_pages(self):
-        unit = self.deployconf("systemd", GOURMIOUS_MAX_UPLOADS="500", GOURMIOUS_WORKERS="3")
+    def test_pages_and_uploads_have_a_unit_each_with_a_folder_for_the_socket(self):
+        for service in ("pages", "uploads"):
+            unit = self.deployconf("systemd", "--unit", f"gourmious-{service}.service")
 
-        self.assertIn("--workers 3 --blocking-threads 516", unit)
+            self.assertRegex(unit, rf"(?m)^ExecStart=.* -m gourmious.serve {service}$")
+            self.assertRegex(unit, rf"(?m)^RuntimeDirectory=gourmious/{service}$")
+
+    def test_only_the_pages_migrate_the_database(self):
+        pages, uploads = (
+            self.deployconf("systemd", "--unit", f"gourmious-{service}.service")
+            for service in ("pages", "uploads")
+        )
+
+        self.assertEqual((pages.count("migrate"), uploads.count("migrate")), (2, 0))
+        self.assertRegex(uploads, r"(?m)^After=.*gourmious-pages.service$")
+
+    def test_a_folder_for_the_sockets_that_systemd_does_not_make_is_refused(self):
+        with (
+            override_settings(DEBUG=False, RUN_DIR=Path("/srv/run")),
+            self.assertRaisesRegex(CommandError, "GOURMIOUS_RUN_DIR"),
+        ):
+            call_command("deployconf", "systemd")
 
 
 class EnvTests(DeployconfTestCase):

@@ -65,15 +65,29 @@ class SettingsTests(SimpleTestCase):
             ("GOURMIOUS_MEMCACHED", "localhost:65536"),
             ("GOURMIOUS_TRUSTED_PROXIES", "nginx"),
             ("GOURMIOUS_TRUSTED_PROXIES", "10.0.0.0/33"),
-            ("GOURMIOUS_LISTEN", "8000"),
-            ("GOURMIOUS_LISTEN", "localhost:8000"),
-            ("GOURMIOUS_LISTEN", "127.0.0.1:0"),
+            ("GOURMIOUS_RUN_DIR", "run"),
+            ("GOURMIOUS_RUN_DIR", "/" + "x" * 80),
+            ("GOURMIOUS_METRICS_PORT", "http"),
             ("GOURMIOUS_WORKERS", "0"),
             ("GOURMIOUS_MAX_UPLOADS", "many"),
             ("GOURMIOUS_MAX_UPLOADS_PER_ADDRESS", "-1"),
         ):
             with self.subTest(value):
                 self.assert_improper(name, **{name: value})
+
+    def test_the_renderers_of_all_processes_are_as_many_as_the_cores(self):
+        for cores, workers, renderers in ((2, 2, 1), (8, 2, 4), (2, 8, 1)):
+            with patch("os.cpu_count", return_value=cores):
+                settings = read_settings(GOURMIOUS_WORKERS=str(workers))
+            self.assertEqual(settings["RENDERERS"], renderers)
+
+    def test_a_silent_memcached_is_left_alone_where_there_is_another(self):
+        one = read_settings(**{**PRODUCTION, "GOURMIOUS_MEMCACHED": "127.0.0.1:11211"})
+        two = read_settings(**PRODUCTION)
+
+        for settings, seconds in ((one, 0), (two, 30)):
+            options = settings["CACHES"]["default"]["OPTIONS"]
+            self.assertEqual(options["dead_timeout"], seconds)
 
     def test_a_data_folder_that_cannot_be_made_stops_the_start(self):
         self.assert_improper("GOURMIOUS_DATA_DIR", GOURMIOUS_DATA_DIR=__file__)

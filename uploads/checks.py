@@ -98,7 +98,6 @@ def check_limits_agree(**kwargs):
     pairs = [
         ("PICTURE_MAX_SIZE", "UPLOAD_MAX_SIZE"),
         ("MAX_UPLOADS_PER_ADDRESS", "MAX_UPLOADS"),
-        ("MAX_UPLOADS", "WORKER_THREADS"),
     ]
     return [
         CheckWarning(

@@ -10,10 +10,16 @@ from django.core.management.base import BaseCommand, CommandError
 from django.template.loader import render_to_string
 from django.urls import reverse
 
-from uploads.forms import upload_too_large
-from uploads.progress import PROGRESS_ID, bad_progress_id, cache_key
+from uploads import refusals
+from uploads.progress import PROGRESS_ID, cache_key
 
-UNITS = ("gourmious.service", "gourmious-prune.service", "gourmious-prune.timer")
+# The units, and the template that each is rendered from.
+UNITS = {
+    "gourmious-pages.service": "gourmious.service",
+    "gourmious-uploads.service": "gourmious.service",
+    "gourmious-prune.service": "gourmious-prune.service",
+    "gourmious-prune.timer": "gourmious-prune.timer",
+}
 
 
 class Command(BaseCommand):
@@ -32,7 +38,7 @@ class Command(BaseCommand):
             help="Where to listen, and nowhere else; may be given more than once.",
         )
         systemd = kinds.add_parser("systemd", help=f"The units {', '.join(UNITS)}.")
-        systemd.add_argument("--unit", choices=UNITS, help="Print this one alone.")
+        systemd.add_argument("--unit", choices=[*UNITS], help="Print this one alone.")
         kinds.add_parser("env", help="The environment file that the settings are read from.")
 
     def handle(self, *, kind, **options):
@@ -57,8 +63,13 @@ class Command(BaseCommand):
             "progress_url": reverse("get_upload_progress"),
             "progress_id": PROGRESS_ID.pattern,
             "cache_key": cache.make_key(cache_key("${remote_addr}", "${gourmious_progress_id}")),
-            "bad_progress_id": bad_progress_id().message,
-            "upload_too_large": upload_too_large().message,
+            "bad_progress_id": refusals.BAD_PROGRESS_ID.message,
+            "refusals": [
+                ("default", refusals.UNREACHABLE),
+                ("413", refusals.UPLOAD_TOO_LARGE.fill()),
+                ("429", refusals.BUSY),
+            ],
+            "sockets": {name: nginx_path(path) for name, path in settings.SOCKETS.items()},
             "content_security_policy": "; ".join(sorted(build_policy().split("; "))),
         }
         self.stdout.write(rendered("nginx.conf", context))
@@ -69,22 +80,23 @@ class Command(BaseCommand):
                 raise CommandError(
                     f"systemd cannot be told of the path {path}: choose a plain one."
                 )
-        host, _, port = settings.LISTEN.rpartition(":")
-        context = {
-            "python": f'"{sys.executable.replace("%", "%%")}"',
-            "host": host,
-            "port": port,
-            # nginx's idle ones count, too.
-            "connections": 4 * settings.WORKER_THREADS,
-        }
+        if not settings.RUN_DIR.is_relative_to("/run"):
+            raise CommandError("GOURMIOUS_RUN_DIR must be below /run, where systemd makes it.")
         if unit:
-            self.stdout.write(rendered(unit, context))
+            self.stdout.write(rendered_unit(unit))
             return
         for name in UNITS:
-            self.stdout.write(f"# {name}\n{rendered(name, context)}")
+            self.stdout.write(f"# {name}\n{rendered_unit(name)}")
 
     def env(self, **options):
         self.stdout.write(rendered("gourmious.env", {"new_key": secrets.token_urlsafe(48)}))
+
+
+def rendered_unit(name):
+    python = f'"{sys.executable.replace("%", "%%")}"'
+    service = name.removeprefix("gourmious-").removesuffix(".service")
+    run_dir = settings.RUN_DIR.relative_to("/run")
+    return rendered(UNITS[name], {"python": python, "service": service, "run_dir": run_dir})
 
 
 def rendered(name, context):
