@@ -223,6 +223,15 @@ class RefusedUploadTests(UploadTestCase):
                 response = self.client.post("/upload", photo(), content_type=content_type)
                 self.assert_refused(response, "no_picture", 400)
 
+    def test_nothing_is_left_of_a_broken_form_for_another_page(self):
+        body = b"--b\r\nContent-Disposition: form-data; name=a; filename=b\r\n\r\n" + photo()
+        many = body + b"\r\n--b\r\nContent-Disposition: form-data; name=c\r\n\r\n" * 1001
+
+        form = "multipart/form-data; boundary=b"
+        response = self.client.post("/dishes/new", many + b"--b--", content_type=form)
+
+        self.assertEqual((response.status_code, self.files()), (400, []))
+
     def test_a_field_that_is_too_large(self):
         response = self.post(upload_file(photo()), note="x" * 3_000_000)
 

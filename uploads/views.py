@@ -143,8 +143,9 @@ def csrf_failure(request, reason=""):
 
 
 def bad_request(request, exception):
-    """Answer a request that Django refuses before any view: its Host is not one of ours."""
+    """Answer a request that Django refuses: its Host is not one of ours, or its form is broken."""
     if request.path != reverse("upload"):
+        end_upload(request)  # Any form may hold files.
         return defaults.bad_request(request, exception)
 
     return answer(request, refused=[refusals.BAD_HOST])
