@@ -135,7 +135,11 @@ def render(image, display, thumbnail):
     with warnings.catch_warnings(action="ignore"):
         size, picture = decode(lambda: load(image))
         write_jpeg(picture, display)
-        write_jpeg(picture.resize(fit(size, THUMBNAIL_SIZE), Image.Resampling.HAMMING), thumbnail)
+        # By way of half the size, which takes half the time, and cannot be seen.
+        small = picture.resize(
+            fit(size, THUMBNAIL_SIZE), Image.Resampling.HAMMING, reducing_gap=1.5
+        )
+        write_jpeg(small, thumbnail)
     return Picture(BY_NAME[image.format].suffix, *size)
 
 

@@ -39,6 +39,13 @@ MAX_PICTURES = 500
 # in vain, and of the kernel that ran out of memory.
 LIMIT_SIGNALS = {-signal.SIGXCPU, -signal.SIGKILL}
 
+# glibc's malloc keeps the memory of a picture for the next one: to have it zeroed and mapped again
+# takes an eighth of the time. The forkserver inherits this environment.
+MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
+}
+
 # A forkserver, since a process with threads cannot fork safely.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload([__name__])
@@ -177,6 +184,7 @@ class Renderer:
             self.process.close()
             self.connection.close()
             self.process = None
+        os.environ.update(MALLOC)
         self.connection, theirs = CONTEXT.Pipe()
         arguments = (theirs, settings.RENDERER_MAX_MEMORY)
         process = CONTEXT.Process(target=serve, args=arguments, daemon=True)
