@@ -5,14 +5,14 @@ from django.utils.http import parse_header_parameters
 
 
 class Request(WSGIRequest):
-    """A request whose headers may have parameters (RFC 2231) that nobody can parse.
+    """A request whose headers may have malformed parameters (RFC 2231).
 
-    Python's email package, which Django (5.2) parses them with, raises nearly anything then, where
-    Django expects nothing: before it has begun to answer, or when the photo is kept already.
+    Django (5.2) parses them with Python's email package, which then raises nearly anything. Django
+    does not expect that: it has not begun to answer, or the photo is stored already.
     """
 
     def _set_content_type_params(self, meta):
-        # Not its charset, by which Django would read the query as well: every form is in UTF-8.
+        # Ignore its charset, in which Django would read the query, too: every form is in UTF-8.
         try:
             parsed = parse_header_parameters(meta.get("CONTENT_TYPE", ""))
         except (LookupError, TypeError, ValueError):

@@ -15,46 +15,55 @@ from pymemcache.client.rendezvous import RendezvousHash
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 
-def listed(name, default=""):
-    """Return the items of a comma-separated variable."""
+def env_list(name, default="", required=False):
+    """Return the items of a comma-separated variable; raise if production mode needs some."""
     value = os.environ.get(name) or default
-    return [item.strip() for item in value.split(",") if item.strip()]
-
-
-def required_in_production(name):
-    """Return the items of a variable; raise where production mode has none."""
-    items = listed(name)
-    if not items and not DEBUG:
+    items = [item.strip() for item in value.split(",") if item.strip()]
+    if required and not items and not DEBUG:
         raise ImproperlyConfigured(
-            f"Set {name}, separated by commas: production mode needs it, which the "
+            f"Set {name}, with commas between its items: production mode needs it, which "
             "GOURMIOUS_SECRET_KEY turns on."
         )
     return items
 
 
-def number(name, default):
-    """Return a variable that counts something, from 1 on, or raise."""
-    value = os.environ.get(name) or str(default)
+def env_int(name, default=None):
+    """Return a variable that is a number from 1 on, or its default; raise for anything else."""
+    value = os.environ.get(name)
+    if not value:
+        return default
     if not re.fullmatch(r"[1-9][0-9]{0,5}", value):
         raise ImproperlyConfigured(f"{name} holds {value!r}; it may be a number from 1 to 999999.")
     return int(value)
 
 
-def optional_number(name):
-    """Return a variable that counts something, or None where it is not set."""
-    return number(name, 0) if os.environ.get(name) else None
+def env_addresses(name, required=False):
+    """Return the host:port items of a variable; raise for anything else."""
+    items = env_list(name, required=required)
+    for item in items:
+        match = re.fullmatch(r"[^\s:]+:([0-9]{1,5})", item)
+        if not match or not 0 < int(match[1]) < 65536:
+            raise ImproperlyConfigured(
+                f"{name} holds {item!r}; it may be host:port, separated by commas."
+            )
+    return items
 
 
-def server_address(name, address, separated=""):
-    """Return a server's host:port as it is, or raise."""
-    match = re.fullmatch(r"[^\s:]+:([0-9]{1,5})", address)
-    if not match or not 0 < int(match[1]) < 65536:
-        raise ImproperlyConfigured(f"{name} holds {address!r}; it may be host:port{separated}.")
-    return address
+def env_networks(name, default):
+    """Return the IP addresses and networks of a variable; raise for anything else."""
+    items = env_list(name, default)
+    for item in items:
+        try:
+            ipaddress.ip_network(item)
+        except ValueError as error:
+            raise ImproperlyConfigured(
+                f"{name} holds {item!r}; it may be IP addresses or networks, separated by commas."
+            ) from error
+    return items
 
 
-def socket_folder(name, default):
-    """Return the folder for the Unix sockets, or raise: their addresses have a limit of length."""
+def env_socket_folder(name, default):
+    """Return a folder for Unix sockets; raise where their addresses would be too long."""
     folder = os.environ.get(name) or default
     if not folder.startswith("/") or len(os.fsencode(folder)) > 80:
         raise ImproperlyConfigured(
@@ -63,23 +72,7 @@ def socket_folder(name, default):
     return Path(folder)
 
 
-def trusted_proxy(address):
-    """Return a proxy's address as it is, or raise."""
-    try:
-        ipaddress.ip_network(address)
-    except ValueError as error:
-        raise ImproperlyConfigured(
-            f"GOURMIOUS_TRUSTED_PROXIES holds {address!r}; it may be IP addresses or networks, "
-            "separated by commas."
-        ) from error
-    return address
-
-
-def crc32_of_text(text, seed):
-    return crc32(text.encode(), seed)
-
-
-def data_folder(*parts):
+def env_data_folder(*parts):
     """Return a folder below GOURMIOUS_DATA_DIR, made where it is missing."""
     folder = Path(os.environ.get("GOURMIOUS_DATA_DIR") or BASE_DIR / "var", *parts).resolve()
     try:
@@ -96,6 +89,10 @@ def data_folder(*parts):
     return folder
 
 
+def hash_text(text, seed):
+    return crc32(text.encode(), seed)
+
+
 DEBUG = "GOURMIOUS_SECRET_KEY" not in os.environ
 SECRET_KEY = os.environ.get("GOURMIOUS_SECRET_KEY", "django-insecure-for-development-only").strip()
 if not SECRET_KEY:
@@ -103,35 +100,31 @@ if not SECRET_KEY:
         "GOURMIOUS_SECRET_KEY is empty; it may be any long random text, or unset for development."
     )
 
-ALLOWED_HOSTS = required_in_production("GOURMIOUS_ALLOWED_HOSTS")
+ALLOWED_HOSTS = env_list("GOURMIOUS_ALLOWED_HOSTS", required=True)
 
-MEMCACHED = [
-    server_address("GOURMIOUS_MEMCACHED", address, ", separated by commas")
-    for address in required_in_production("GOURMIOUS_MEMCACHED")
-]
+MEMCACHED = env_addresses("GOURMIOUS_MEMCACHED", required=True)
 
-TRUSTED_PROXIES = [
-    trusted_proxy(address) for address in listed("GOURMIOUS_TRUSTED_PROXIES", "127.0.0.1,::1")
-]
+# Whose X-Forwarded-For and X-Forwarded-Proto are believed.
+TRUSTED_PROXIES = env_networks("GOURMIOUS_TRUSTED_PROXIES", "127.0.0.1,::1")
 
-# Where the two servers listen, for nginx alone.
-RUN_DIR = socket_folder("GOURMIOUS_RUN_DIR", "/run/gourmious")
+# Where the two services listen, for nginx alone.
+RUN_DIR = env_socket_folder("GOURMIOUS_RUN_DIR", "/run/gourmious")
 SOCKETS = {service: RUN_DIR / service / "socket" for service in ("pages", "uploads")}
 
-# In how many processes each of them works.
+# The number of processes of each service.
 CORES = os.cpu_count() or 1
-WORKERS = number("GOURMIOUS_WORKERS", CORES)
+WORKERS = env_int("GOURMIOUS_WORKERS", CORES)
 
-# Where the pages' server has its figures for Prometheus; those of the uploads' are one port higher.
-METRICS_PORT = optional_number("GOURMIOUS_METRICS_PORT")
+# The port of the pages' figures for Prometheus; those of the uploads are one port higher.
+METRICS_PORT = env_int("GOURMIOUS_METRICS_PORT")
 
-# How many uploads nginx lets in at once. Each holds a thread for as long as its line needs.
-MAX_UPLOADS = number("GOURMIOUS_MAX_UPLOADS", 200)
-MAX_UPLOADS_PER_ADDRESS = number("GOURMIOUS_MAX_UPLOADS_PER_ADDRESS", 30)
-# Threads of each process. The system deals connections out to the processes without a look at how
-# busy they are, so each one has a thread for every upload that there can be. Idle threads end.
+# How many uploads nginx accepts at once. Each holds a thread until its connection has brought it.
+MAX_UPLOADS = env_int("GOURMIOUS_MAX_UPLOADS", 200)
+MAX_UPLOADS_PER_ADDRESS = env_int("GOURMIOUS_MAX_UPLOADS_PER_ADDRESS", 30)
+# Threads of each process. The kernel may give all connections to one process, so each has a thread
+# for every upload. Idle threads end.
 THREADS = {"pages": 64, "uploads": MAX_UPLOADS + 16}
-# So that these threads keep few heaps, and keep freed memory for the next upload.
+# These threads share few heaps, and freed memory is kept for the next upload.
 MALLOC = {
     "MALLOC_ARENA_MAX": "2",
     "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20),
@@ -168,7 +161,7 @@ ROOT_URLCONF = "gourmious.urls"
 WSGI_APPLICATION = "gourmious.wsgi.application"
 CSRF_FAILURE_VIEW = "uploads.views.csrf_failure"
 
-# Nothing slows down who guesses the passwords of staff; so none is short, or easily thought of.
+# Logins are not throttled, so passwords are long and hard to guess.
 PASSWORDS = "django.contrib.auth.password_validation"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"{PASSWORDS}.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
@@ -177,7 +170,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"{PASSWORDS}.UserAttributeSimilarityValidator"},
 ]
 
-# Nothing inline, nothing from elsewhere: what a diner manages to smuggle into a page does not run.
+# No inline scripts and nothing from other sites: a script that a diner injects does not run.
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": [SELF],
@@ -187,15 +180,15 @@ CONTENT_SECURITY_POLICY = {
     },
 }
 
-# Cookies go over HTTPS alone, and browsers are told to come by it alone, for a month from their
-# last visit: a certificate that lapses locks nobody out for longer.
+# Cookies need HTTPS. HSTS lasts a month from the last visit: a certificate that lapses locks nobody
+# out for longer.
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
 SECURE_HSTS_SECONDS = 0 if DEBUG else 30 * 24 * 3600
 SECURE_REFERRER_POLICY = SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 SILENCED_SYSTEM_CHECKS = [
-    "security.W005",  # Other names of the domain may not have HTTPS; that is not for an app to say.
+    "security.W005",  # Subdomains may not have HTTPS; the app does not know.
     "security.W008",  # nginx redirects to HTTPS before a request comes here.
-    "security.W021",  # A place on the browsers' own lists is asked for by the domain's owner.
+    "security.W021",  # Only the domain's owner can ask for HSTS preloading.
 ]
 
 TEMPLATES = [
@@ -213,7 +206,7 @@ TEMPLATES = [
     },
 ]
 
-DATA_DIR = data_folder()
+DATA_DIR = env_data_folder()
 
 DATABASES = {
     "default": {
@@ -222,11 +215,11 @@ DATABASES = {
         "OPTIONS": {
             # Pages can be read while an upload's row is written.
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
-            # A transaction that turns to writing late fails at once, without a wait, where another
-            # has written since it began; so each waits its turn at its beginning.
+            # A transaction that begins to write late fails at once if another has written since.
+            # Each one takes the write lock at its beginning, where it can wait.
             "transaction_mode": "IMMEDIATE",
-            # Seconds. Another writer, a migration say, only delays an upload for so long; a page
-            # that writes gives up before nginx does, after 60.
+            # Seconds. Another writer, such as a migration, delays an upload and does not fail it. A
+            # page that writes gives up before nginx does, after 60.
             "timeout": 45,
         },
     },
@@ -243,16 +236,16 @@ if MEMCACHED:
                 "connect_timeout": 0.2,
                 "timeout": 0.2,
                 "ignore_exc": True,
-                # Left alone at once: after retries pymemcache (4.0) does so at the next use, which
-                # may come minutes later, when the server has long been there again.
+                # Drop a failed server at once: after retries pymemcache (4.0) drops it at the next
+                # use, minutes later perhaps, when the server has long been back.
                 "retry_attempts": 0,
-                # Seconds in which others take over. A silent server that is asked again too soon
-                # costs half of all records. A single one is asked again at once.
+                # Seconds until a dropped server is asked again. A silent server that is asked too
+                # soon costs half of all records. A single one is asked again at once.
                 "dead_timeout": 30 if len(MEMCACHED) > 1 else 0,
-                # pymemcache's own hash, in Python, takes most of the time of a write.
-                "hasher": partial(RendezvousHash, hash_function=crc32_of_text),
-                # Text goes in and out as it is. memcached has no passwords, and a pickle that
-                # somebody planted there would run as this process.
+                # pymemcache's own hash is written in Python, and takes most of a write's time.
+                "hasher": partial(RendezvousHash, hash_function=hash_text),
+                # Text is stored as it is. memcached has no passwords, and unpickling what somebody
+                # planted there would execute it.
                 "serde": None,
             },
         },
@@ -266,21 +259,21 @@ FILE_UPLOAD_HANDLERS = [
     "uploads.uploadhandler.PictureFileUploadHandler",
     *global_settings.FILE_UPLOAD_HANDLERS,
 ]
-# Every upload goes to the disk, so that memory does not depend on its size; and to the disk that
-# the pictures live on, so that storing it is a rename.
+# Every upload goes to the disk, so that memory does not depend on its size. It is the disk of the
+# pictures, so that storing one is a rename.
 FILE_UPLOAD_MAX_MEMORY_SIZE = 0
-FILE_UPLOAD_TEMP_DIR = data_folder("incoming")
+FILE_UPLOAD_TEMP_DIR = env_data_folder("incoming")
 DATA_UPLOAD_MAX_NUMBER_FILES = 10
 
 # The originals, as they were sent. No URL leads there.
-ORIGINALS_ROOT = data_folder("originals")
+ORIGINALS_ROOT = env_data_folder("originals")
 # The renditions, which anybody may see.
-MEDIA_ROOT = data_folder("media")
+MEDIA_ROOT = env_data_folder("media")
 MEDIA_URL = "media/"
 
 PICTURE_MAX_SIZE = 25 * 2**20  # bytes
 UPLOAD_MAX_SIZE = (DATA_UPLOAD_MAX_NUMBER_FILES + 1) * PICTURE_MAX_SIZE  # bytes, fields and all
-UPLOAD_STALL_TIMEOUT = 60  # seconds; a client that sends nothing for so long is gone
+UPLOAD_STALL_TIMEOUT = 60  # seconds; a client that sends nothing for this long is cut off
 
 # How often a page asks for the progress of an upload, in milliseconds.
 PROGRESS_POLL_INTERVAL = 1000
@@ -291,7 +284,7 @@ STATICFILES_DIRS = [BASE_DIR / "static"]
 
 STORAGES = {
     **global_settings.STORAGES,
-    # Names with hashes: a browser may keep the files for ever, and gets those of a new release.
+    # Names with hashes: a browser may cache the files for ever, and gets those of a new release.
     "staticfiles": {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
         if DEBUG
@@ -313,7 +306,7 @@ LOGGING = {
         "django": {"level": "INFO"},
         # nginx's log has the answers below 500, and each upload has a line of its own.
         "django.request": {"level": "ERROR"},
-        # Whoever asks by another name would fill the log with tracebacks.
+        # Requests with a foreign Host header would fill the log with tracebacks.
         "django.security.DisallowedHost": {"level": "CRITICAL"},
     },
 }

@@ -16,8 +16,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gourmious.settings")
 django_application = get_wsgi_application()
 django_application.request_class = Request
 
-# Behind nginx every connection comes from nginx. The client's address, half of a progress record's
-# key, is in X-Forwarded-For; anybody can send that header, so these peers alone are believed.
+# Behind nginx every connection comes from nginx. X-Forwarded-For has the client's address, which is
+# half of a progress record's key. Anybody can send that header, so only these peers are believed.
 behind_proxy = wrap_wsgi_with_proxy_headers(
     django_application, trusted_hosts=settings.TRUSTED_PROXIES
 )
@@ -31,7 +31,7 @@ def application(environ, start_response):
 
 @receiver(request_started)
 def prepare_for_a_full_disk(**kwargs):
-    with suppress(DatabaseError):  # A view that reads meets it, too; the next request tries again.
+    with suppress(DatabaseError):  # The view will meet the error, too; the next request retries.
         keep_database_open()
 
 

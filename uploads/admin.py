@@ -32,7 +32,8 @@ class DishAdmin(admin.ModelAdmin):
         return super().get_queryset(request).with_cover()
 
     def delete_queryset(self, request, queryset):
-        with transaction.atomic():  # Else a photo that is stored meanwhile makes it fail.
+        # In a transaction: a photo that is stored meanwhile would make it fail.
+        with transaction.atomic():
             super().delete_queryset(request, queryset)
 
     def cover(self, dish):
@@ -41,7 +42,7 @@ class DishAdmin(admin.ModelAdmin):
 
 @admin.register(Picture)
 class PictureAdmin(admin.ModelAdmin):
-    """Pictures come by upload alone, which makes their renditions."""
+    """Pictures cannot be added here: only an upload makes their renditions."""
 
     list_display = ["preview", "dish", "uploaded", "size", "hidden", "original_link"]
     list_display_links = ["dish"]
@@ -65,7 +66,7 @@ class PictureAdmin(admin.ModelAdmin):
         ]
 
     def original(self, request, pk):
-        """Answer with an original, byte for byte, to be kept and not to be shown by the browser."""
+        """Answer with an original, byte for byte, which the browser saves and does not show."""
         picture = get_object_or_404(Picture, pk=pk)
         if not self.has_view_permission(request, picture):
             raise PermissionDenied

@@ -1,6 +1,6 @@
-"""What Django's system check should say of settings that let uploads down in silence.
+"""System checks for settings that break uploads without an error.
 
-What only a server needs is looked at by `manage.py check --deploy`.
+Those that matter only on a server run with `manage.py check --deploy`.
 """
 
 from contextlib import closing
@@ -101,7 +101,7 @@ def check_limits_agree(**kwargs):
     ]
     return [
         CheckWarning(
-            f"{lower} is larger than {upper}: what the one allows, the other does not.",
+            f"{lower} is larger than {upper}, which refuses what the former allows.",
             hint="Raise the one, or lower the other.",
             id="uploads.W006",
         )

@@ -1,4 +1,4 @@
-"""Whether what the app stands on is there: the database, the cache and the disk."""
+"""The health of what the app depends on: the database, the cache and the disk."""
 
 import os
 import shutil
@@ -15,9 +15,9 @@ FILES_OF_UPLOAD = 3 * settings.DATA_UPLOAD_MAX_NUMBER_FILES
 
 
 def get_health():
-    """Return a sentence about each: what is wrong with it, or "ok".
+    """Return what is wrong with each of them, in a sentence, or "ok".
 
-    Anybody may read them, so they tell of no path of the server's.
+    Anybody may read the sentences, so they name no path of the server.
     """
     faults = {"database": database_fault(), "cache": cache_fault(), "disk": disk_fault()}
     return {name: fault or "ok" for name, fault in faults.items()}

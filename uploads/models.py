@@ -61,7 +61,7 @@ class Dish(models.Model):
 
 
 class OriginalStorage(FileSystemStorage):
-    """Keep the originals below ORIGINALS_ROOT, readable by the server alone, and without URLs."""
+    """Store the originals below ORIGINALS_ROOT, without URLs, and readable only by the server."""
 
     base_url = None
     file_permissions_mode = 0o600
@@ -76,7 +76,7 @@ class PictureQuerySet(models.QuerySet):
         return self.filter(hidden=False)
 
     def outdated(self):
-        """Return the shown pictures whose renditions are not of the present sizes."""
+        """Return the shown pictures whose renditions do not have the present sizes."""
         present = models.Q(display__endswith=DISPLAY_SUFFIX, thumbnail__endswith=THUMBNAIL_SUFFIX)
         return self.shown().exclude(present)
 
@@ -154,7 +154,7 @@ class Picture(models.Model):
         return self
 
     def show(self):
-        """Make the renditions anew, and show the picture with these.
+        """Make new renditions, and show the picture with them.
 
         Raise DoesNotExist where somebody else deleted or changed the picture meanwhile.
         """
@@ -164,13 +164,13 @@ class Picture(models.Model):
                 self._write_renditions(renditions)
                 self._replace(old)
             except BaseException:
-                # They may be kept by now: Ctrl-C may come while the old ones are deleted.
+                # The row may name them already: Ctrl-C may come while the old ones are deleted.
                 if not Picture.objects.filter(pk=self.pk, display=self.display.name).exists():
                     delete_files(self.renditions())
                 raise
 
     def hide(self):
-        """Take the picture off the pages, and its renditions off the disk.
+        """Take the picture off the pages, and delete its renditions.
 
         Raise DoesNotExist where somebody else deleted or changed the picture meanwhile.
         """
@@ -192,15 +192,15 @@ class Picture(models.Model):
             raise
 
     def _write_renditions(self, renditions):
-        """Store renditions under names that nothing had before, which may be cached for ever."""
+        """Store renditions under new names, so that browsers may cache them for ever."""
         name = secrets.token_hex(16)
-        # Both names first: who cleans up after a failure must not find the old ones.
+        # Set both names first: cleaning up after a failure must not delete the old files.
         self.display, self.thumbnail = f"{name}{DISPLAY_SUFFIX}", f"{name}{THUMBNAIL_SUFFIX}"
         move(renditions.display, self.display)
         move(renditions.thumbnail, self.thumbnail)
 
     def _replace(self, old):
-        """Write the names of the renditions, and delete the old ones once that is sure."""
+        """Write the names of the renditions, and delete the old ones after the commit."""
         self.hidden = not self.display
         unchanged = Picture.objects.filter(pk=self.pk, display=old[0].name)
         names = {"display": self.display.name, "thumbnail": self.thumbnail.name}
@@ -218,8 +218,8 @@ def close_database():
 def move(upload, file):
     """Store an uploaded file by renaming; raise OSError where not all of it has arrived.
 
-    From one mount to another Django (5.2) copies it, and does not see that a full disk took only a
-    part of the last write.
+    Between two file systems Django (5.2) copies the file, and does not notice when a full disk
+    takes only a part of the last write.
     """
     file.storage.save(file.name, upload)
     if file.size != upload.size:
@@ -227,7 +227,7 @@ def move(upload, file):
 
 
 def delete_files(files):
-    """Delete what can be deleted; the rest, which no row names, is left to prune_uploads."""
+    """Delete what can be deleted; prune_uploads removes the rest, which no row names."""
     for file in filter(None, files):
         try:
             file.storage.delete(file.name)
@@ -237,7 +237,7 @@ def delete_files(files):
 
 @receiver(pre_delete, sender=Picture)
 def delete_files_with_row(instance, **kwargs):
-    """Delete a picture's files once its row is surely gone, in bulk and by its dish as well."""
-    # Read anew: the renditions may have been made anew since the instance was read.
+    """Delete a picture's files after its row, also when many are deleted, or its dish."""
+    # Read the row again: it may have new renditions since the instance was read.
     for picture in Picture.objects.filter(pk=instance.pk):
         transaction.on_commit(partial(delete_files, picture.files()))

@@ -53,18 +53,18 @@ class UploadProgressCachedHandler(FileUploadHandler):
     def upload_complete(self):
         """Raise UploadInterrupted where the body ended early.
 
-        Django raises nothing then, and the view would take what has come for the whole: an id
-        cut to its first digit, the first of two files.
+        Django raises nothing then. The view would take a part for the whole: an id cut to its
+        first digit, the first of two files.
         """
         self.progress.end()
         if self.missing or self.last_boundary not in self.last:
             raise refusals.UploadInterrupted("The upload ended before all of it had arrived.")
 
     def _count(self, read):
-        """Wrap the request's read(): count its bytes, and take a broken line for an early end.
+        """Wrap the request's read(): count bytes, and treat a broken connection as an early end.
 
-        Django's parser tells the handlers of an early end, but not of a broken line. Granian waits
-        for all the bytes that it is asked for: on a slow line these are fewer, and are soon there.
+        Django's parser tells its handlers of an early end, but not of a broken connection. Granian
+        waits for all the bytes that it is asked for: on a slow connection ask for fewer.
         """
 
         def counted_read(size):
@@ -80,7 +80,7 @@ class UploadProgressCachedHandler(FileUploadHandler):
         return counted_read
 
     def _read_size(self):
-        """Return how many bytes come in READ_DURATION, as the upload has gone so far."""
+        """Return how many bytes come in READ_DURATION at the upload's average speed."""
         received = self.progress.length - self.missing
         seconds = time.monotonic() - self.progress.started
         return max(MIN_READ_SIZE, int(received * READ_DURATION / (seconds or 1)))
@@ -89,9 +89,9 @@ class UploadProgressCachedHandler(FileUploadHandler):
 class PictureFileUploadHandler(TemporaryFileUploadHandler):
     """Receive pictures in temporary files, and refuse what cannot be kept before it is on the disk.
 
-    A file is judged by its first bytes, and by its size: the one that its part declares, as no
-    browser does, or the one it has grown to. What is left of a refused file is read and dropped;
-    other files of the request are kept. A complete file has a digest, the SHA-256 of its bytes.
+    A file is judged by its first bytes and by its size: the one that its part declares, which no
+    browser does, or the one it has reached. The rest of a refused file is read and dropped; other
+    files of the request are kept. A complete file has a digest, the SHA-256 of its bytes.
     """
 
     def __init__(self, request=None):
@@ -99,7 +99,7 @@ class PictureFileUploadHandler(TemporaryFileUploadHandler):
         self.refused = []  # pairs of a ValidationError and a file name
 
     def new_file(self, field_name, file_name, *args, **kwargs):
-        """Name the temporary file without the client's help, whose suffix Django would take."""
+        """Use no part of the client's file name: Django would take its suffix."""
         Path(settings.FILE_UPLOAD_TEMP_DIR).mkdir(exist_ok=True)
         super().new_file(field_name, "upload", *args, **kwargs)
         self.file.name = self.file_name = file_name
@@ -158,8 +158,8 @@ def end_upload(request):
 
 
 def drain(request):
-    """Read what is left of the body; an answer that comes before gets lost in a proxy."""
-    # Of a body in chunks Django reads nothing; a server that has its end may be asked itself.
+    """Read the rest of the body: a proxy may lose an answer that is sent before."""
+    # Django reads no chunked body. A server that detects its end can be asked directly.
     terminated = request.environ.get("wsgi.input_terminated")
     body = request.environ["wsgi.input"] if terminated else request
     with suppress(OSError):

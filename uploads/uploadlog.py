@@ -1,4 +1,4 @@
-"""One line of the log for each upload: JSON, without a word on who the diner is."""
+"""One log line for each upload, as JSON; it does not identify the diner."""
 
 import ipaddress
 import json
@@ -11,9 +11,9 @@ logger = logging.getLogger(__name__)
 
 
 def log_upload(request, dish, pictures, refused):
-    """Tell what became of an upload, how many bytes of files it had, and how many seconds it took.
+    """Log the outcome of an upload, the bytes of its files, and its seconds.
 
-    The seconds of receiving are the diner's line, those of processing are the server's own.
+    Receiving takes as long as the diner's connection needs, processing as long as the server does.
     """
     progress = progress_of(request)
     logger.info(

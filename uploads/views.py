@@ -46,7 +46,7 @@ def dish_new(request):
         return render(request, "uploads/dish_new.html", {"form": DishForm()})
 
     form = DishForm(request.POST)
-    # One transaction, so that of two equal posts at once the second sees the first's dish.
+    # One transaction, so that the second of two equal posts sees the first one's dish.
     with transaction.atomic():
         if form.is_valid():
             return redirect(form.save())
@@ -68,7 +68,7 @@ def dish_page(request, dish, refused=(), status=HTTPStatus.OK):
 
 
 def upload_page(request, template, context, status=HTTPStatus.OK):
-    """Render a page that holds the form, and name the browser that may send it."""
+    """Render a page that holds the form, and set the cookie of its browser."""
     form = {"form": UploadForm(auto_id="%s"), "poll_interval": settings.PROGRESS_POLL_INTERVAL}
     response = render(request, template, {**context, **form}, status=status)
     set_diner(request, response)
@@ -76,14 +76,14 @@ def upload_page(request, template, context, status=HTTPStatus.OK):
 
 
 def get_diner(request):
-    """Return what tells this browser from others, or "" where it has seen no form yet."""
+    """Return the random id of this browser, or "" where it has seen no form yet."""
     return request.get_signed_cookie("diner", default="")
 
 
 def set_diner(request, response):
-    """Name the browser before it uploads: of several uploads at once each would name it anew.
+    """Set the cookie with the page: parallel first uploads would each set a different one.
 
-    The name is in a signed cookie. In a session it would cost a row for each passer-by.
+    The cookie is signed. A session would cost a row for each visitor.
     """
     if not get_diner(request):
         response.set_signed_cookie(
@@ -98,7 +98,7 @@ def set_diner(request, response):
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def take_back(request, pk):
-    """Ask whether a diner wants to take back a picture of theirs, and do it."""
+    """Ask whether a diner wants to take back a picture of their own, and delete it."""
     pictures = Picture.objects.shown().exclude(diner="")
     picture = get_object_or_404(pictures, pk=pk, diner=get_diner(request))
 
@@ -109,12 +109,12 @@ def take_back(request, pk):
     return render(request, "uploads/take_back.html", {"picture": picture})
 
 
-# The check for forged requests reads the form, which is the whole body. It comes inside, so that
-# what goes wrong while the body is read is answered like everything else.
+# The CSRF check reads the form, which is the whole body. It is inside, so that reading errors are
+# answered like all others.
 @csrf_exempt
 @require_POST
 def upload(request):
-    """Keep the photos of a form post, and tell in XML, or on a page, what became of each."""
+    """Store the photos of a form, and answer in XML, or with a page, what became of each."""
     try:
         validate_before_reading(request)
         close_database()  # The body may take minutes.
@@ -152,7 +152,7 @@ def bad_request(request, exception):
 
 
 def not_found(request, exception):
-    """Answer without the form, which Django's own view reads: it may be one that nobody can."""
+    """Answer without reading the form, as Django's own view does: it may be malformed."""
     return render(request, "404.html", status=HTTPStatus.NOT_FOUND)
 
 
@@ -212,7 +212,7 @@ def picture_attributes(picture, diner):
 @never_cache
 @require_GET
 def get_upload_progress(request):
-    """Answer with the record of an upload as it stands, or null: no news of it."""
+    """Answer with the record of an upload, or null: no news."""
     try:
         progress_id = get_progress_id(request)
     except ValidationError:
@@ -228,7 +228,7 @@ def get_upload_progress(request):
 @never_cache
 @require_safe
 def healthz(request):
-    """Answer what the database, the cache and the disk say, with 503 if one of them is not well."""
+    """Answer with the health of the database, the cache and the disk; 503 if one is not well."""
     health = get_health()
     is_well = set(health.values()) == {"ok"}
     return JsonResponse(health, status=HTTPStatus.OK if is_well else HTTPStatus.SERVICE_UNAVAILABLE)

@@ -7,16 +7,16 @@ WIDTH = 40  # characters of the progress bar
 
 class Command(BaseCommand):
     help = (
-        "Make the renditions of the pictures anew where they are not of the present sizes. "
-        "What was made before an interruption is not made again."
+        "Make new renditions of the pictures whose renditions do not have the present sizes. "
+        "After an interruption it goes on where it stopped."
     )
 
     def add_arguments(self, parser):
-        parser.add_argument("--all", action="store_true", help="Make all of them anew.")
+        parser.add_argument("--all", action="store_true", help="Make those of all pictures.")
 
     def handle(self, **options):
         pictures = Picture.objects.shown() if options["all"] else Picture.objects.outdated()
-        # Only the keys: each picture is read in its turn, as it may be hidden or deleted by then.
+        # Only the keys: a picture is read in its turn, since it may be hidden or deleted by then.
         keys = list(pictures.order_by("pk").values_list("pk", flat=True))
 
         failed = 0
@@ -29,7 +29,7 @@ class Command(BaseCommand):
             raise CommandError(f"{failed} pictures keep their old renditions.")
 
     def make(self, pk):
-        """Make one anew, if it is still shown; tell whether that went well."""
+        """Make those of one picture, if it is still shown; return whether that worked."""
         try:
             Picture.objects.shown().get(pk=pk).show()
         except Exception as error:  # noqa: BLE001

@@ -7,8 +7,8 @@ from django.core.management.base import BaseCommand, CommandError
 
 from uploads.models import Picture
 
-# A database that was lost, or is an older one, makes rubbish of many photos; killed processes leave
-# a few. So of more originals than this, and than this share of all, none is removed.
+# Killed processes leave a few originals without a row. If more than this number, and more than this
+# share of all, have none, the database was probably lost or replaced, and nothing is removed.
 MAX_LEFT, MAX_SHARE = 10, 0.1
 
 
@@ -17,9 +17,11 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser):
         parser.add_argument(
-            "--force", action="store_true", help="Remove them even if most photos have no row."
+            "--force", action="store_true", help="Remove files even if many originals have no row."
         )
-        parser.add_argument("--dry-run", action="store_true", help="Only tell what there is.")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="Only list what would be removed."
+        )
         parser.add_argument(
             "--hours",
             type=int,
@@ -31,7 +33,7 @@ class Command(BaseCommand):
 
     def handle(self, *, dry_run, force, hours, **options):
         before = time.time() - 3600 * hours
-        # The rows are read last: what is stored meanwhile is among them.
+        # Read the rows last: they include what is stored meanwhile.
         incoming = list(old_files(settings.FILE_UPLOAD_TEMP_DIR, before))
         originals = list(old_files(settings.ORIGINALS_ROOT, before))
         renditions = list(old_files(settings.MEDIA_ROOT, before))
@@ -52,20 +54,20 @@ class Command(BaseCommand):
     def report_losses(self):
         found = [picture.pk for picture in Picture.objects.iterator() if lost_files(picture)]
         for pk in found:
-            # Read anew: it may have been hidden, changed or deleted since its row was read.
+            # Read the row again: it may have been hidden, changed or deleted meanwhile.
             for picture in Picture.objects.filter(pk=pk):
                 for file in lost_files(picture):
                     self.stderr.write(f"{picture} has lost {file.path}.")
 
 
 def validate_share(left):
-    """Raise CommandError where more originals have no row than killed processes leave."""
+    """Raise CommandError if more originals have no row than killed processes leave."""
     count = sum(1 for _ in Path(settings.ORIGINALS_ROOT).iterdir())
     if left > max(MAX_LEFT, MAX_SHARE * count):
         raise CommandError(
-            f"{left} of {count} originals have no row, so no photo was removed. See that the "
-            "database is the right one; if they are to go, as when a process was killed while it "
-            "deleted a dish with many photos, use --force."
+            f"{left} of {count} originals have no row, so no photo was removed. Check that this is "
+            "the right database. If they should go, for instance after a process was killed while "
+            "it deleted a dish with many photos, use --force."
         )
 
 
@@ -74,7 +76,7 @@ def lost_files(picture):
 
 
 def old_files(folder, before):
-    """Yield the files of a folder that are older than this time, and of no running upload."""
+    """Yield the files of a folder that are older than this time and belong to no running upload."""
     for path in Path(folder).iterdir():
         try:
             if path.is_file() and path.stat().st_mtime < before and not in_use(path):
@@ -84,7 +86,7 @@ def old_files(folder, before):
 
 
 def in_use(path):
-    """Tell whether an upload holds the lock that it takes on its file, until it is answered."""
+    """Tell whether an upload holds a lock on its file, which it does until it is answered."""
     with path.open("rb") as file:
         return not locks.lock(file, locks.LOCK_EX | locks.LOCK_NB)
 
