@@ -221,6 +221,14 @@ class BrowserTestCase(FoldersMixin, StaticLiveServerTestCase):
         )
         self.assertEqual(small, [])
 
+    def assert_same_after_reload(self, selector):
+        """Assert that a reload does not change the markup of an element, and return it."""
+        wait_for(lambda: self.find(selector) and not self.find(".arriving"))
+        live = self.find(selector)[0].get_property("outerHTML")
+        self.browser.refresh()
+        self.assertEqual(live, self.element(By.CSS_SELECTOR, selector).get_property("outerHTML"))
+        return live
+
     def shown_pictures(self):
         """Return the addresses of the pictures that the page shows, and that did load."""
         return self.run_script(

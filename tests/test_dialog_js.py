@@ -50,6 +50,14 @@ class DialogTests(BrowserTestCase):
         newest = self.dish.pictures.first().thumbnail.url
         wait_for(lambda: self.covers(self.dish) == [newest])
 
+    def test_a_new_cover_is_the_same_after_a_reload(self):
+        self.open_dialog(self.dish)
+        self.upload(dish=photo())
+        self.wait_for_state("done")
+
+        cover = f'[data-pictures="{self.dish.pk}"] > :first-child'
+        self.assertIn(self.dish.pictures.get().thumbnail.url, self.assert_same_after_reload(cover))
+
     def test_uploads_go_on_and_are_shown_when_it_is_closed(self):
         self.throttle(300_000)
         self.open_dialog(self.dish)

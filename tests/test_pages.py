@@ -1,5 +1,7 @@
 """What holds for every page and state: all can use it, on a phone too, and its policy holds."""
 
+import gzip
+import re
 from errno import ENOSPC
 from pathlib import Path
 from unittest.mock import patch
@@ -14,6 +16,8 @@ from .base import make_dish, store
 from .browser import BrowserTestCase
 from .photos import photo
 from .waiting import wait_for
+
+SOURCES = Path(finders.find("uploads/upload.js")).parent
 
 
 class PageTests(BrowserTestCase):
@@ -189,12 +193,17 @@ class PageTests(BrowserTestCase):
         wait_for(lambda: self.run_script("return sessionStorage.getItem('violation')"))
         self.run_script("sessionStorage.clear()")
 
-    def test_the_script_and_the_style_sheet_are_light(self):
-        scripts = ("upload", "choose", "dialog", "gallery")
-        size = sum(len(self.static(f"{name}.js")) for name in scripts)
+    def test_the_scripts_and_the_style_sheet_are_light(self):
+        scripts = [path.read_bytes() for path in SOURCES.glob("*.js")]
 
-        self.assertLess(size, 12 * 1024)
-        self.assertLess(len(self.static("gourmious.css")), 10 * 1024)
+        self.assertLess(sum(map(len, scripts)), 24 * 1024)
+        self.assertLess(sum(len(gzip.compress(script)) for script in scripts), 9 * 1024)
+        self.assertLess(len((SOURCES / "gourmious.css").read_bytes()), 10 * 1024)
 
-    def static(self, name):
-        return Path(finders.find(f"uploads/{name}")).read_bytes()
+    def test_the_pages_name_all_scripts_so_that_they_load_at_once(self):
+        named = set()
+        for path in ("/", self.dish.get_absolute_url()):
+            page = self.client.get(path).content.decode()
+            named.update(re.findall(r"/uploads/([a-z]+\.js)", page))
+
+        self.assertEqual(named, {path.name for path in SOURCES.glob("*.js")})

@@ -1,9 +1,14 @@
 import errno
+import posixpath
+import re
+from fnmatch import fnmatch
 from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
 
 from django.conf import settings
+from django.contrib.staticfiles.storage import staticfiles_storage
+from django.core.files.storage import FileSystemStorage
 from django.core.management import call_command
 from django.test import SimpleTestCase, override_settings
 
@@ -18,8 +23,8 @@ class StaticFilesStorageTests(FoldersMixin, SimpleTestCase):
         storages = read_settings(**PRODUCTION)["STORAGES"]
         self.enterContext(override_settings(STORAGES=storages, STATIC_ROOT=self.static))
 
-    def collect(self):
-        call_command("collectstatic", interactive=False, stdout=StringIO())
+    def collect(self, **options):
+        call_command("collectstatic", interactive=False, stdout=StringIO(), **options)
 
     def read(self):
         """Return the content of each file, and what tells it from one that was written anew."""
@@ -27,6 +32,53 @@ class StaticFilesStorageTests(FoldersMixin, SimpleTestCase):
             path: (path.read_bytes(), path.stat().st_ino, path.stat().st_mtime_ns)
             for path in self.files("static")
         }
+
+    def hashed_scripts(self):
+        names = staticfiles_storage.hashed_files.values()
+        return {name for name in names if fnmatch(name, "uploads/*.js")}
+
+    def imports(self, script):
+        """Return the names of the scripts that a script imports."""
+        paths = re.findall(r"""from\s*["'](.+?)["']""", (self.static / script).read_text())
+        return {posixpath.normpath(f"{posixpath.dirname(script)}/{path}") for path in paths}
+
+    def test_scripts_import_each_other_by_names_with_hashes(self):
+        self.collect()
+
+        imported = set().union(*map(self.imports, self.hashed_scripts()))
+        self.assertGreater(len(imported), 10)
+        self.assertLessEqual(imported, self.hashed_scripts())
+
+    def test_the_order_of_the_files_does_not_matter(self):
+        self.collect()
+        before = staticfiles_storage.hashed_files
+        storage = FileSystemStorage(self.static)
+        chain = ["upload", "send", "cancel", "poll", "progress", "show", "page"]
+        chain = [f"uploads/{name}.js" for name in chain]
+
+        for names in (chain, chain[::-1]):
+            paths = {name: (storage, name) for name in [*names, *before]}
+            for _, _, processed in staticfiles_storage.post_process(paths):
+                self.assertNotIsInstance(processed, Exception)
+            self.assertEqual(staticfiles_storage.hashed_files, before)
+
+    def test_nothing_is_left_of_the_names_that_scripts_had_in_between(self):
+        self.collect()
+
+        scripts = {f"uploads/{path.name}" for path in self.static.glob("uploads/*.*.js")}
+        self.assertEqual(scripts, self.hashed_scripts())
+
+    def test_what_an_earlier_release_needs_stays_until_the_folder_is_cleared(self):
+        earlier = self.static / "uploads" / "upload.0123456789ab.js"
+        earlier.parent.mkdir(parents=True)
+        earlier.write_text("// a script of an earlier release")
+
+        self.collect()
+        self.assertTrue(earlier.exists())
+
+        self.collect(clear=True)
+        self.assertFalse(earlier.exists())
+        self.assertTrue(self.hashed_scripts())
 
     def test_files_that_have_not_changed_are_left_alone(self):
         self.collect()

@@ -1,14 +1,33 @@
-/* Lets photos be dropped anywhere on the page, or pasted. */
-const $picture = $('#picture');
+/* Gives each chosen photo a row, and refuses there what the server would refuse. */
+import {formatSize} from './format.js';
+import {paintPage} from './page.js';
+import {createRow, paintPreview, removeRow} from './row.js';
+import {showNewState} from './show.js';
+import {createUpload, findUploads, forgetUpload} from './state.js';
 
-$(document).on('dragenter dragover dragleave drop paste', event => {
-  const {dataTransfer, clipboardData, relatedTarget} = event.originalEvent;
-  const {types, files} = dataTransfer || clipboardData;
-  if (types.includes('Files') && $picture.is(':visible')) {
-    event.preventDefault();
-    $('body').toggleClass('dropping', /enter|over/.test(event.type) || !!relatedTarget);
-    if (files.length) { // none before the drop
-      $picture.prop({files}).trigger('change');
-    }
+let previews = Promise.resolve(); // one by one: a decoded photo is large
+
+export function choose(file) {
+  const refusal = findRefusal(file);
+  const upload = createUpload(file);
+  createRow(upload);
+  showNewState(upload, refusal ? 'refused' : 'ready', refusal || formatSize(file.size));
+  previews = previews.then(() => refusal || paintPreview(upload)).catch($.noop);
+}
+
+export function remove(upload) {
+  forgetUpload(upload);
+  removeRow(upload);
+  paintPage();
+}
+
+function findRefusal({size, type}) {
+  const {maxSize, tooLarge, maxFiles, tooMany, notAnImage} = $('#picture').data();
+  if (size > maxSize) {
+    return tooLarge;
   }
-});
+  if (!size || !/^(image|$)/.test(type)) {
+    return notAnImage;
+  }
+  return findUploads('ready').length < maxFiles ? null : tooMany;
+}

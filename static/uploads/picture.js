@@ -1,0 +1,27 @@
+/* Puts a new picture on the page, in the markup that the server gives all pictures. */
+export function paintPicture(dish, $answer) {
+  const $item = $($('#picture_item').html().trim());
+  fillIn($item, name => $answer.attr(name));
+  $(`[data-picture="${$answer.attr('id')}"]`).remove(); // It may have been sent before.
+  $item.prependTo(`[data-pictures="${dish}"]`);
+  animate($item);
+}
+
+function fillIn($item, get) {
+  $item.attr('data-picture', get('id'));
+  $item.find('.picture-link').attr('href', get('url'));
+  $item.find('.take-back').attr('href', get('take_back'));
+  $item.find('.take-back[href=""]').remove(); // It belongs to another diner.
+  $item.find('img').attr({
+    width: get('width'),
+    height: get('height'),
+    srcset: get('srcset'),
+    src: get('thumbnail')
+  });
+}
+
+function animate($item) {
+  const animations = $item.addClass('arriving')[0].getAnimations();
+  Promise.allSettled(animations.map(({finished}) => finished))
+    .then(() => $item.removeClass('arriving'));
+}

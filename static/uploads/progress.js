@@ -1,0 +1,38 @@
+/* Decides what to show of an upload's progress. */
+import {announceQuarter} from './announce.js';
+import {formatProgress} from './format.js';
+import {measure} from './measure.js';
+import {paintBar} from './row.js';
+import {showError, showNewState, showState} from './show.js';
+
+const {pollInterval} = $('#form_upload').data();
+
+export function showProgress(upload, record) {
+  if (record?.error) {
+    showError(upload, record.retry, record.error);
+    upload.$copy.data('jqxhr').abort();
+  } else if (record) {
+    showUploaded(upload, record.uploaded / record.length);
+  } else if (upload.sent && (upload.uploaded || isSilent(upload))) { // else no news
+    paintBar(upload, false);
+    showNewState(upload, 'processing');
+  }
+}
+
+/* The browser counts bytes before they arrive: shown only while the server is silent. */
+export function showSent(upload, uploaded, length) {
+  upload.sent = uploaded === length;
+  if (isSilent(upload)) {
+    showProgress(upload, upload.sent ? null : {uploaded, length});
+  }
+}
+
+const isSilent = upload => Date.now() - upload.heard > 3 * pollInterval;
+
+function showUploaded(upload, fraction) {
+  measure(upload, Math.max(upload.uploaded, fraction * upload.size));
+  const percent = Math.floor(100 * upload.uploaded / upload.size);
+  paintBar(upload, percent);
+  showState(upload, 'uploading', formatProgress(upload));
+  announceQuarter(upload, percent);
+}

@@ -1,0 +1,45 @@
+/* Holds the state of each upload. All of its fields stand here. Times are in milliseconds. */
+export const SENDING = ['starting', 'uploading', 'processing', 'cancelling'];
+export const PENDING = ['waiting', 'paused', ...SENDING];
+
+const uploads = new Set(); // in the order of their rows
+
+export function createUpload(file) {
+  const upload = {
+    file,
+    size: file.size, // bytes
+    state: '', // one of the data-states of the row's template
+    detail: '', // the figures, or the sentence, beside the state
+    $row: null,
+    $bar: null,
+    dish: '', // the dish's id, from the submitted form
+    $copy: null, // of the form, with this photo alone
+    retries: 0, // by the page, since the diner last sent it
+    retryTimer: null,
+    ...createAttempt()
+  };
+  uploads.add(upload);
+  return upload;
+}
+
+const createAttempt = (now = Date.now()) => ({
+  id: createProgressId(),
+  started: now,
+  sent: false, // whether the browser has sent the last byte
+  uploaded: 0, // bytes that the server has received
+  measured: now, // when uploaded last rose
+  speed: 0, // bytes per millisecond
+  quarter: 0, // the percentage that was last announced
+  heard: now, // when a poll last had news
+  pollPause: 0,
+  pollTimer: null,
+  pollRequest: null
+});
+
+const createProgressId = () => crypto.getRandomValues(new Uint32Array(4)).join('-');
+
+export const startAttempt = upload => Object.assign(upload, createAttempt());
+
+export const findUploads = (...states) => [...uploads].filter(({state}) => states.includes(state));
+
+export const forgetUpload = upload => uploads.delete(upload);
