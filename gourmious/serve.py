@@ -2,13 +2,13 @@
 
 Two services, so that pages need not wait behind thousands of uploads.
 
-The kernel may hand a signal to any thread of a process. Python only takes note of it there, and
-calls the handler once the main thread wakes up, which Granian's (2.8) does for the handler alone.
-On a busy machine every third SIGTERM was lost so, and a worker that should end went on for ever.
-Here no thread takes a signal but one, which waits for them and calls the handlers.
+The kernel may deliver a signal to any thread of a process. Python notes it there, and calls the
+handler when the main thread wakes up. Granian's main thread (2.8) only wakes up for the handler, so
+that on a busy machine every third SIGTERM was lost, and workers never ended. Here one thread waits
+for the signals and calls the handlers; the others block them.
 
-Each renderer runs this module once more, as multiprocessing does. So Granian, which takes 0.2 s, is
-imported where it is needed.
+multiprocessing runs this module once more in each renderer. Therefore Granian, whose import takes
+0.2 s, is imported in a function.
 """
 
 import argparse
@@ -16,8 +16,10 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
+from contextlib import suppress
 from importlib import import_module
 from multiprocessing import resource_tracker
 from wsgiref.util import setup_testing_defaults
@@ -26,16 +28,16 @@ RESPAWN_PAUSE = 0.5  # seconds, for a worker that dies at its start
 STOP_TIMEOUT = 60  # seconds that running uploads have when the main process fails
 RELOAD_TIMEOUT = 600  # seconds that running uploads have before a new release replaces their worker
 
-# How long a thread computes before another one may, in seconds. Each thread that waits for its turn
-# wakes up after this time: at Python's 5 ms, 10,000 uploads do little else.
+# Seconds that a thread may hold the GIL while others wait. Each waiting thread wakes up after this
+# time: at Python's 5 ms, 10,000 uploads do little else.
 SWITCH_INTERVALS = {"pages": 0.005, "uploads": 0.05}
 
 
 class NoRecord(dict):
-    """Granian (2.8) notes here when it replaces a worker, and ends if one dies again within 5.5 s.
+    """The dictionary in which Granian (2.8) notes when it replaces a worker. It keeps nothing.
 
-    Then nobody would answer until the uploads of the other workers are through. Nothing is noted,
-    so that a worker is replaced however often it dies.
+    If a worker died twice in 5.5 s, Granian would end, and nobody would answer until the uploads of
+    the other workers are finished. So a worker is replaced however often it dies.
     """
 
     def __setitem__(self, key, value):
@@ -101,23 +103,32 @@ def make_server(options):
 def load_application(service):
     """Return the application, in a worker, when all that a request needs has been imported.
 
-    What is imported later could be that of a newer release.
+    A later import could read the file of a newer release.
     """
     # Once: the third call of Granian's handler would wait for ever, and all of Python with it.
     wait_for_signals(signal.SIGINT, signal.SIGTERM, once=True)
     sys.setswitchinterval(SWITCH_INTERVALS[service])
     application = import_module("gourmious.wsgi").application
-    ask_for_a_page(application)
+    ask_for_pages(application)
     if service == "uploads":
-        import_module("uploads.renderer").renderers.start()
+        # A full disk may have no room for their socket. Then the first picture starts them.
+        with suppress(OSError):
+            import_module("uploads.renderer").renderers.start()
     return application
 
 
-def ask_for_a_page(application):
+def ask_for_pages(application):
+    """Have Django import what requests need, the admin's forms and the cache among it."""
     [host, *_] = import_module("django.conf").settings.ALLOWED_HOSTS
-    environ = {"HTTP_HOST": host.lstrip(".").replace("*", "localhost"), "REMOTE_ADDR": ""}
-    setup_testing_defaults(environ)
-    application(environ, lambda *args: None).close()
+    for view in ("dish_list", "admin:login", "get_upload_progress"):
+        environ = {
+            "HTTP_HOST": host.lstrip(".").replace("*", "localhost"),
+            "HTTP_X_PROGRESS_ID": "none",
+            "PATH_INFO": import_module("django.urls").reverse(view),
+            "REMOTE_ADDR": "",
+        }
+        setup_testing_defaults(environ)
+        application(environ, lambda *args: None).close()
 
 
 def main():
@@ -130,6 +141,8 @@ def main():
     # The main process imports no settings, or workers of a newer release would find them there.
     with multiprocessing.Pool(1) as pool:
         options = pool.apply(read_options, [service])
+    # multiprocessing's own sockets: a worker that is killed leaves its one, and systemd removes it.
+    tempfile.tempdir = str(options["uds"].parent)
     # The renderers need it. Where it does not run, multiprocessing (3.11) starts it, and unblocks
     # SIGTERM in the thread that does so.
     resource_tracker.ensure_running()
@@ -143,7 +156,7 @@ def main():
 
 
 def stop_workers():
-    """End the workers that are left when the main process fails: nobody would replace them."""
+    """End the workers when the main process fails: nobody would replace or reload them."""
     workers = multiprocessing.active_children()
     for worker in workers:
         worker.terminate()

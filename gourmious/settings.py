@@ -65,9 +65,9 @@ def env_networks(name, default):
 def env_socket_folder(name, default):
     """Return a folder for Unix sockets; raise where their addresses would be too long."""
     folder = os.environ.get(name) or default
-    if not folder.startswith("/") or len(os.fsencode(folder)) > 80:
+    if not folder.startswith("/") or len(os.fsencode(folder)) > 60:
         raise ImproperlyConfigured(
-            f"{name} holds {folder!r}; it may be an absolute path of at most 80 bytes."
+            f"{name} holds {folder!r}; it may be an absolute path of at most 60 bytes."
         )
     return Path(folder)
 

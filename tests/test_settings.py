@@ -66,7 +66,7 @@ class SettingsTests(SimpleTestCase):
             ("GOURMIOUS_TRUSTED_PROXIES", "nginx"),
             ("GOURMIOUS_TRUSTED_PROXIES", "10.0.0.0/33"),
             ("GOURMIOUS_RUN_DIR", "run"),
-            ("GOURMIOUS_RUN_DIR", "/" + "x" * 80),
+            ("GOURMIOUS_RUN_DIR", "/" + "x" * 60),
             ("GOURMIOUS_METRICS_PORT", "http"),
             ("GOURMIOUS_WORKERS", "0"),
             ("GOURMIOUS_MAX_UPLOADS", "many"),
