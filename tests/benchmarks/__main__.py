@@ -3,9 +3,10 @@
 python -m tests.benchmarks
 """
 
-from . import crowd, polls, receive, size, uploadhandler
+from . import crowd, hung, job, pictures, polls, receive, size, uploadhandler
 
-for benchmark in (receive, polls, crowd, size, uploadhandler):
-    print(f"## {benchmark.__doc__.splitlines()[0]}\n")
-    benchmark.main()
-    print(flush=True)
+if __name__ == "__main__":
+    for benchmark in (receive, job, hung, polls, crowd, size, uploadhandler, pictures):
+        print(f"## {benchmark.__doc__.splitlines()[0]}\n")
+        benchmark.main()
+        print(flush=True)

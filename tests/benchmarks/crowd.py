@@ -1,16 +1,21 @@
 """What a crowd of slow uploads costs: all in flight together, each followed by polls.
 
-The whole of the stack is running as deployconf sets it up. Each upload sends its photo in a minute,
-from one of many client addresses, and each address polls for its uploads in turn. The front page
-and a dish's are asked for all the while: before the crowd comes, while its bytes arrive, and while
-its photos are processed.
+The whole of the stack is running as deployconf sets it up. Each upload sends its photo in a minute
+or two, from one of many client addresses, and each address polls for its uploads in turn. The front
+page and a dish's are asked for all the while: before the crowd comes, while its bytes arrive, and
+while its photos are processed.
 
     python -m tests.benchmarks.crowd
+
+That takes a quarter of an hour. A column alone, or some, are chosen by their uploads, and by the
+seconds within which these begin: `python -m tests.benchmarks.crowd 3000 10000/60`.
 """
 
+import argparse
 import asyncio
 import json
 import os
+import re
 import resource
 import sqlite3
 import time
@@ -23,20 +28,21 @@ from tests.photos import photo
 from tests.servers import ADDRESS
 from tests.stack import Stack
 
-from .dishes import add_dish, body_end, body_head, upload_head
+from .dishes import OWN_LENGTH, add_dish, body_end, body_head, upload_head
 from .processes import family, shared_fairly
 
-DURATION = 60  # seconds that an upload takes
-STEPS = 60
-SPREAD = 20  # seconds within which all begin
+STEPS = 60  # in which an upload sends its photo
 PAUSE = 20  # seconds without a crowd
 UPLOADS_PER_ADDRESS = 10
 POLL_INTERVAL = 0.5  # seconds between two polls of an address, for one upload or another
 PAGE_INTERVAL = 0.5
-MEMORY_INTERVAL = 3
+MEMORY_INTERVAL = 5
+ANSWER = re.compile(
+    rb"HTTP/1.1 (\d+) .*?\r\ncontent-length: (\d+)\r\n(?:.*?\r\n)??\r\n(.*)",
+    re.IGNORECASE | re.DOTALL,
+)
 # What goes on: nothing, until the crowd comes; nothing else, until the first photo is whole; this.
 REST, ARRIVING, PROCESSING = "at rest", "while photos arrive", "while photos are processed"
-TAIL_LENGTH = 16  # bytes that make each photo another
 
 
 @dataclass
@@ -46,9 +52,25 @@ class Size:
     count: int
     length: int
     pixels: tuple
+    duration: int = 60  # seconds that an upload takes
+    spread: int = 20  # seconds within which all begin
+
+    @property
+    def names(self):
+        return {f"{self.count}", f"{self.count}/{self.spread}"}
+
+    @property
+    def title(self):
+        photos = f"{self.count:,} of {self.length / 1e6:g} MB"
+        return f"{photos} in {self.duration} s, begun within {self.spread} s"
 
 
-SIZES = [Size(1000, 3_000_000, (2080, 1560)), Size(3000, 1_000_000, (1200, 900))]
+SIZES = [
+    Size(1000, 3_000_000, (2080, 1560)),
+    Size(3000, 1_000_000, (1200, 900)),
+    Size(10_000, 400_000, (720, 540), duration=120, spread=100),
+    Size(10_000, 400_000, (720, 540), duration=120, spread=60),
+]
 
 
 @dataclass
@@ -70,39 +92,57 @@ class Upload:
         return f"crowd-{self.number}"
 
 
-class Connection:
-    """A connection of HTTP/1.1 from an address of the client's choice, kept open."""
+class Connection(asyncio.Protocol):
+    """A connection of HTTP/1.1 from an address of the client's choice, kept open.
+
+    asyncio's streams would take several times as much of the cores, which the servers share.
+    """
 
     def __init__(self, port, source=ADDRESS):
         self.port = port
         self.source = source
+        self.transport = self.answer = None
+        self.received = b""
 
-    async def __aenter__(self):
-        self.reader, self.writer = await asyncio.open_connection(
-            ADDRESS, self.port, local_addr=(self.source, 0)
+    async def connect(self):
+        loop = asyncio.get_running_loop()
+        self.transport, _ = await loop.create_connection(
+            lambda: self, ADDRESS, self.port, local_addr=(self.source, 0)
         )
-        return self
 
-    async def __aexit__(self, *exc_info):
-        self.writer.close()
+    def close(self):
+        if self.transport:
+            self.transport.close()
 
-    async def send(self, piece):
-        self.writer.write(piece)
-        await self.writer.drain()
+    def ask(self, request):
+        """Send a request, or its beginning, and return the future of its answer."""
+        self.answer = asyncio.get_running_loop().create_future()
+        self.send(request)
+        return self.answer
+
+    def send(self, piece):
+        self.transport.write(piece)
 
     async def get(self, path):
         """Return the status, the body, and the seconds until these had come."""
         started = time.perf_counter()
-        await self.send(f"GET {path} HTTP/1.1\r\nHost: {ADDRESS}\r\n\r\n".encode())
-        status, body = await self.answer()
+        if not self.transport or self.transport.is_closing():  # nginx closes some in time.
+            await self.connect()
+        status, body = await self.ask(f"GET {path} HTTP/1.1\r\nHost: {ADDRESS}\r\n\r\n".encode())
         return status, body, time.perf_counter() - started
 
-    async def answer(self):
-        head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
-        status, *lines = head.splitlines()
-        fields = dict(line.lower().split(": ", 1) for line in lines if line)
-        body = await self.reader.readexactly(int(fields["content-length"]))
-        return int(status.split()[1]), body
+    def data_received(self, data):
+        self.received += data
+        if answer := ANSWER.fullmatch(self.received):
+            status, length, body = answer.groups()
+            if len(body) == int(length):
+                self.received = b""
+                self.answer.set_result((int(status), body))
+
+    def connection_lost(self, exc):
+        self.received = b""
+        if self.answer and not self.answer.done():
+            self.answer.set_exception(exc or EOFError())
 
 
 class Crowd:
@@ -121,10 +161,10 @@ class Crowd:
         self.body = memoryview(self._body())
 
     def _body(self):
-        """Return the body that all share; its last bytes are cut off, where each has its own."""
+        """Return the body that all share, up to each one's own end."""
         content = photo(*self.size.pixels)
-        assert len(content) <= self.size.length - TAIL_LENGTH
-        return body_head() + content.ljust(self.size.length - TAIL_LENGTH, b"\0")
+        assert len(content) <= self.size.length - OWN_LENGTH
+        return body_head() + content.ljust(self.size.length - OWN_LENGTH, b"\0")
 
     async def run(self):
         watchers = [self._watch_page("/"), self._watch_page("/dishes/1/"), self._watch_memory()]
@@ -136,7 +176,7 @@ class Crowd:
         await asyncio.sleep(PAUSE)
         cpu = time.process_time()
         started = time.perf_counter()
-        await self._come(self.size.count, duration=DURATION)
+        await self._come(self.size.count, duration=self.size.duration)
         self.cpu = (time.process_time() - cpu) / (time.perf_counter() - started)
         for task in tasks:
             task.cancel()
@@ -148,7 +188,7 @@ class Crowd:
         begins = time.perf_counter()
         async with asyncio.TaskGroup() as group:
             for upload in self.uploads:
-                delay = SPREAD * upload.number / self.size.count
+                delay = self.size.spread * upload.number / self.size.count
                 group.create_task(self._upload(upload, begins + delay, duration))
             for first in range(0, count, UPLOADS_PER_ADDRESS):
                 group.create_task(self._poll(self.uploads[first : first + UPLOADS_PER_ADDRESS]))
@@ -156,16 +196,17 @@ class Crowd:
 
     async def _upload(self, upload, begins, duration):
         await wait_until(begins)
-        tail = os.urandom(TAIL_LENGTH) + body_end()
+        end = body_end()
         try:
-            async with Connection(self.port, upload.source) as connection:
-                await connection.send(self._head(upload, len(self.body) + len(tail)))
-                await self._send(connection, tail, begins, duration)
-                self.phase = PROCESSING
+            with closing(Connection(self.port, upload.source)) as connection:
+                await connection.connect()
+                answer = connection.ask(self._head(upload, len(self.body) + len(end)))
+                await self._send(connection, begins, duration)
+                connection.send(end)
                 sent = time.perf_counter()
-                status, text = await connection.answer()
+                status, text = await answer
             upload.waited = time.perf_counter() - sent
-            upload.answer = f"{status} {outcome(text)}"
+            upload.answer = f"{status} {get_outcome(text)}"
         except (OSError, EOFError) as error:
             upload.answer = type(error).__name__
         upload.answered = True
@@ -174,17 +215,19 @@ class Crowd:
         query = {"X-Progress-ID": upload.progress_id, "size": self.size.length}
         return upload_head(ADDRESS, length, **query)
 
-    async def _send(self, connection, tail, begins, duration):
-        """Send the shared body in even steps, and an upload's own end of it with the last one."""
+    async def _send(self, connection, begins, duration):
+        """Send the shared body in even steps; stop once the server has answered."""
         for step in range(STEPS):
             await wait_until(begins + (step + 1) * duration / STEPS)
+            if connection.answer.done():
+                return
             first, last = (len(self.body) * number // STEPS for number in (step, step + 1))
-            await connection.send(self.body[first:last])
-        await connection.send(tail)
+            connection.send(self.body[first:last])
+        self.phase = PROCESSING
 
     async def _poll(self, uploads):
         """Poll for the uploads of one address in turn, until they are answered."""
-        async with Connection(self.port, uploads[0].source) as connection:
+        with closing(Connection(self.port, uploads[0].source)) as connection:
             while waiting := [upload for upload in uploads if not upload.answered]:
                 for upload in waiting:
                     await asyncio.sleep(POLL_INTERVAL)
@@ -192,40 +235,49 @@ class Crowd:
 
     async def _poll_once(self, connection, upload):
         path = f"/get_upload_progress?X-Progress-ID={upload.progress_id}"
-        status, body, seconds = await connection.get(path)
-        self.polls.append(seconds)
-        if status != 200:
-            self.errors[f"poll {status}"] += 1
-        elif record := json.loads(body):
-            upload.seen.add(record["uploaded"])
+        if (body := await self._get(connection, path, "poll", self.polls)) not in {b"", b"null"}:
+            upload.seen.add(json.loads(body)["uploaded"])
 
     async def _watch_page(self, path):
-        async with Connection(self.port) as connection:
+        with closing(Connection(self.port)) as connection:
             while True:
-                phase = self.phase
-                status, _, seconds = await connection.get(path)
-                self.pages[phase].append(seconds)
-                if status != 200:
-                    self.errors[f"page {status}"] += 1
-                await asyncio.sleep(max(0, PAGE_INTERVAL - seconds))
+                await self._get(connection, path, "page", self.pages[self.phase])
+                await asyncio.sleep(PAGE_INTERVAL)
+
+    async def _get(self, connection, path, name, durations):
+        """Return the body of an answer, or nothing where that is an error, which is counted."""
+        try:
+            status, body, seconds = await connection.get(path)
+        except (OSError, EOFError) as error:
+            self.errors[f"{name} {type(error).__name__}"] += 1
+            return b""
+        durations.append(seconds)
+        if status != 200:
+            self.errors[f"{name} {status}"] += 1
+            return b""
+        return body
 
     async def _watch_memory(self):
-        servers = (self.stack.granian, self.stack.http)
+        granian, nginx = [self.stack.pages, self.stack.uploads], [self.stack.http]
         while True:
-            sums = [
-                await asyncio.to_thread(shared_fairly, family(server.process.pid))
-                for server in servers
-            ]
+            sums = [await asyncio.to_thread(sum_memory, servers) for servers in (granian, nginx)]
             self.memory[self.phase].append(sums)
             await asyncio.sleep(MEMORY_INTERVAL)
+
+
+def sum_memory(servers):
+    """Return the memory of servers, their workers, and the workers' renderers, in bytes."""
+    return shared_fairly([pid for server in servers for pid in family(server.process.pid)])
 
 
 async def wait_until(moment):
     await asyncio.sleep(max(0, moment - time.perf_counter()))
 
 
-def outcome(text):
-    return text.partition(b"<status>")[2].partition(b"<")[0].decode()
+def get_outcome(text):
+    """Return the code of the first refusal in an answer, or else its status."""
+    found = re.search(rb' code="(\w+)"', text) or re.search(rb"<status>(\w+)", text)
+    return found[1].decode() if found else "?"
 
 
 def count_stored(data, length):
@@ -280,26 +332,37 @@ def in_megabytes(values):
 
 
 def measure(size):
+    """Yield what was measured before the servers are stopped, which may fail after a crowd."""
     load = os.getloadavg()[0]
-    with Stack(GOURMIOUS_MAX_UPLOADS=str(max(size.count for size in SIZES))) as stack:
+    with Stack(GOURMIOUS_MAX_UPLOADS=str(size.count)) as stack:
         add_dish(stack.http.address)
         crowd = Crowd(stack, size)
         asyncio.run(crowd.run())
-        return dict(describe(crowd, load))
+        yield size.title, dict(describe(crowd, load))
 
 
 def print_table(columns):
-    first = f"uploads of {DURATION} s, begun within {SPREAD} s"
-    print(f"| {first} |", *(f"{title} |" for title in columns))
+    print("| uploads |", *(f"{title} |" for title in columns))
     print("|---|" + "---:|" * len(columns))
-    for name in next(iter(columns.values())):
+    for name in next(iter(columns.values()), ()):
         print(f"| {name} |", *(f"{column[name]} |" for column in columns.values()))
 
 
 def main():
+    names = sorted({name for size in SIZES for name in size.names})
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.crowd")
+    parser.add_argument("column", nargs="*", choices=["all", *names], default="all")
+    chosen = parser.parse_args().column
+    sizes = [size for size in SIZES if "all" in chosen or size.names.intersection(chosen)]
+
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    print_table({f"{size.count:,} of {size.length / 1e6:g} MB": measure(size) for size in SIZES})
+    columns = {}
+    try:
+        for size in sizes:
+            columns.update(measure(size))
+    finally:
+        print_table(columns)  # Each one took minutes.
 
 
 if __name__ == "__main__":

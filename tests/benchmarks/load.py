@@ -17,10 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPResponse
 from pathlib import Path
 
-from tests.servers import ROOT
+from tests.servers import ADDRESS, ROOT
+
+from .dishes import body_end, upload_head
 
 CLIENTS = 8
-BOUNDARY = "----WebKitFormBoundarygourmious5678BcD"  # as long as Chromium's
 PAUSE = 0.01  # seconds, between two polls of the one that measures how long they take
 
 
@@ -37,31 +38,20 @@ def result(process):
     return json.loads(output)
 
 
-def multipart(content):
-    """Return the body of a form with a photo."""
-    start = f"--{BOUNDARY}\r\nContent-Disposition: form-data; name="
-    fields = f'{start}"id"\r\n\r\n1\r\n'
-    photo = f'{start}"picture"; filename="dish.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
-    return f"{fields}{photo}".encode() + content + f"\r\n--{BOUNDARY}--\r\n".encode()
-
-
-def upload_head(address, progress_id, length):
-    return (
-        f"POST /upload?X-Progress-ID={progress_id} HTTP/1.1\r\nHost: {address}\r\n"
-        f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
-        f"Content-Length: {length}\r\n\r\n"
-    ).encode()
-
-
 def connect(address):
-    host, port = address.split(":")
-    client = socket.create_connection((host, int(port)))
-    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    """Connect to host:port or unix:path."""
+    kind, _, place = address.partition(":")
+    if kind == "unix":
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(place)
+    else:
+        client = socket.create_connection((kind, int(place)))
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return client
 
 
 def uploads(address, body, seconds):
-    """Send a file as the body of uploads, one after the other on each of the connections.
+    """Send a file and an end as the body of uploads, one after the other on each connection.
 
     Return how many were stored, and how many in a second.
     """
@@ -77,13 +67,16 @@ def uploads(address, body, seconds):
 
 
 def upload_until(deadline, address, body, name):
-    """Return how many uploads it were, and how many seconds they took."""
+    """Return how many uploads there were, and how many seconds they took."""
     count, started = 0, time.perf_counter()
     with connect(address) as client, Path(body).open("rb") as file:
-        length = os.fstat(file.fileno()).st_size
+        shared = os.fstat(file.fileno()).st_size
         while time.perf_counter() < deadline:
-            client.sendall(upload_head(address, f"{name}-{count}", length), socket.MSG_MORE)
-            send_file(client, file, length)
+            end = body_end()
+            query = {"X-Progress-ID": f"{name}-{count}"}
+            client.sendall(upload_head(ADDRESS, shared + len(end), **query), socket.MSG_MORE)
+            send_file(client, file, shared)
+            client.sendall(end)
             answer = HTTPResponse(client)
             answer.begin()
             assert answer.status == 200, (answer.status, answer.read())
@@ -100,7 +93,7 @@ def send_file(client, file, length):
 
 def polls(address, path, seconds):
     """Return how many polls in a second are answered with a record on all the connections."""
-    request = get_request(address, path)
+    request = get_request(path)
     epoll, clients, answers, count = select.epoll(), {}, {}, 0
 
     def open_client():
@@ -132,7 +125,7 @@ def polls(address, path, seconds):
 
 def latencies(address, path, seconds):
     """Return how long each poll of a single client takes, in seconds."""
-    request = get_request(address, path)
+    request = get_request(path)
     durations = []
     deadline = time.perf_counter() + seconds
     with connect(address) as client:
@@ -146,8 +139,8 @@ def latencies(address, path, seconds):
     return durations
 
 
-def get_request(address, path):
-    return f"GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n".encode()
+def get_request(path):
+    return f"GET {path} HTTP/1.1\r\nHost: {ADDRESS}\r\n\r\n".encode()
 
 
 def received(data):

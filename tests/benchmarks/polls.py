@@ -1,37 +1,41 @@
 """What a poll costs: nginx answers it straight from memcached, or hands it on to Django.
 
 Django's own view is asked through the same nginx, which hands on a query with a % in it, and at
-Granian itself. The record is that of an upload that is under way. Then a single client polls
-nginx while eight others upload photos.
+the socket of the pages. The record is that of an upload that is under way. Then a single client
+polls nginx while eight others upload photos.
 
     python -m tests.benchmarks.polls
 """
 
-from collections import defaultdict
 from http.client import HTTPConnection
 from statistics import median, quantiles
 
+from tests.servers import ADDRESS, Granian
 from tests.waiting import wait_for
 
 from . import load
-from .receive import OURS, Bench
+from .dishes import body_end, upload_head
+from .receive import OURS, make_photo
+from .rounds import compare, measure_in_turns
+from .sides import Bench
 
 ROUNDS = 9
 SECONDS = 1  # that a measurement takes
 SECONDS_OF_UPLOADS = 9  # fewer than a thousand polls, after which nginx closes a connection
-PIECE = 2**17  # bytes, more than the parser's chunk
+PIECE = 100_000  # bytes, more than the parser's chunk
 PATH = "/get_upload_progress?X-Progress-ID=dish-1"
 ENCODED_PATH = PATH.replace("dish", "%64ish")
-ASKED = ("nginx, from memcached", "Django, through nginx", "Django, at Granian")
+ASKED = ("nginx, from memcached", "Django, through nginx", "Django, at its socket")
 
 
 class HeldUpload:
     """An upload that goes on when it is told to, for its record to stay."""
 
-    def __init__(self, address, body):
+    def __init__(self, address, photo):
+        body = photo.body.read_bytes() + body_end()
         self.pieces = iter(body[start : start + PIECE] for start in range(0, len(body), PIECE))
         self.client = load.connect(address)
-        self.client.sendall(load.upload_head(address, "dish-1", len(body)))
+        self.client.sendall(upload_head(ADDRESS, len(body), **{"X-Progress-ID": "dish-1"}))
 
     def __enter__(self):
         self.send()
@@ -50,26 +54,25 @@ def is_followed(address):
     return b"uploaded" in connection.getresponse().read()
 
 
-def measure_polls(nginx, granian, upload):
-    """Return how many polls in a second are answered by each, a round each."""
-    rates = defaultdict(list)
-    asked = [(nginx.address, PATH), (nginx.address, ENCODED_PATH), (granian.address, PATH)]
-    variants = list(zip(ASKED, asked, strict=True))
-    for _ in range(ROUNDS):
-        upload.send()
-        for name, (address, path) in variants:
-            rates[name].append(load.result(load.start(load.polls, address, path, SECONDS)))
-        variants.reverse()  # so that none is always measured after the same other
-    return rates
+def measure_polls(nginx, pages, upload):
+    """Return how many polls in a second are answered by each, a figure for each round."""
+    asked = [(nginx.address, PATH), (nginx.address, ENCODED_PATH), (pages.address, PATH)]
+    asked = dict(zip(ASKED, asked, strict=True))
+
+    def measure(name):
+        upload.send()  # Without news its record would be gone after two minutes.
+        return load.result(load.start(load.polls, *asked[name], SECONDS))
+
+    return measure_in_turns(ASKED, measure, ROUNDS)
 
 
-def measure_latencies(bench, side, nginx):
-    """Return how long polls take while photos are uploaded, in seconds."""
-    uploads = bench.upload(nginx, SECONDS_OF_UPLOADS + 1)
+def measure_latencies(side, nginx, photo):
+    """Return how long polls take while photos are uploaded, in seconds, and the photos' rate."""
+    uploads = load.start(load.uploads, nginx.address, photo.body, SECONDS_OF_UPLOADS + 1)
     poller = load.start(load.latencies, nginx.address, PATH, SECONDS_OF_UPLOADS)
     durations = load.result(poller)
     count, rate = load.result(uploads)
-    side.check_and_empty(count)
+    side.check_originals(photo, count)
     return durations, rate
 
 
@@ -80,8 +83,7 @@ def print_polls(rates):
     )
     print("|---|---:|---:|---:|---:|")
     for name, others in rates.items():
-        ratios = [mine / other for mine, other in zip(rates[ASKED[0]], others, strict=True)]
-        low, middle, high = quantiles(ratios, n=4)
+        low, middle, high = compare(rates[ASKED[0]], others)
         target = "" if name == ASKED[0] else 5
         print(
             f"| {name} | {median(others):,.0f} | {middle:.1f} | {low:.1f} to {high:.1f} "
@@ -98,13 +100,15 @@ def print_latencies(durations, rate):
 
 def main():
     with Bench() as bench:
-        side = OURS.side(bench)
-        with side.nginx() as nginx, HeldUpload(nginx.address, bench.body.read_bytes()) as upload:
+        photo = bench.add_photo(make_photo())
+        [side] = bench.start_sides([OURS])
+        pages = bench.enter_context(Granian("pages", **side.environment))
+        with side.nginx() as nginx, HeldUpload(nginx.address, photo) as upload:
             wait_for(lambda: is_followed(nginx.address))
-            print_polls(measure_polls(nginx, side.server, upload))
+            print_polls(measure_polls(nginx, pages, upload))
             print()
             upload.send()
-            print_latencies(*measure_latencies(bench, side, nginx))
+            print_latencies(*measure_latencies(side, nginx, photo))
 
 
 if __name__ == "__main__":

@@ -1,19 +1,39 @@
-"""The memory of running processes, as Linux tells it in /proc."""
+"""The memory and the CPU time of running processes, as Linux tells them."""
 
 import re
+import time
+from contextlib import suppress
 from pathlib import Path
+
+from tests.servers import descendants
 
 
 def family(pid):
     """Return the ids of a process and of all that it started, at any remove."""
-    lists = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-    return [int(pid)] + [one for children in lists for child in children for one in family(child)]
+    return [pid, *map(int, descendants(pid))]
+
+
+def cpu_times(pids):
+    """Return the CPU time that each process has used, in seconds, by its id."""
+    times = {}
+    for pid in pids:
+        with suppress(OSError):  # It has just ended.
+            times[pid] = time.clock_gettime(~pid << 3 | 2)  # as clock_getcpuclockid() has it
+    return times
+
+
+def cpu_since(before, pids):
+    """Return the CPU time that processes have used since they had these times."""
+    return sum(seconds - before.get(pid, 0) for pid, seconds in cpu_times(pids).items())
 
 
 def shared_fairly(pids):
     """Return the memory of processes in bytes; what several share is divided among them (PSS)."""
-    texts = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids]
-    return sum(in_bytes("Pss", text) for text in texts)
+    total = 0
+    for pid in pids:
+        with suppress(FileNotFoundError, ProcessLookupError):  # It has just ended.
+            total += in_bytes("Pss", Path(f"/proc/{pid}/smaps_rollup").read_text())
+    return total
 
 
 def resident(pid):

@@ -1,5 +1,5 @@
-"""The settings of the app, with an upload that stores the file and does no more."""
+"""The settings of the app, with an upload that stores the file, of any size, and does no more."""
 
-from gourmious.settings import *  # noqa: F403
+from .settings_size import *  # noqa: F403
 
 ROOT_URLCONF = "tests.benchmarks.urls"

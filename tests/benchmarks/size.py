@@ -12,7 +12,6 @@ import json
 import os
 import socket
 import time
-from collections import defaultdict
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +25,13 @@ from tests.waiting import wait_for
 
 from .dishes import add_dish, body_end, body_head, upload_head
 from .processes import family, peak, reset_peak, resident
+from .rounds import measure_in_turns
 
 MEGABYTE = 10**6
 SIZES = [10 * MEGABYTE, 100 * MEGABYTE, 1000 * MEGABYTE, 4000 * MEGABYTE]
 REFERENCE = 100 * MEGABYTE
 ROUNDS = 5
-WARM_UPS = 6  # so many that both workers have had some
-TAIL_LENGTH = 16  # bytes that make each photo another
+WARM_UPS = 6  # enough for both workers to have some
 
 
 @dataclass
@@ -56,7 +55,7 @@ class Client:
         self.source = source
 
     def run(self, size):
-        servers = [family(server.process.pid) for server in (self.stack.granian, self.stack.http)]
+        servers = [family(server.process.pid) for server in (self.stack.uploads, self.stack.http)]
         before = [{pid: resident(pid) for pid in pids} for pids in servers]
         for pids in servers:
             for pid in pids:
@@ -70,7 +69,7 @@ class Client:
 
     def upload(self, size):
         """Return the seconds from the first byte of the body to its last, and to the answer."""
-        start, end = body_head(), os.urandom(TAIL_LENGTH) + body_end()
+        start, end = body_head(), body_end()
         length = size - len(start) - len(end)
         with closing(socket.create_connection((ADDRESS, self.stack.http.port))) as connection:
             connection.sendall(upload_head(ADDRESS, size))
@@ -104,16 +103,10 @@ def write_source(file):
 
 
 def measure(client):
-    """Return the runs of each size, a round each."""
-    runs = defaultdict(list)
-    sizes = [*SIZES]
+    """Return the runs of each size, one for each round."""
     for _ in range(WARM_UPS):
         client.run(REFERENCE)
-    for _ in range(ROUNDS):
-        for size in sizes:
-            runs[size].append(client.run(size))
-        sizes.reverse()  # so that none is always measured after the same other
-    return runs
+    return measure_in_turns(SIZES, client.run, ROUNDS)
 
 
 def spread(values, digits=0):

@@ -9,9 +9,8 @@ the disk, in turn, with one real memcached.
 
 import os
 import time
-from collections import defaultdict
 from io import BytesIO
-from statistics import median, quantiles
+from statistics import median
 from tempfile import TemporaryDirectory
 
 import django
@@ -29,6 +28,8 @@ from tests.base import upload_file  # noqa: E402
 from tests.photos import photo  # noqa: E402
 from tests.servers import Memcached  # noqa: E402
 from tests.test_settings import PRODUCTION, read_settings  # noqa: E402
+
+from .rounds import compare, measure_in_turns  # noqa: E402
 
 SIZE = 200 * 2**20  # bytes
 ROUNDS = 21
@@ -84,17 +85,11 @@ def parse(body, handlers):
 
 
 def measure():
-    """Return the rates of each variant, a round each."""
+    """Return the rates of each variant, one for each round."""
     content = photo() + os.urandom(SIZE)
     body = encode_multipart(BOUNDARY, {"picture": upload_file(content[:SIZE])})
-    rates = defaultdict(list)
-    variants = list(HANDLERS.items())
     parse(body, OTHERS)  # warms up
-    for _ in range(ROUNDS):
-        for name, handlers in variants:
-            rates[name].append(parse(body, handlers))
-        variants.reverse()  # so that none is always measured after the same other
-    return rates
+    return measure_in_turns(HANDLERS, lambda name: parse(body, HANDLERS[name]), ROUNDS)
 
 
 def print_table(rates):
@@ -104,8 +99,7 @@ def print_table(rates):
     )
     print("|---|---:|---:|---:|")
     for name, others in rates.items():
-        ratios = [mine / other for mine, other in zip(ours, others, strict=True)]
-        low, middle, high = quantiles(ratios, n=4)
+        low, middle, high = compare(ours, others)
         print(f"| {name} | {median(others) / 1e6:.0f} | {middle:.2f} | {low:.2f} to {high:.2f} |")
 
 

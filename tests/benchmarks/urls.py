@@ -17,5 +17,5 @@ def upload(request):
 
 urlpatterns = [
     path("upload", upload, name="upload"),
-    path("", include("uploads.urls")),
+    path("", include("gourmious.urls")),
 ]

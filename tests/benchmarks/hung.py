@@ -1,0 +1,65 @@
+"""What a memcached that hangs costs fast uploads: their rate while it is stopped, or runs.
+
+Eight clients send photos, as in receive.py. A photo of 4 MB is stored before the first record of
+its progress is due; larger ones have records, which cannot be written then.
+
+    python -m tests.benchmarks.hung
+"""
+
+import re
+from contextlib import nullcontext
+from statistics import median
+
+from . import load
+from .receive import OURS, make_photo
+from .rounds import compare, measure_in_turns
+from .sides import Bench
+
+SIZES = [4_000_000, 100_000_000]  # bytes of a photo
+ROUNDS = 9
+SECONDS = 2  # that a measurement takes
+TARGET = 0.97
+
+
+def measure(bench, side, size):
+    """Return the rates with memcached stopped and running, and how many records were written."""
+    photo = bench.add_photo(make_photo(size))
+
+    def measure_rate(is_hung):
+        with bench.memcached.hung() if is_hung else nullcontext():
+            _, rate = side.upload(photo, SECONDS)
+        side.empty()
+        return rate
+
+    measure_rate(False)  # warms up
+    before = count_writes(bench.memcached)
+    rates = measure_in_turns([True, False], measure_rate, ROUNDS)
+    return rates[True], rates[False], count_writes(bench.memcached) - before
+
+
+def count_writes(memcached):
+    return int(re.search(r"STAT cmd_set (\d+)", memcached.ask("stats"))[1])
+
+
+def print_table(results):
+    print(
+        f"| {load.CLIENTS} clients, {ROUNDS} rounds | photos/s, memcached runs | … hangs | ratio, "
+        "median | quartiles | at least | records written |"
+    )
+    print("|---|" + 6 * "---:|")
+    for size, (hung, running, writes) in results.items():
+        low, middle, high = compare(hung, running)
+        print(
+            f"| photos of {size / 1e6:.0f} MB | {median(running):.1f} | {median(hung):.1f} "
+            f"| {middle:.2f} | {low:.2f} to {high:.2f} | {TARGET} | {writes:,} |"
+        )
+
+
+def main():
+    with Bench() as bench:
+        [side] = bench.start_sides([OURS])
+        print_table({size: measure(bench, side, size) for size in SIZES})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""The whole job of an upload, renditions and all: here, in Node with sharp, and in plain Django.
+
+Eight clients send photos like a camera's: as they come from it, with 12 megapixels, and as a
+browser reduces them, to 3200 pixels. They go through the same site of nginx. Here the real app
+keeps them, with its checks and its database. The others only store the photo, and make the same two
+renditions. After each measurement every photo counted must be there, whole, with its renditions.
+
+    pip install -r tests/benchmarks/requirements.txt
+    python -m tests.benchmarks.job
+
+What is not installed does not take part; Node's busboy and sharp need npm.
+"""
+
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from functools import partial
+from statistics import median
+from typing import NamedTuple
+
+from PIL import Image
+
+from tests.photos import encoded
+from tests.servers import manage
+
+from . import load
+from .lifelike import lifelike_photo
+from .processes import cpu_since, cpu_times, family
+from .rounds import compare, measure_in_turns
+from .sides import BUSBOY, Bench, Variant, granian, gunicorn, node
+
+ROUNDS = 9
+SECONDS = 4  # that a measurement takes
+SHARP = "sharp@~0.34"
+CAMERA, BROWSER = "12 megapixels", "3200 pixels"
+RENDITIONS = [(1600, 1200), (480, 360)]  # pixels
+ADD_DISH = "from uploads.models import Dish; Dish.objects.create(name='Aïoli', restaurant='Fonfon')"
+
+
+class Result(NamedTuple):
+    rate: float  # photos in a second
+    cpu: float  # seconds that the server's processes used for a photo, without nginx
+
+
+def app(side):
+    """Return the server of the real app, with a database that has one dish."""
+    server = granian(side, settings="gourmious.settings")
+    manage("shell", "--command", ADD_DISH, **side.environment)
+    return server
+
+
+def sharp(side):
+    return node(side, "sharp_server.js", BUSBOY, SHARP)
+
+
+OURS = Variant("Gourmious", app)
+NODE = Variant("busboy and sharp, on Node", sharp)
+DJANGO = Variant(
+    "plain Django and Pillow, on gunicorn", partial(gunicorn, module="django_pillow"), ("gunicorn",)
+)
+# How many times as fast the first should be.
+TARGETS = {CAMERA: {NODE: 1.4, DJANGO: 2.0}, BROWSER: {NODE: 1.7, DJANGO: 2.4}}
+
+
+def make_photos():
+    """Return the bytes of the photos: JPEGs of 3.1 and 1.1 MB."""
+    photo = lifelike_photo(4032, 3024)
+    small = photo.resize((3200, 2400), Image.Resampling.HAMMING)
+    return {CAMERA: encoded(photo, quality=90), BROWSER: encoded(small, quality=80)}
+
+
+def measure(photo, side):
+    pids = family(side.server.process.pid)
+    before = cpu_times(pids)
+    count, rate = side.upload(photo, SECONDS)
+    cpu = cpu_since(before, family(side.server.process.pid)) / count
+    check_renditions(side, count)
+    if side.variant is OURS:
+        check_and_delete_rows(side, count)
+    side.empty()
+    return Result(rate, cpu)
+
+
+def check_renditions(side, count):
+    """Assert that so many photos have both renditions, and that each of these can be decoded."""
+    sizes = Counter()
+    for path in side.media.iterdir():
+        with Image.open(path, formats=["JPEG"]) as image:
+            image.load()
+            sizes[image.size] += 1
+    assert sizes == dict.fromkeys(RENDITIONS, count), f"{sizes} of {count} photos."
+
+
+def check_and_delete_rows(side, count):
+    """Assert that each photo has a row, which names its files."""
+    with closing(sqlite3.connect(side.folder / "db.sqlite3")) as database, database:
+        rows = database.execute("SELECT original, display, thumbnail FROM uploads_picture")
+        named = {name for row in rows for name in row}
+        database.execute("DELETE FROM uploads_picture")
+    stored = {path.name for folder in (side.originals, side.media) for path in folder.iterdir()}
+    assert named == stored
+    assert len(named) == 3 * count
+
+
+def measure_all(bench):
+    """Return the results of each photo and side, one for each round."""
+    photos = {name: bench.add_photo(content) for name, content in make_photos().items()}
+    sides = bench.start_sides([OURS, NODE, DJANGO])
+    results = {}
+    for name, photo in photos.items():
+        for side in sides:
+            measure(photo, side)  # warms up
+        results[name] = measure_in_turns(sides, partial(measure, photo), ROUNDS)
+    return photos, results
+
+
+def print_table(name, photo, results):
+    print(
+        f"| {name}, {len(photo.content) / 1e6:.1f} MB, {load.CLIENTS} clients, {ROUNDS} rounds "
+        "| photos/s, median | CPU for a photo, ms | first ÷ this, median | quartiles | at least |"
+    )
+    print("|---|---:|---:|---:|---:|---:|")
+    ours = next(iter(results.values()))
+    for side, others in results.items():
+        low, middle, high = compare(*([one.rate for one in each] for each in (ours, others)))
+        rate, cpu = (median(values) for values in zip(*others, strict=True))
+        target = TARGETS[name].get(side.variant, "")
+        print(
+            f"| {side.variant.name} | {rate:.1f} | {1000 * cpu:.0f} | {middle:.2f} "
+            f"| {low:.2f} to {high:.2f} | {target} |"
+        )
+
+
+def main():
+    with Bench() as bench:
+        photos, results = measure_all(bench)
+        for name, photo in photos.items():
+            print_table(name, photo, results[name])
+            print()
+
+
+if __name__ == "__main__":
+    main()
