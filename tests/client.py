@@ -1,10 +1,10 @@
 """A client that sends an upload piece by piece, as a slow line does, and one that polls."""
 
 import json
+import socket
 import ssl
 from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPSConnection
-from socket import SHUT_WR
 from typing import NamedTuple
 from urllib.parse import urlencode
 
@@ -13,6 +13,7 @@ from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 from uploads.models import Dish
 
 from .base import upload_file
+from .servers import ADDRESS
 
 TOKEN = "x" * 32  # a cookie and a header that agree are all that the check for forgery asks for
 
@@ -23,8 +24,37 @@ class Answer(NamedTuple):
     text: str
 
 
+class UnixConnection(HTTPConnection):
+    """A connection to a Unix socket."""
+
+    def __init__(self, path, **options):
+        super().__init__(ADDRESS, **options)
+        self.path = path
+
+    def connect(self):
+        self.sock = open_socket(f"unix:{self.path}", self.timeout)
+
+
+def open_socket(address, timeout=30, source=None):
+    """Connect to host:port or unix:path, from an address of this machine's own if given."""
+    if address.startswith("unix:"):
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(timeout)
+        client.connect(address.removeprefix("unix:"))
+        return client
+    host, port = address.rsplit(":", 1)
+    return socket.create_connection((host.strip("[]"), int(port)), timeout, source and (source, 0))
+
+
+def host_of(address):
+    """Return the Host header of requests to an address."""
+    return ADDRESS if address.startswith("unix:") else address
+
+
 def connect(address, secure=False, source=None):
-    """Connect to host:port, over TLS if secure, from an address of this machine's own if given."""
+    """Connect to host:port, over TLS if secure, or to unix:path; see open_socket()."""
+    if address.startswith("unix:"):
+        return UnixConnection(address.removeprefix("unix:"), timeout=30)
     options = {"timeout": 30, "source_address": source and (source, 0)}
     if not secure:
         return HTTPConnection(address, **options)
@@ -50,7 +80,7 @@ def add_dish(address, name="Aïoli"):
 
 
 def client_headers(address, secure=False):
-    origin = f"{'https' if secure else 'http'}://{address}"
+    origin = f"{'https' if secure else 'http'}://{host_of(address)}"
     return {"Cookie": f"csrftoken={TOKEN}", "X-CSRFToken": TOKEN, "Origin": origin}
 
 
@@ -67,6 +97,7 @@ class SlowUpload:
     """An upload that has begun, and goes on when send() is called."""
 
     def __init__(self, address, dish, content, progress_id=None, headers=(), **options):
+        self.progress_id = progress_id
         query = "?" + urlencode({"X-Progress-ID": progress_id}) if progress_id else ""
         self.body = encode_multipart(BOUNDARY, {"id": dish.pk, "picture": upload_file(content)})
         self.length = len(self.body)
@@ -90,7 +121,8 @@ class SlowUpload:
     def send(self, count=None):
         """Send so many bytes more, or all that are left."""
         piece, self.body = self.body[:count], self.body[count:] if count else b""
-        self.connection.send(piece)
+        if piece:  # To send nothing fails, too, where the server has closed the connection.
+            self.connection.send(piece)
 
     def answer(self):
         """Send what is left, and return the status of the answer and its text."""
@@ -100,7 +132,7 @@ class SlowUpload:
     def break_off(self):
         """Send no more, and return what the server answers to that."""
         self.body = b""
-        self.connection.sock.shutdown(SHUT_WR)
+        self.connection.sock.shutdown(socket.SHUT_WR)
         return self._answer()
 
     def _answer(self):

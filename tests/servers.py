@@ -3,7 +3,6 @@
 import os
 import re
 import resource
-import shlex
 import shutil
 import signal
 import socket
@@ -12,6 +11,8 @@ import sys
 import unittest
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+
+from gourmious.settings import CORES, MALLOC
 
 from .waiting import wait_for
 
@@ -76,6 +77,66 @@ def is_stopped(pid):
     return all(stat.rpartition(") ")[2].startswith("T") for stat in stats)
 
 
+@contextmanager
+def stopped(*pids):
+    """Stop processes in their tracks."""
+    try:
+        for pid in pids:
+            os.kill(int(pid), signal.SIGSTOP)
+        wait_for(lambda: all(map(is_stopped, pids)))
+        yield
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGCONT)
+
+
+def has_opened(pid, folder):
+    """Tell whether a process has a file of this folder open."""
+    with suppress(FileNotFoundError):  # It ends just now.
+        for path in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                if path.readlink().parent == folder:
+                    return True
+    return False
+
+
+def children(pid):
+    """Return the process ids of the children of all threads of a process, as texts."""
+    with suppress(FileNotFoundError):  # It ends just now.
+        lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+        return " ".join(lists).split()
+    return []
+
+
+def descendants(pid):
+    """Return the process ids of the children of a process, and of theirs, at any remove."""
+    return [one for child in children(pid) for one in (child, *descendants(child))]
+
+
+def command(pid):
+    """Return the command line of a process, or nothing where it has ended."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
+def forks(pid):
+    """Return the process ids of the children of a process that run the same program."""
+    return [child for child in children(pid) if command(child) == command(pid)]
+
+
+def processes_of(group):
+    """Return the process ids of the processes of a group that have not ended."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            state, _, its_group, *_ = path.read_text().rpartition(") ")[2].split()
+            if int(its_group) == group and state not in "XZ":
+                found.append(path.parent.name)
+    return found
+
+
 class Server:
     """A program that listens on a port; it is stopped when the block ends, however that ends."""
 
@@ -95,13 +156,16 @@ class Server:
     def __exit__(self, *exc_info):
         self.stop()
 
+    def listens(self):
+        return listens(self.port)
+
     def start(self):
-        if listens(self.port):
-            raise RuntimeError(f"Port {self.port} is taken.")
+        if self.listens():
+            raise RuntimeError(f"{self.address} is taken.")
         # In a group of its own: Ctrl-C in a terminal does not reach it, and it is stopped in turn.
         self.process = subprocess.Popen(self.command, process_group=0, **self.options)
         try:
-            wait_for(lambda: self.process.poll() is not None or listens(self.port))
+            wait_for(lambda: self.process.poll() is not None or self.listens())
             if self.process.poll() is not None:
                 raise RuntimeError(f"{self.command[0]} stopped at once.")
         except BaseException:
@@ -113,15 +177,9 @@ class Server:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    @contextmanager
     def hung(self):
         """Stop the process in its tracks: it accepts connections, and never answers."""
-        self.process.send_signal(signal.SIGSTOP)
-        try:
-            wait_for(lambda: is_stopped(self.process.pid))
-            yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
+        return stopped(self.process.pid)
 
 
 class ServerWithWorkers(Server):
@@ -130,7 +188,7 @@ class ServerWithWorkers(Server):
     def stop(self):
         self.process.terminate()
         try:
-            self.process.wait(20)
+            self.process.wait(60)  # with thousands of threads it takes long
         finally:
             super().stop()
 
@@ -140,8 +198,7 @@ class ServerWithWorkers(Server):
 
     def workers(self):
         """Return the process ids of the workers, old ones that are still at work among them."""
-        pid = self.process.pid
-        return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return children(self.process.pid)
 
 
 class Memcached(Server):
@@ -165,7 +222,7 @@ pid {folder}/pid;
 error_log {folder}/error.log;
 worker_processes auto;
 worker_rlimit_nofile 20000;
-events {{ worker_connections 10000; }}
+events {{ worker_connections 20000; }}
 http {{
     sendfile on;
     tcp_nopush on;
@@ -246,49 +303,78 @@ class Runserver(Server):
 
 
 class Granian(ServerWithWorkers):
-    """The app as deployconf's unit starts it; its environment comes as keyword arguments."""
+    """The app's server of pages or of uploads; its environment comes as keyword arguments."""
 
-    def __init__(self, port=None, log=subprocess.DEVNULL, **environment):
-        port = port or free_port()
-        environment["GOURMIOUS_LISTEN"] = f"{ADDRESS}:{port}"
-        unit = manage("deployconf", "systemd", **environment).replace("\\\n", "")
-        command = re.search(r"^ExecStart=(.* -m gourmious.serve .*)$", unit, re.MULTILINE)[1]
-        own = re.search("^Environment=(.*)$", unit, re.MULTILINE)[1].split()
-        options = {
-            "env": {**os.environ, **dict(word.split("=") for word in own), **environment},
-            "stdout": log,
-            "stderr": log,
-        }
-        super().__init__(port, shlex.split(command), cwd=ROOT, **options)
+    def __init__(self, service, log=subprocess.DEVNULL, **environment):
+        self.socket = Path(environment["GOURMIOUS_RUN_DIR"], service, "socket")
+        self.count = int(environment.get("GOURMIOUS_WORKERS", CORES))
+        options = {"env": {**os.environ, **MALLOC, **environment}, "stdout": log, "stderr": log}
+        command = [sys.executable, "-m", "gourmious.serve", service]
+        super().__init__(None, command, cwd=ROOT, **options)
+
+    @property
+    def address(self):
+        return f"unix:{self.socket}"
+
+    def listens(self):
+        with closing(socket.socket(socket.AF_UNIX)) as client:
+            return client.connect_ex(str(self.socket)) == 0
+
+    def workers(self):
+        return forks(self.process.pid)  # multiprocessing has other children beside them
+
+    def forkservers(self):
+        """Return the process ids of the processes that start the workers' renderers."""
+        return [child for pid in self.workers() for child in children(pid)]
+
+    def renderers(self):
+        """Return the process ids of the workers' renderers."""
+        return [renderer for pid in self.forkservers() for renderer in forks(pid)]
+
+    def processes(self):
+        """Return the process ids of all processes that belong to this server, and run."""
+        return processes_of(self.process.pid)
+
+    def orphans(self):
+        """Return the process ids of those that outlived the process that started them."""
+        main = str(self.process.pid)
+        return set(self.processes()) - {main, *descendants(main)}
+
+    def hung(self):
+        return stopped(*self.workers())
 
     @contextmanager
-    def hung(self):
-        """Stop the workers in their tracks, too."""
-        self.signal_workers(signal.SIGSTOP)
-        try:
-            wait_for(lambda: all(is_stopped(pid) for pid in self.workers()))
+    def rendering_held_back(self):
+        """Stop all renderers in their tracks, and the forkservers, which would replace them."""
+        wait_for(lambda: len(self.workers()) == self.count and all(map(children, self.workers())))
+        with stopped(*self.forkservers()), stopped(*self.renderers()):
             yield
-        finally:
-            self.signal_workers(signal.SIGCONT)
 
     @contextmanager
     def limited(self, size):
-        """Let the workers write no file beyond so many bytes."""
-        workers = [int(pid) for pid in self.workers()]
-        before = [resource.prlimit(pid, resource.RLIMIT_FSIZE) for pid in workers]
-        for pid, (_, hard) in zip(workers, before, strict=True):
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
+        """Let the workers and their renderers write no file beyond so many bytes."""
+        soft, hard = resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE)
+        self.limit_files(size, hard)
         try:
             yield
         finally:
-            for pid, limits in zip(workers, before, strict=True):
-                resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
+            self.limit_files(soft, hard)
+
+    def limit_files(self, *limits):
+        """Limit the forkservers, too, from which new renderers have it."""
+        for worker in self.workers():
+            for pid in (worker, *descendants(worker)):
+                resource.prlimit(int(pid), resource.RLIMIT_FSIZE, limits)
 
     def signal_workers(self, number):
         for pid in self.workers():
             os.kill(int(pid), number)
 
     def memory(self, field):
-        """Return VmRSS or VmHWM, the present or the highest memory of the workers, in bytes."""
-        statuses = [Path(f"/proc/{pid}/status").read_text() for pid in self.workers()]
+        """Return VmRSS or VmHWM, the present or the highest memory, in bytes.
+
+        It is that of the workers and of their renderers, taken together.
+        """
+        processes = (*self.workers(), *self.renderers())
+        statuses = [Path(f"/proc/{pid}/status").read_text() for pid in processes]
         return sum(1024 * int(re.search(rf"{field}:\s+(\d+) kB", text)[1]) for text in statuses)

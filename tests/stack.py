@@ -1,5 +1,6 @@
-"""Start the whole of a production server, and stop it on Ctrl-C: memcached, Granian, and nginx over
-HTTP/1.1 and over TLS with HTTP/2, as deployconf sets them up, with an empty database.
+"""Start the whole of a production server, and stop it on Ctrl-C: memcached, both of Granian's
+services, and nginx over HTTP/1.1 and over TLS with HTTP/2, as deployconf sets it up, with an empty
+database.
 
     python -m tests.stack
 
@@ -19,7 +20,7 @@ from tempfile import TemporaryDirectory
 from .servers import ADDRESS, Granian, Memcached, Nginx, free_port, manage, missing_packages
 
 PROGRAMS = ("memcached", "nginx", "openssl")
-SERVERS = ("http", "https", "granian", "memcached")
+SERVERS = ("http", "https", "memcached")  # on ports
 
 
 class Stack(ExitStack):
@@ -49,14 +50,14 @@ class Stack(ExitStack):
             "GOURMIOUS_ALLOWED_HOSTS": f"localhost,{ADDRESS},[::1]",
             "GOURMIOUS_MEMCACHED": self.memcached.address,
             "GOURMIOUS_DATA_DIR": str(self.data),
-            "GOURMIOUS_LISTEN": f"{ADDRESS}:{self.ports['granian']}",
+            "GOURMIOUS_RUN_DIR": str(self.folder / "run"),
             "GOURMIOUS_WORKERS": "2",
             **self.variables,
         }
         manage("collectstatic", "--no-input", **self.environment)
         manage("migrate", **self.environment)
-        granian = Granian(self.ports["granian"], self.log, **self.environment)
-        self.granian = self.enter_context(granian)
+        self.pages = self.enter_context(Granian("pages", self.log, **self.environment))
+        self.uploads = self.enter_context(Granian("uploads", self.log, **self.environment))
         self.http = self._nginx("http")
         self.https = self._nginx("https", *make_certificate(self.folder))
 
@@ -72,7 +73,8 @@ class Stack(ExitStack):
         """Yield a line for each server, and for the folder with the database and the photos."""
         yield f"http: http://{self.http.address}"
         yield f"https: https://{self.https.address}"
-        yield f"granian: http://{self.granian.address}"
+        yield f"pages: {self.pages.address}"
+        yield f"uploads: {self.uploads.address}"
         yield f"memcached: {self.memcached.address}"
         yield f"data: {self.data}"
 

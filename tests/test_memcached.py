@@ -2,18 +2,21 @@
 
 import json
 import re
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from threading import get_ident
 from unittest.mock import patch
 
 from django.conf import settings
 from django.contrib.staticfiles.testing import StaticLiveServerTestCase
 from django.core.cache import cache
-from django.core.exceptions import ValidationError
 from django.core.signals import request_finished, request_started
 from django.test import RequestFactory, override_settings
+from pymemcache.client.base import Client
 
+from uploads import refusals
+from uploads.images import LABELS
 from uploads.progress import UploadProgress, cache_answers
 
 from .base import FoldersMixin, make_dish
@@ -25,23 +28,28 @@ from .waiting import wait_for
 
 KEY = ":1:127.0.0.1_dish-1"
 PIECE = 200_000  # bytes
+WRITER = "progress writer"  # the thread
+
+
+def is_writing():
+    return WRITER in {thread.name for thread in threading.enumerate()}
 
 
 @contextmanager
-def requests_come_to_their_end():
-    """Wait, when the block ends, for the server's threads: they answer before they let go."""
+def threads_come_to_their_end():
+    """Wait, when the block ends, for the writer and the server: it answers before it lets go."""
     running = set()
 
     def note_start(**kwargs):
-        running.add(get_ident())
+        running.add(threading.get_ident())
 
     def note_end(**kwargs):
-        running.discard(get_ident())
+        running.discard(threading.get_ident())
 
     request_started.connect(note_start)
     request_finished.connect(note_end)
     yield
-    wait_for(lambda: not running)
+    wait_for(lambda: not running and not is_writing())
 
 
 class MemcachedMixin:
@@ -52,8 +60,8 @@ class MemcachedMixin:
         environment = {**PRODUCTION, "GOURMIOUS_MEMCACHED": self.memcached.address}
         caches = read_settings(**environment)["CACHES"]
         self.enterContext(override_settings(CACHES=caches))
-        # Else their connections to memcached could be forgotten with the settings, and stay open.
-        self.enterContext(requests_come_to_their_end())
+        # Their connections to memcached would be forgotten with the settings, and stay open.
+        self.enterContext(threads_come_to_their_end())
         super().setUp()
 
 
@@ -64,9 +72,12 @@ class MemcachedTests(MemcachedMixin, FoldersMixin, StaticLiveServerTestCase):
         self.dish = make_dish()
         self.address = self.live_server_url.removeprefix("http://")
 
+    def begin(self, content, progress_id="dish-1"):
+        return SlowUpload(self.address, self.dish, content, progress_id)
+
     def upload(self):
         """Begin an upload of megabytes, and return it when its record is there."""
-        upload = self.enterContext(SlowUpload(self.address, self.dish, photo(1600, 1200), "dish-1"))
+        upload = self.enterContext(self.begin(photo(1600, 1200)))
         upload.send(PIECE)
         wait_for(self.poll)
         return upload
@@ -77,6 +88,10 @@ class MemcachedTests(MemcachedMixin, FoldersMixin, StaticLiveServerTestCase):
     def send_until(self, upload, condition):
         """Send on, little by little, until the condition holds."""
         wait_for(lambda: upload.send(1000) or condition())
+
+    def assert_deleted(self):
+        """Assert that there is no record, or soon is none."""
+        wait_for(lambda: self.poll() is None)
 
     def assert_kept(self, upload):
         with upload:
@@ -98,7 +113,31 @@ class MemcachedTests(MemcachedMixin, FoldersMixin, StaticLiveServerTestCase):
         self.assertEqual(counts, sorted(counts))
         self.assertLessEqual(counts[-1], length - len(upload.body))
         self.assert_kept(upload)
-        self.assertIsNone(self.poll())
+        self.assert_deleted()
+
+    def test_a_refusal_is_told_at_once(self):
+        upload = self.enterContext(self.begin(b"A text. " * PIECE))
+        with patch("uploads.progress.WRITE_INTERVAL", 3600):
+            upload.send(PIECE)
+            record = wait_for(self.poll)
+            self.assertEqual(upload.answer()[0], 415)
+            self.assert_deleted()
+
+        refusal = refusals.NOT_AN_IMAGE.fill(formats=LABELS)
+        told = {"error": refusal.message, "code": "not_an_image", "retry": False}
+        self.assertEqual(record, {**record, **told})
+
+    def test_an_upload_that_is_soon_over_never_touches_memcached(self):
+        before = self.count_commands()
+        with patch("uploads.progress.WRITE_INTERVAL", 2):  # however busy the machine is
+            self.assert_kept(self.begin(photo(1, 1)))
+            wait_for(lambda: not is_writing())
+
+        self.assertEqual(self.count_commands(), before)
+
+    def count_commands(self):
+        stats = self.memcached.ask("stats")
+        return dict(re.findall(r"STAT (cmd_(?:get|set|touch)|delete_\w+) (\d+)", stats))
 
     def test_the_record_is_text_under_the_key_of_the_tutorial(self):
         self.upload()
@@ -152,17 +191,16 @@ class MemcachedTests(MemcachedMixin, FoldersMixin, StaticLiveServerTestCase):
         self.assertTrue(cache_answers())
 
     def test_a_record_is_deleted_right_after_a_write_that_was_too_slow(self):
-        self.addCleanup(cache.close)
         progress = UploadProgress(RequestFactory().post("/upload?X-Progress-ID=dish-1"))
-        progress.add(10)
         written = self.count_writes()
         with self.memcached.hung():
-            progress.refuse(ValidationError("No.", code="not_an_image"))
+            progress.refuse(refusals.TOO_LARGE.fill())
+            wait_for(lambda: progress.written)
         wait_for(lambda: self.count_writes() > written)  # it came through after all
 
-        progress.delete()
+        progress.end()
 
-        self.assertIsNone(self.poll())
+        self.assert_deleted()
 
     def count_writes(self):
         return int(re.search(r"STAT cmd_set (\d+)", self.memcached.ask("stats"))[1])
@@ -170,12 +208,39 @@ class MemcachedTests(MemcachedMixin, FoldersMixin, StaticLiveServerTestCase):
     def test_an_upload_is_kept_without_memcached(self):
         self.memcached.stop()
 
-        self.assert_kept(SlowUpload(self.address, self.dish, photo(), "dish-1"))
+        self.assert_kept(self.begin(photo()))
 
     def test_an_upload_is_kept_while_memcached_hangs(self):
         with self.memcached.hung():
-            self.assert_kept(SlowUpload(self.address, self.dish, photo(1600, 1200), "dish-1"))
+            self.assert_kept(self.begin(photo(1600, 1200)))
             self.assertIsNone(self.poll())
+
+    def test_while_memcached_hangs_it_slows_down_none_of_many_uploads(self):
+        slow = self.upload()
+        with self.memcached.hung(), self.talkers() as talkers, ThreadPoolExecutor(4) as pool:
+            statuses = [*pool.map(self.send_whole, range(8))]
+
+        self.assertEqual(statuses, [200] * 8)
+        self.assertLessEqual(talkers, {WRITER})
+        self.send_until(slow, lambda: (self.poll() or {"uploaded": 0})["uploaded"] > PIECE)
+        slow.answer()
+        self.assertEqual(self.dish.pictures.count(), 9)
+
+    def send_whole(self, number):
+        with self.begin(photo(), f"fast-{number}") as upload:
+            return upload.answer()[0]
+
+    @contextmanager
+    def talkers(self):
+        """Yield a set of the names of the threads that connect to memcached."""
+        names, connect = set(), Client._connect
+
+        def note_and_connect(client):
+            names.add(threading.current_thread().name)
+            connect(client)
+
+        with patch.object(Client, "_connect", note_and_connect):
+            yield names
 
     def test_a_line_that_breaks_leaves_nothing(self):
         upload = self.upload()
@@ -184,20 +249,20 @@ class MemcachedTests(MemcachedMixin, FoldersMixin, StaticLiveServerTestCase):
         status, text = upload.break_off()
 
         self.assertEqual(status, 400)
-        self.assertIn('<error code="interrupted">', text)
+        self.assertIn('<error code="interrupted" retry="true">', text)
         self.assertEqual(self.files(), [])
-        self.assertIsNone(self.poll())
+        self.assert_deleted()
         self.assertFalse(self.dish.pictures.exists())
 
     def test_two_uploads_at_once_have_a_record_each(self):
         first = self.upload()
-        with SlowUpload(self.address, self.dish, photo(1600, 1200), "dish-2") as second:
+        with self.begin(photo(1600, 1200), "dish-2") as second:
             second.send(PIECE)
             wait_for(lambda: poll(self.address, "dish-2"))
 
             self.assertNotEqual(self.poll(), poll(self.address, "dish-2"))
             first.answer()
-            self.assertIsNone(self.poll())
+            self.assert_deleted()
             self.assertTrue(poll(self.address, "dish-2"))
 
     def test_nothing_is_pickled(self):

@@ -1,27 +1,38 @@
 """The whole of a production server, as a diner's browser sees it."""
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
-from django.core.files import locks
 from django.test import SimpleTestCase
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 
-from uploads.images import CORES
+from gourmious.settings import CORES
 
 from .base import upload_file
+from .bombs import jpeg_of_scans
 from .browser import BrowserTestCase
 from .client import SlowUpload, add_dish, client_headers, connect, get, get_answer, poll
 from .photos import photo
-from .servers import ADDRESS, ROOT, Memcached, Nginx, free_port, listens, manage, requires
+from .servers import (
+    ADDRESS,
+    ROOT,
+    Memcached,
+    Nginx,
+    free_port,
+    has_opened,
+    listens,
+    manage,
+    requires,
+)
 from .stack import PROGRAMS, Stack, loopback_hosts
 from .waiting import wait_for
 
@@ -58,6 +69,15 @@ class StackTestCase(SimpleTestCase):
         wait_for(lambda: poll(address, self.progress_id, **options))
         return upload
 
+    def uploads(self, number):
+        """Begin so many uploads, and return them when their records are there."""
+        ids = [f"{self.progress_id}-{name}"[-64:] for name in range(number)]
+        uploads = [SlowUpload(self.http, self.dish, photo(800, 600), name) for name in ids]
+        for upload in uploads:
+            self.enterContext(upload).send(PIECE)
+        wait_for(lambda: all(poll(self.http, progress_id) for progress_id in ids))
+        return uploads
+
     def poll(self, **options):
         return poll(self.http, self.progress_id, **options)
 
@@ -75,6 +95,10 @@ class StackTestCase(SimpleTestCase):
         self.assertEqual(len({record["length"] for record in records}), 1)
         self.assertLessEqual(counts[-1], records[0]["length"])
 
+    def assert_deleted(self):
+        """Assert that there is no record, or soon is none."""
+        wait_for(lambda: self.poll() is None)
+
     def assert_kept(self, upload):
         status, text = upload.answer()
         self.assertEqual(status, 200, text)
@@ -83,14 +107,13 @@ class StackTestCase(SimpleTestCase):
     def files(self, folder):
         return [path for path in (self.stack.data / folder).iterdir() if path.is_file()]
 
-    @contextmanager
+    def count_incoming(self, length):
+        """Return how many files of this length have arrived, and are not stored yet."""
+        return [path.stat().st_size for path in self.files("incoming")].count(length)
+
     def processing_held_back(self):
-        """Take the slots in which photos are processed, until the block ends."""
-        with ExitStack() as slots:
-            for number in range(CORES):
-                slot = (self.stack.data / "locks" / f"processing-{number}").open("w")
-                locks.lock(slots.enter_context(slot), locks.LOCK_EX)
-            yield
+        """Stop the processes that render photos, until the block ends."""
+        return self.stack.uploads.rendering_held_back()
 
 
 class ProgressTests(StackTestCase):
@@ -100,7 +123,7 @@ class ProgressTests(StackTestCase):
         self.assert_rising(self.watch(lambda: upload.send(200)))
 
         self.assert_kept(upload)
-        self.assertIsNone(self.poll())
+        self.assert_deleted()
 
     def test_it_rises_over_tls(self):
         upload = self.upload(self.https, secure=True)
@@ -134,7 +157,7 @@ class ProgressTests(StackTestCase):
     def test_polls_need_no_python(self):
         upload = self.upload()
 
-        with self.stack.granian.hung():
+        with self.stack.pages.hung(), self.stack.uploads.hung():
             self.assertEqual(self.poll()["length"], upload.length)
 
         self.assert_kept(upload)
@@ -169,7 +192,7 @@ class ProgressTests(StackTestCase):
             self.assertIn("length", json.loads(answer.text), query)
 
     def test_a_malformed_id_is_refused_without_python(self):
-        with self.stack.granian.hung():
+        with self.stack.pages.hung(), self.stack.uploads.hung():
             for query in ("", "?X-Progress-ID", "?X-Progress-ID=", "?X-Progress-ID=a:b"):
                 answer = get(self.http, f"/get_upload_progress{query}")
                 self.assertEqual(answer.status, 400)
@@ -181,8 +204,6 @@ class ProgressTests(StackTestCase):
 
         self.assertIn("END", self.stack.memcached.ask(f"get :1:192.0.2.7_{self.progress_id}")[:5])
         self.assertIsNotNone(self.poll(headers=spoofed))
-        around_nginx = {"source": "127.0.0.2", "headers": {"X-Forwarded-For": "127.0.0.1"}}
-        self.assertIsNone(poll(self.stack.granian.address, self.progress_id, **around_nginx))
 
     def test_it_goes_on_when_memcached_comes_back(self):
         upload = self.upload()
@@ -215,7 +236,7 @@ class SeveralMemcachedTests(SimpleTestCase):
         for progress_id in ids:
             upload = SlowUpload(stack.http.address, dish, photo(), progress_id)
             self.enterContext(upload).send(PIECE)
-            wait_for(lambda progress_id=progress_id: poll(stack.http.address, progress_id))
+        wait_for(lambda: all(poll(stack.http.address, progress_id) for progress_id in ids))
 
         for memcached in (stack.memcached, second):
             kept = [name for name in ids if "VALUE" in memcached.ask(f"get :1:{ADDRESS}_{name}")]
@@ -230,8 +251,9 @@ class CommandTests(SimpleTestCase):
             command = [sys.executable, "-m", "tests.stack", f"--http={port}"]
             options = {"cwd": ROOT, "text": True, "stdout": subprocess.PIPE}
             with subprocess.Popen(command, stderr=subprocess.DEVNULL, **options) as stack:
-                lines = dict(stack.stdout.readline().strip().split(": ") for _ in range(5))
-                self.assertEqual(list(lines), ["http", "https", "granian", "memcached", "data"])
+                lines = dict(stack.stdout.readline().strip().split(": ") for _ in range(6))
+                names = ["http", "https", "pages", "uploads", "memcached", "data"]
+                self.assertEqual(list(lines), names)
                 self.assertEqual(lines["http"], f"http://{ADDRESS}:{port}")
                 self.assertEqual(get(f"{ADDRESS}:{port}", "/healthz").status, 200)
                 https = lines["https"].removeprefix("https://")
@@ -243,43 +265,63 @@ class CommandTests(SimpleTestCase):
 
 
 class DeployTests(StackTestCase):
-    def uploads(self, count):
-        ids = [f"{self.progress_id}-{number}"[-64:] for number in range(count)]
-        uploads = [SlowUpload(self.http, self.dish, photo(800, 600), name) for name in ids]
-        for upload, progress_id in zip(uploads, ids, strict=True):
-            self.enterContext(upload)
-            upload.send(PIECE)
-            wait_for(lambda progress_id=progress_id: poll(self.http, progress_id))
-        return uploads
-
     def test_a_reload_loses_no_upload(self):
-        granian = self.stack.granian
-        old = set(granian.workers())
+        server = self.stack.uploads
+        old = {*server.workers(), *server.forkservers(), *server.renderers()}
         uploads = self.uploads(10)
 
-        granian.reload()
-        wait_for(lambda: set(granian.workers()) - old)
+        server.reload()
+        wait_for(lambda: set(server.workers()) - old)
         uploads += self.uploads(2)
         for upload in uploads:
             self.assert_kept(upload)
 
-        wait_for(lambda: not old & set(granian.workers()), 60)
-        self.assertEqual(len(granian.workers()), 2)
+        wait_for(lambda: not old & set(server.processes()), 60)
+        self.assertEqual(len(server.workers()), 2)
         self.assert_kept(self.uploads(1)[0])
 
-    def test_a_server_that_is_asked_to_end_finishes_its_uploads(self):
-        granian = self.stack.granian
-        uploads = self.uploads(3)
+    def test_a_reload_loses_no_page(self):
+        server = self.stack.pages
+        old = set(server.workers())
 
-        granian.process.terminate()
-        wait_for(lambda: get(self.http, "/healthz").status == 502)
-        self.assertIsNotNone(poll(self.http, f"{self.progress_id}-0"[-64:]))
+        def is_reloaded():
+            self.assertEqual(get(self.http, "/").status, 200)
+            return not old & set(server.workers())
+
+        server.reload()
+        wait_for(is_reloaded, 60)
+
+        self.assertEqual(len(server.workers()), 2)
+        self.assertEqual(get(self.http, "/").status, 200)
+
+    def test_a_server_that_is_asked_to_end_finishes_its_uploads(self):
+        server = self.stack.uploads
+        uploads = self.uploads(3)
+        ids = [upload.progress_id for upload in uploads]
+
+        server.process.terminate()
+        wait_for(lambda: get(self.http, "/upload").status == 502)
+        self.assertTrue(all(poll(self.http, progress_id) for progress_id in ids))
         for upload in uploads:
             self.assert_kept(upload)
 
-        self.assertEqual(granian.process.wait(20), 0)
-        granian.start()
+        self.assertEqual(server.process.wait(20), 0)
+        self.assertFalse(any(poll(self.http, progress_id) for progress_id in ids))
+        server.start()
         self.assert_kept(self.uploads(1)[0])
+
+    def test_pages_that_are_down_disturb_no_upload(self):
+        server = self.stack.pages
+        uploads = self.uploads(2)
+
+        server.process.terminate()
+        self.assertEqual(server.process.wait(20), 0)
+        self.assertEqual(get(self.http, "/").status, 502)
+        for upload in uploads:
+            self.assert_kept(upload)
+
+        server.start()
+        self.assertEqual(get(self.http, "/").status, 200)
 
 
 class FileTests(StackTestCase):
@@ -327,7 +369,7 @@ class FileTests(StackTestCase):
             self.assertEqual(response.read(2), b"\x1f\x8b")
 
     def test_pictures_come_without_python(self):
-        with self.stack.granian.hung():
+        with self.stack.pages.hung(), self.stack.uploads.hung():
             connection = connect(self.http)
             self.addCleanup(connection.close)
             connection.request("GET", self.picture.get("url"))
@@ -431,7 +473,7 @@ class RefusalTests(StackTestCase):
         body = b"x" * (8 * 2**20 + 1)
         headers = {**client_headers(self.http), "Content-Type": MULTIPART_CONTENT}
         texts = []
-        for address in (self.http, self.stack.granian.address):
+        for address in (self.http, self.stack.uploads.address):
             connection = connect(address)
             self.addCleanup(connection.close)
             connection.request("POST", "/upload", body, headers)
@@ -458,8 +500,8 @@ class RefusalTests(StackTestCase):
         self.refuse("csrf", 403, ONE_PIXEL.ljust(2**20), headers={"Origin": "https://evil.example"})
 
     def test_a_server_that_is_down(self):
-        self.stack.granian.stop()
-        self.addCleanup(self.stack.granian.start)
+        self.stack.uploads.stop()
+        self.addCleanup(self.stack.uploads.start)
 
         self.refuse("server_error", 502, ONE_PIXEL.ljust(2**20))
 
@@ -500,7 +542,9 @@ class LimitTests(StackTestCase):
     def assert_busy(self, upload):
         status, text = upload.answer()
         self.assertEqual(status, 429)
-        self.assertIn('<error code="busy">Too many photos', text)
+        error = ElementTree.fromstring(text).find("error")
+        self.assertEqual((error.get("code"), error.get("retry")), ("busy", "true"))
+        self.assertTrue(error.text.startswith("Too many photos"))
 
     def test_more_uploads_than_there_are_threads_for_are_refused(self):
         first, second = self.begin_and_wait("127.0.0.2"), self.begin_and_wait("127.0.0.2")
@@ -562,8 +606,66 @@ class LimitTests(StackTestCase):
 
         wait_for(lambda: len(self.files("media")) == before + 4)
 
-    def count_incoming(self, length):
-        return [path.stat().st_size for path in self.files("incoming")].count(length)
+
+class RendererTests(StackTestCase):
+    def test_one_that_dies_costs_its_one_photo_and_is_replaced(self):
+        content = jpeg_of_scans()
+        for number, code in (
+            (signal.SIGABRT, "not_an_image"),
+            (signal.SIGBUS, "not_an_image"),
+            (signal.SIGSEGV, "not_an_image"),
+            (signal.SIGKILL, "too_complex"),  # by the kernel, when memory has run out
+        ):
+            with self.subTest(code):
+                logged, others = len(self.log.read_text()), self.uploads(4)
+                upload = SlowUpload(self.http, self.dish, content + bytes([number]))
+                self.enterContext(upload).send()
+                [renderer] = wait_for(self.renderers_at_work)
+                before = set(self.stack.uploads.renderers())
+                os.kill(int(renderer), number)
+
+                status, text = upload.answer()
+                self.assertEqual(status, 415)
+                self.assertIn(f'<error code="{code}" file="dish.jpg">', text)
+                for other in others:
+                    self.assert_kept(other)
+                self.assertEqual(len(set(self.stack.uploads.renderers()) - before), 1)
+                lines = self.log.read_text()[logged:].splitlines()
+                self.assertEqual([json.loads(line)["event"] for line in lines], ["upload"] * 5)
+
+    def renderers_at_work(self):
+        incoming = self.stack.data / "incoming"
+        return [pid for pid in self.stack.uploads.renderers() if has_opened(pid, incoming)]
+
+
+class FairnessTests(StackTestCase):
+    forms = 10 + 5 * CORES  # A queue without turns would render as many photos first.
+    limits = ("GOURMIOUS_MAX_UPLOADS", "GOURMIOUS_MAX_UPLOADS_PER_ADDRESS")
+    variables = {"GOURMIOUS_WORKERS": "1", **dict.fromkeys(limits, str(forms + 1))}
+
+    def send_form(self, source, *contents):
+        """Send a form with these photos, and return its connection, on which the answer comes."""
+        files = [upload_file(content) for content in contents]
+        body = encode_multipart(BOUNDARY, {"id": self.dish.pk, "picture": files})
+        connection = self.enterContext(closing(connect(self.http, source=source)))
+        headers = {**client_headers(self.http), "Content-Type": MULTIPART_CONTENT}
+        connection.request("POST", "/upload", body, headers)
+        return connection
+
+    def test_a_photo_is_rendered_before_most_of_what_another_address_sent_earlier(self):
+        slow, small = jpeg_of_scans(count=100, side=1000), photo(20, 20)
+        with self.processing_held_back():
+            crowd = [
+                self.send_form("127.0.0.2", *(slow + b"%4d%d" % (form, file) for file in range(2)))
+                for form in range(self.forms)
+            ]
+            wait_for(lambda: self.count_incoming(len(slow) + 5) == 2 * self.forms)
+            mine = self.send_form("127.0.0.3", small)
+            wait_for(lambda: self.count_incoming(len(small)) == 1)
+
+        self.assertEqual(get_answer(mine).status, 200)
+        self.assertLess(len(self.files("originals")), self.forms / 2)
+        self.assertEqual({get_answer(connection).status for connection in crowd}, {200})
 
 
 @requires(*PROGRAMS)

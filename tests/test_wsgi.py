@@ -4,40 +4,16 @@ import re
 from pathlib import Path
 from unittest import skipUnless
 
-from django.test import SimpleTestCase
-
-from .base import FoldersMixin
-from .client import SlowUpload, add_dish, get, poll
+from .client import SlowUpload, get, poll
 from .photos import photo
-from .servers import Granian, Memcached, manage, requires
+from .servers import Granian, manage
+from .test_serve import GranianTestCase
 from .waiting import wait_for
 
 CLIENT = "192.0.2.7"
 
 
-@requires("memcached")
-class GranianTests(FoldersMixin, SimpleTestCase):
-    def setUp(self):
-        super().setUp()
-        self.memcached = self.enterContext(Memcached())
-        self.environment = {
-            "GOURMIOUS_SECRET_KEY": "a secret of production",
-            "GOURMIOUS_ALLOWED_HOSTS": "127.0.0.1",
-            "GOURMIOUS_MEMCACHED": self.memcached.address,
-            "GOURMIOUS_DATA_DIR": str(self.folder),
-            "GOURMIOUS_WORKERS": "1",
-        }
-
-    def serve(self, **environment):
-        return self.enterContext(Granian(**self.environment, **environment))
-
-    def serve_a_dish(self, **environment):
-        """Serve the app, and add its first dish."""
-        manage("collectstatic", "--no-input", **self.environment)
-        manage("migrate", **self.environment)
-        server = self.serve(**environment)
-        return server, add_dish(server.address)
-
+class WsgiTests(GranianTestCase):
     def uploaded_files(self):
         return [path for name in ("incoming", "originals", "media") for path in self.files(name)]
 
@@ -54,7 +30,7 @@ class GranianTests(FoldersMixin, SimpleTestCase):
             status, text = upload.answer()
 
         self.assertEqual((status, text.count("<picture ")), (200, 1))
-        self.assertIsNone(poll(server.address, "dish-1"))
+        wait_for(lambda: poll(server.address, "dish-1") is None)
         self.assertEqual(len(self.uploaded_files()), 3)
 
     def test_a_line_that_breaks_leaves_nothing(self):
@@ -70,7 +46,7 @@ class GranianTests(FoldersMixin, SimpleTestCase):
         wait_for(lambda: poll(server.address, "dish-1") is None)
 
     def test_pages_name_the_static_files_by_their_content(self):
-        server, dish = self.serve_a_dish()
+        server, dish = self.serve_a_dish("pages")
 
         page = get(server.address, dish.get_absolute_url()).text
         names = re.findall(r'"/static/([^"]+)"', page)
@@ -99,19 +75,19 @@ class GranianTests(FoldersMixin, SimpleTestCase):
         index = self.folder / "db.sqlite3-shm"  # which SQLite needs to read, and makes for that
         self.assertFalse(index.exists())
 
-        self.serve()
+        self.enterContext(Granian("pages", **self.environment))
 
         wait_for(index.exists)
 
     def test_a_trusted_proxy_tells_the_clients_address(self):
-        server = self.serve()
+        server = self.serve("pages")
         self.memcached.ask(f"set :1:{CLIENT}_dish-1 0 60 2\r\n{{}}")
 
         self.assertEqual(self.poll_for(server, CLIENT), {})
         self.assertIsNone(self.poll_for(server, "192.0.2.8"))
 
     def test_nobody_else_can_tell_an_address(self):
-        server = self.serve(GOURMIOUS_TRUSTED_PROXIES="192.0.2.1")
+        server = self.serve("pages", GOURMIOUS_TRUSTED_PROXIES="192.0.2.1")
         self.memcached.ask(f"set :1:{CLIENT}_dish-1 0 60 2\r\n{{}}")
 
         self.assertIsNone(self.poll_for(server, CLIENT))

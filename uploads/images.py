@@ -5,6 +5,7 @@ the processes of renderer.py alone, one at a time in each.
 """
 
 import errno
+import re
 import warnings
 from io import BytesIO
 from typing import NamedTuple
@@ -17,7 +18,8 @@ from pillow_heif import register_heif_opener
 class Format(NamedTuple):
     """A format that is accepted: Pillow's name for it, people's, its suffix, its media types.
 
-    The most pixels that it may have are those that its decoder can hold in 1 GiB.
+    The most pixels that it may have are those that its decoder can hold in 1 GiB, for the kinds
+    that cameras write. A progressive JPEG of full colour, say, needs more, and is too complex.
     """
 
     name: str
@@ -31,7 +33,7 @@ FORMATS = (
     Format("JPEG", "JPEG", ".jpg", "image/jpeg", 250_000_000),
     Format("PNG", "PNG", ".png", "image/png", 100_000_000),
     Format("WEBP", "WebP", ".webp", "image/webp", 50_000_000),
-    Format("AVIF", "AVIF", ".avif", "image/avif", 80_000_000),
+    Format("AVIF", "AVIF", ".avif", "image/avif", 70_000_000),
     Format("GIF", "GIF", ".gif", "image/gif", 100_000_000),
     Format("TIFF", "TIFF", ".tif", "image/tiff", 100_000_000),
     Format("HEIF", "HEIC", ".heic", "image/heic,image/heif", 100_000_000),
@@ -74,7 +76,17 @@ TRANSPOSES = {
 }
 
 # Errors of the machine, not of the file.
-MACHINE_ERRORS = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
+MACHINE_ERRORS = {
+    errno.EACCES,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOENT,
+    errno.ENOSPC,
+}
+# How Pillow, its TIFF decoder and libheif report a lack of memory, as an OSError, a RuntimeError
+# or a ValueError.
+LACK_OF_MEMORY = re.compile("out of memory|decoder error -9|memory allocation", re.IGNORECASE)
 
 Image.init()
 register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
@@ -151,8 +163,7 @@ def decode(function):
         # A file that has none of the formats, or is damaged, makes Pillow raise nearly anything.
         if getattr(error, "errno", None) in MACHINE_ERRORS:
             raise
-        # Its decoders report a lack of memory as an OSError, a RuntimeError or a ValueError.
-        if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        if isinstance(error, MemoryError) or LACK_OF_MEMORY.search(str(error)):
             raise PictureError("too_complex") from error
         raise PictureError("not_an_image", formats=LABELS) from error
 

@@ -150,6 +150,11 @@ def download(address, path):
     return Answer(int(data.split()[1]) if data else 0, {}, "")
 
 
+def workers_of(stack):
+    """Return the process ids of Granian's workers, of both services, and of their renderers."""
+    return [*stack.pages.workers(), *stack.uploads.workers(), *stack.uploads.renderers()]
+
+
 def memory(pids):
     statuses = [Path(f"/proc/{pid}/status").read_text() for pid in pids]
     return sum(int(re.search(r"VmRSS:\s+(\d+) kB", text)[1]) for text in statuses) / 1024
@@ -177,7 +182,7 @@ class Figures(NamedTuple):
 
     @classmethod
     def of(cls, stack, ledger):
-        granian, nginx = stack.granian.workers(), stack.http.workers()
+        granian, nginx = workers_of(stack), stack.http.workers()
         return cls(
             round(memory(granian)), descriptors(granian), threads(granian),
             round(memory(nginx)), descriptors(nginx), len(records(stack.memcached)),
@@ -216,7 +221,7 @@ class EnduranceTests(FaultTestCase):
         for job in jobs:
             job.result()
 
-        wait_for(lambda: threads(self.stack.granian.workers()) < 40, 120)
+        wait_for(lambda: threads(workers_of(self.stack)) < 40, 120)
         wait_for(lambda: not records(self.stack.memcached), LIFETIME + 10)
         self.assert_no_growth(first, self.tell("at rest", load))
         self.assertEqual(load.surprises, [])

@@ -21,26 +21,25 @@ from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 from PIL import Image, ImageChops, ImageStat
 
 from tests.base import upload_file
-from tests.client import Answer, client_headers, read_answer
+from tests.client import Answer, client_headers, host_of, open_socket, read_answer
 from tests.photos import encoded, photo
 from tests.servers import ADDRESS, manage
 from tests.test_stack import StackTestCase
 from tests.waiting import wait_for
 from uploads.progress import LIFETIME
-from uploads.views import STATUSES
+from uploads.refusals import BY_CODE
 
 TIMES = int(os.environ.get("TIMES", "1"))  # how many times as often as in the suite
 SEED = int(os.environ.get("SEED", "1"))
 
 # What there may be beside the files of uploads: in the data folder, and in each folder of nginx.
-DATA = re.compile(r"db\.sqlite3(-wal|-shm)?|incoming|originals|media|locks|static")
-LOCK = re.compile(r"processing-\d+")
+DATA = re.compile(r"db\.sqlite3(-wal|-shm)?|incoming|originals|media|static")
 NGINX = re.compile(r"nginx\.conf|pid|(access|error)\.log")
 
 ALIKE = 15  # of 255, by which the colours of a photo and of its rendition may differ
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-CODES = {*STATUSES, "busy"}
+CODES = set(BY_CODE)
 
 
 class Entry(NamedTuple):
@@ -83,7 +82,7 @@ class Upload:
 
     def _head(self):
         own = {
-            "Host": self.address,
+            "Host": host_of(self.address),
             "Content-Type": MULTIPART_CONTENT,
             "Content-Length": len(self.body),
         }
@@ -93,10 +92,9 @@ class Upload:
         return "".join([start, *lines, "\r\n"]).encode()
 
     def __enter__(self):
-        host, port = self.address.rsplit(":", 1)
-        source = self.source and (self.source, 0)
-        self.socket = socket.create_connection((host, int(port)), 60, source)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = open_socket(self.address, 60, self.source)
+        if self.socket.family != socket.AF_UNIX:
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self
 
     def __exit__(self, *exc_info):
@@ -202,7 +200,6 @@ class Ledger:
         data, servers = self.stack.data, (self.stack.http, self.stack.https)
         for expected, paths in (
             (DATA, data.glob("*")),
-            (LOCK, (data / "locks").glob("*")),
             *((NGINX, files_below(server.folder)) for server in servers),
         ):
             for path in paths:

@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from tests.waiting import wait_for
 
 from .rig import TIMES, Entry, FaultTestCase
 
-FOLDERS = ("incoming", "originals", "media", "locks")
+FOLDERS = ("incoming", "originals", "media")
 FIRST_READ = 17_000  # bytes; the server has read 16 KiB of them, and waits for more
 LOCK = 30 if TIMES > 1 else 0.5  # seconds
 NO_ROOM = (507, "storage_full", "There is no room for more photos; please try again later.")
@@ -107,13 +108,13 @@ class DiskTestCase(FaultTestCase):
             yield
 
     def limited(self, room=0):
-        return self.stack.granian.limited(room)
+        return self.stack.uploads.limited(room)
 
     @contextmanager
     def gone(self, name):
         """Delete a folder, or set it aside with its pictures, which new ones join at the end."""
         folder, aside = self.data / name, self.data / "aside"
-        if name in {"incoming", "locks"}:
+        if name == "incoming":
             shutil.rmtree(folder)
             yield
             return
@@ -186,8 +187,9 @@ class DiskTestCase(FaultTestCase):
         self.assertIn(f"{sentence}</error>", answer.text)
 
     def restart(self):
-        self.stack.granian.stop()
-        self.stack.granian.start()
+        for server in (self.stack.pages, self.stack.uploads):
+            server.stop()
+            server.start()
 
     def assert_pages_stay_up(self):
         for path in ("/", self.dish.get_absolute_url()):
@@ -352,13 +354,6 @@ class DiskTests(DiskTestCase):
                 self.assertEqual(beside.answer().status, 200)
         self.audit("A folder, or all of the disk, is read-only", len(names) * TIMES)
 
-    def test_locks_that_nobody_can_make_are_those_that_are_there(self):
-        self.skip_where_root_writes_everywhere()
-        self.assert_still_kept()
-        with self.read_only(self.data / "locks"):
-            self.assert_still_kept()
-        self.audit("The folder of the locks is read-only", 1)
-
     def test_nothing_can_be_written_to_the_database(self):
         self.skip_where_root_writes_everywhere()
         for _ in range(TIMES):
@@ -401,26 +396,56 @@ class DescriptorTests(DiskTestCase):
     def warm_up(self):
         """Keep an upload, and refuse a page: Python reads the code for it only then."""
         self.assert_still_kept()
-        self.assertEqual(get(self.http, "/menu").status, 404)
+        self.assertEqual(get(self.stack.uploads.address, "/menu").status, 404)
 
     @contextmanager
-    def descriptors(self, spare):
-        """Let the worker open no more than so many files at once."""
-        [pid] = map(int, self.stack.granian.workers())
-        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        used = {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
-        free = next(number for number in count() if number not in used)
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (free + spare, before[1]))
-        try:
+    def descriptors(self, spare, pids):
+        """Let processes open no more than so many files at once."""
+        with ExitStack() as limits:
+            for pid in map(int, pids):
+                used = {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
+                free = next(number for number in count() if number not in used)
+                before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+                limits.callback(resource.prlimit, pid, resource.RLIMIT_NOFILE, before)
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, (free + spare, before[1]))
             yield
-        finally:
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+    def assert_refused_without(self, spare, pids):
+        with self.begun() as upload, self.subTest(spare), self.descriptors(spare, pids):
+            self.assert_refused(upload, *NO_LUCK)
+
+    def audit_after(self, fault, times):
+        """Assert that all goes well again, when memcached has been tried again."""
+        wait_for(lambda: get(self.stack.uploads.address, "/healthz").status == 200)
+        self.assert_still_kept()
+        self.audit(fault, times)
 
     def test_descriptors_run_out(self):
         self.warm_up()
-        for spare in [*range(4)] * TIMES:
-            with self.begun() as upload, self.subTest(spare), self.descriptors(spare):
-                self.assert_refused(upload, *NO_LUCK)
-        wait_for(lambda: get(self.http, "/healthz").status == 200)  # memcached is tried again
-        self.assert_still_kept()
-        self.audit("Descriptors run out", 4 * TIMES)
+        for spare in [*range(3)] * TIMES:
+            self.assert_refused_without(spare, self.stack.uploads.workers())
+        self.audit_after("Descriptors run out", 3 * TIMES)
+
+    def test_descriptors_of_the_renderers_run_out(self):
+        self.warm_up()
+        for _ in range(TIMES):
+            self.assert_refused_without(0, self.stack.uploads.renderers())
+        self.audit_after("Descriptors of the renderers run out", TIMES)
+
+    def test_descriptors_run_out_when_a_renderer_must_be_started(self):
+        self.warm_up()
+        for spare in [*range(5)] * TIMES:
+            self.kill_renderers()
+            self.assert_refused_without(spare, self.stack.uploads.workers())
+        wait_for(self.is_kept)  # A forkserver that was called in vain ends, and is started again.
+        self.audit_after("Descriptors run out when a renderer must be started", 5 * TIMES)
+
+    def kill_renderers(self):
+        old = self.stack.uploads.renderers()
+        for pid in old:
+            os.kill(int(pid), signal.SIGKILL)
+        wait_for(lambda: not set(old) & set(self.stack.uploads.renderers()))
+
+    def is_kept(self):
+        with self.fault_upload() as upload:
+            return upload.answer().status == 200

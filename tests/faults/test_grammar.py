@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from tests.client import client_headers, connect, get_answer, poll
 from tests.photos import photo
-from uploads.views import STATUSES
+from tests.waiting import wait_for
+from uploads.refusals import BY_CODE
 
 from .rig import SEED, TIMES, Entry, FaultTestCase, broken_answer
 
@@ -107,7 +108,7 @@ class GrammarTests(FaultTestCase):
     def setUp(self):
         super().setUp()
         self.connections = {}
-        for address in (self.http, self.stack.granian.address):
+        for address in (self.http, self.stack.uploads.address):
             self.connections[address] = connect(address)
             self.addCleanup(self.connections[address].close)
         self.outcomes, self.slowest, self.kept = Counter(), 0, {}
@@ -129,12 +130,12 @@ class GrammarTests(FaultTestCase):
             progress_id = f"odd-{next(self.numbers)}" if has_id else None
             self.assert_contract(*drawn, self.send(address, progress_id, *drawn))
             if has_id:
-                self.assertIsNone(poll(self.http, progress_id), drawn)
+                wait_for(lambda: poll(self.http, progress_id) is None)
 
-        before = self.stack.granian.memory("VmRSS")
+        before = self.stack.uploads.memory("VmRSS")
         send()
         if "REQUESTS" in os.environ:
-            grown = (self.stack.granian.memory("VmRSS") - before) / 2**20
+            grown = (self.stack.uploads.memory("VmRSS") - before) / 2**20
             print(f"\n{dict(self.outcomes)}; {self.slowest:.3f} s; {grown:+.1f} MiB", flush=True)
         self.note_kept()
         self.audit("a form of any shape", REQUESTS)
@@ -159,7 +160,7 @@ class GrammarTests(FaultTestCase):
             self.assertEqual(entry.upload.findtext("status"), "partial", (mark, body))
         else:
             self.assertEqual(list(broken_answer(entry)), [], (mark, body))
-            self.assertEqual(entry.answer.status, STATUSES[codes[0]] if codes else 200)
+            self.assertEqual(entry.answer.status, BY_CODE[codes[0]].status if codes else 200)
         pictures = [picture.get("id") for picture in entry.upload.iter("picture")]
         self.assertEqual(bool(pictures), entry.kept, (mark, body))
         self.kept |= dict.fromkeys(pictures, body)

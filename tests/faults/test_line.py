@@ -38,7 +38,7 @@ class LineTestCase(FaultTestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.addresses = (cls.http, cls.stack.granian.address)
+        cls.addresses = (cls.http, cls.stack.uploads.address)
         for number in range(9):  # so that an id that is cut to its first digit is another dish's
             add_dish(cls.http, f"Dish {number}")
 

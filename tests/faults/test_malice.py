@@ -20,6 +20,7 @@ from tests.client import (
     connect,
     get,
     get_answer,
+    open_socket,
     poll,
     read_answer,
 )
@@ -56,7 +57,8 @@ class MaliceTestCase(FaultTestCase):
     def setUpClass(cls):
         super().setUpClass()
         cls.photo = photo(40, 30)
-        cls.addresses = (cls.http, cls.stack.granian.address)
+        cls.addresses = (cls.http, cls.stack.uploads.address)
+        cls.pages = (cls.http, cls.stack.pages.address)
 
     def form(self, disposition='name="picture"; filename="dish.jpg"', content=None, *headers):
         """Return the body of a form with a file, from this Content-Disposition on."""
@@ -77,8 +79,7 @@ class MaliceTestCase(FaultTestCase):
         return "".join([f"POST /upload{query} HTTP/1.1\r\n", *lines, "\r\n"]).encode() + body
 
     def connect(self, address=None, source=ADDRESS):
-        host, port = (address or self.http).split(":")
-        return closing(socket.create_connection((host, int(port)), 30, (source, 0)))
+        return closing(open_socket(address or self.http, source=source))
 
     def exchange(self, data, address=None):
         with self.connect(address) as client:
@@ -94,7 +95,7 @@ class MaliceTestCase(FaultTestCase):
 
     def assert_interrupted(self, data):
         """Send so much to the app itself, and no more."""
-        with self.connect(self.stack.granian.address) as client:
+        with self.connect(self.stack.uploads.address) as client:
             client.sendall(data)
             client.shutdown(socket.SHUT_WR)
             upload = self.note(receive(client)).upload
@@ -157,7 +158,7 @@ class FormTests(MaliceTestCase):
             self.attack_all("a query in a charset that decodes nothing", requests, code)
 
     def test_no_page_is_read_in_a_charset_of_the_clients(self):
-        for address in self.addresses:
+        for address in self.pages:
             for name in ("undefined", "idna"):
                 headers = {"Content-Type": f"text/plain; charset={name}"}
                 record = get(address, "/get_upload_progress?X-Progress-ID=%61", headers)
@@ -167,7 +168,7 @@ class FormTests(MaliceTestCase):
 
     def test_a_form_that_nobody_can_parse_sent_to_no_page(self):
         body = self.request(self.form(), f"{MULTIPART[:-1]}{'b' * 7000}")
-        for address in self.addresses:
+        for address in self.pages:
             answer = self.exchange(body.replace(b"/upload", b"/menu"), address)
             self.assertEqual(answer.status, 404)
 
@@ -326,7 +327,7 @@ class HeaderTests(MaliceTestCase):
 
     def test_a_host_that_is_not_ours_has_no_page(self):
         paths = ("/", "/dishes/new", self.dish.get_absolute_url(), "/admin/login/", "/healthz")
-        for address in self.addresses:
+        for address in self.pages:
             for path in paths:
                 answer = get(address, path, {"Host": "evil.example"})
                 self.assertEqual(answer.status, 400)
@@ -336,7 +337,7 @@ class HeaderTests(MaliceTestCase):
     def test_a_foreign_origin_may_post_no_other_form(self):
         form, pages = "name=Evil&restaurant=Evil&username=x&password=x", get(self.http, "/").text
         own = {"Content-Type": "application/x-www-form-urlencoded", "Origin": EVIL}
-        for address in self.addresses:
+        for address in self.pages:
             for path in ("/dishes/new", "/admin/login/"):
                 with closing(connect(address)) as connection:
                     connection.request("POST", path, form, {**client_headers(address), **own})
@@ -370,7 +371,7 @@ class HeaderTests(MaliceTestCase):
                 lambda query=f"?X-Progress-ID={evil}": self.request(self.form(), query=query)
             ]
             self.attack_all("an id that no key may hold", requests, "bad_progress_id")
-            for address in self.addresses:
+            for address in self.pages:
                 answer = get(address, f"/get_upload_progress?X-Progress-ID={evil}")
                 self.assertEqual(answer.status, 400)
 
@@ -470,7 +471,7 @@ class OtherTests(MaliceTestCase):
         for number, text in enumerate((planted, "<script>alert(1)</script>")):
             key = f":1:{ADDRESS}_planted-{number}"
             self.stack.memcached.ask(f"set {key} 1 60 {len(text)}\r\n{text}")
-            for address in self.addresses:
+            for address in self.pages:
                 answer = get(address, f"/get_upload_progress?X-Progress-ID=planted-{number}")
                 self.assertEqual(answer.headers["content-type"], "application/json")
                 self.assertEqual(answer.headers["x-content-type-options"], "nosniff")
@@ -503,8 +504,9 @@ class OtherTests(MaliceTestCase):
         for accept, source in (("text/html", "127.0.0.7"), ("*/*", "127.0.0.8")):
             self.assert_unframed(self.answer_too_large(accept), 413)
             self.assert_unframed(self.answer_busy(accept, source), 429)
-        self.stack.granian.stop()
-        self.addCleanup(self.stack.granian.start)
+        for server in (self.stack.pages, self.stack.uploads):
+            server.stop()
+            self.addCleanup(server.start)
         for accept in ("text/html", "*/*"):
             self.assert_unframed(self.exchange(self.request(b"", Accept=accept)), 502)
         self.assert_unframed(get(self.http, "/"), 502)

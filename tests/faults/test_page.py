@@ -47,7 +47,8 @@ class PageTests(BrowserTestCase):
         self.send()
         self.wait_for_state("uploading")
 
-        servers = (self.stack.http, self.stack.granian, self.stack.memcached)
+        stack = self.stack
+        servers = (stack.http, stack.pages, stack.uploads, stack.memcached)
         for server in servers:
             Server.stop(server)
         self.wait_for_state("paused")
@@ -59,7 +60,7 @@ class PageTests(BrowserTestCase):
         self.assert_kept()
 
     def test_a_full_disk_is_told_of_at_once_and_the_photo_can_be_sent_anew(self):
-        with self.stack.granian.limited(60_000):
+        with self.stack.uploads.limited(60_000):
             self.send()
             self.wait_for_state("failed")
         sentence = "Failed. There is no room for more photos; please try again later."

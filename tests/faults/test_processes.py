@@ -7,14 +7,13 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from pathlib import Path
 from random import Random
 from socket import MSG_PEEK
 from threading import Barrier, Event
 
 from tests.client import get, poll
 from tests.photos import photo
-from tests.servers import ROOT, Server, is_stopped, listens
+from tests.servers import ROOT, Server, has_opened, is_stopped
 from tests.waiting import wait_for
 
 from .rig import TIMES, FaultTestCase
@@ -51,6 +50,8 @@ class ProcessTestCase(FaultTestCase):
 
     def tearDown(self):
         self.assert_pruned()
+        for server in (self.stack.pages, self.stack.uploads):
+            wait_for(lambda server=server: not server.orphans())
         super().tearDown()
 
     def assert_pruned(self):
@@ -123,14 +124,15 @@ class ProcessTestCase(FaultTestCase):
         return [upload for upload in self.uploads if upload.sent < len(upload.data)]
 
     def is_up(self):
+        """Tell whether pages are served, and uploads, of which there are none to GET."""
         with suppress(OSError):
-            return get(self.http, "/").status == 200
+            return [get(self.http, path).status for path in ("/", "/upload")] == [200, 405]
 
     def kill(self, *servers):
         for server in servers:
             Server.stop(server)
         for server in servers:  # the workers may take a moment longer than their parent
-            wait_for(lambda server=server: not listens(server.port))
+            wait_for(lambda server=server: not server.listens())
 
     def kill_and_start(self, *servers):
         self.kill(*servers)
@@ -150,28 +152,40 @@ class ProcessTestCase(FaultTestCase):
 
     def is_receiving(self, pid):
         """Tell whether a worker has a photo that it has not stored yet."""
-        incoming = self.stack.data / "incoming"
-        for path in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(FileNotFoundError):
-                if path.readlink().parent == incoming:
-                    return True
-        return False
+        return has_opened(pid, self.stack.data / "incoming")
 
     def receivers(self):
-        return [pid for pid in self.stack.granian.workers() if self.is_receiving(pid)]
+        return [pid for pid in self.stack.uploads.workers() if self.is_receiving(pid)]
 
     def kill_workers(self, count):
         """Kill some of Granian's workers, and wait until there are others."""
-        self.kill_and_await(set(self.choice.sample(self.stack.granian.workers(), count)))
+        self.kill_and_await(set(self.choice.sample(self.stack.uploads.workers(), count)))
 
     def kill_and_await(self, killed):
-        granian = self.stack.granian
-        workers = granian.workers()
+        server = self.stack.uploads
         for pid in killed:
             os.kill(int(pid), signal.SIGKILL)
-        wait_for(lambda: not killed & set(granian.workers()))
-        wait_for(lambda: len(granian.workers()) == len(workers))
+        wait_for(lambda: not killed & set(server.workers()))
+        wait_for(lambda: len(server.workers()) == server.count)
         wait_for(self.is_up)
+
+    def kill_renderers(self):
+        """Kill all renderers, each of which may have a photo in work."""
+        renderers = self.stack.uploads.renderers()
+        self.kill_processes(renderers)
+        return UPLOADS - len(renderers), UPLOADS
+
+    def kill_processes(self, pids):
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        wait_for(lambda: not set(pids) & set(self.stack.uploads.processes()))
+
+    def kill_forkservers(self):
+        """Kill all renderers, and what starts them: one photo may be in work, and one come next."""
+        renderers = self.stack.uploads.renderers()
+        self.kill_processes([*self.stack.uploads.forkservers(), *renderers])
+        return UPLOADS - 2 * len(renderers), UPLOADS
 
 
 class ProcessTests(ProcessTestCase):
@@ -193,25 +207,39 @@ class ProcessTests(ProcessTestCase):
                 self.kill_workers(2)
             self.assert_still_kept()
 
-        self.assertIsNone(self.stack.granian.process.poll())
+        self.assertIsNone(self.stack.uploads.process.poll())
         self.audit("all workers are killed again and again", 3 * TIMES, killed=True)
 
-    def test_granian_may_be_killed(self):
-        self.strike_often("Granian is killed", self.kill_granian)
+    def test_the_server_of_uploads_may_be_killed(self):
+        self.strike_often("the server of uploads is killed", self.kill_uploads)
 
-    def kill_granian(self):
-        granian = self.stack.granian
+    def kill_uploads(self):
+        server = self.stack.uploads
         wait_for(self.receivers)
-        self.stop(*granian.workers())
+        self.stop(*server.workers())
         most = UPLOADS - bool(self.receivers())
-        self.kill_and_start(granian)
+        self.kill_and_start(server)
         return 0, most
+
+    def test_the_server_of_pages_may_be_killed(self):
+        def kill_and_start():
+            self.kill_and_start(self.stack.pages)
+            return ALL
+
+        self.strike_often("the server of pages is killed", kill_and_start)
+
+    def test_renderers_may_be_killed(self):
+        self.strike_often("all renderers are killed", self.kill_renderers)
+
+    def test_forkservers_may_be_killed(self):
+        self.strike_often("renderers, and what starts them, are killed", self.kill_forkservers)
 
     def test_nginx_may_be_killed(self):
         self.strike_often("nginx is killed", lambda: self.cut_off(self.stack.http))
 
     def test_all_may_be_killed(self):
-        servers = (self.stack.http, self.stack.granian, self.stack.memcached)
+        stack = self.stack
+        servers = (stack.http, stack.pages, stack.uploads, stack.memcached)
         self.strike_often("all are killed", lambda: self.cut_off(*servers))
 
     def cut_off(self, *servers):
@@ -268,8 +296,12 @@ class ProcessTests(ProcessTestCase):
     def send_five(self, pool, folder, count):
         before = set(self.files(folder))
         jobs = [pool.submit(self.send_whole) for _ in range(5)]
-        wait_for(lambda: len(set(self.files(folder)) - before) >= count)
+        wait_for(lambda: self.count_begun(set(self.files(folder)) - before) >= count)
         return jobs
+
+    def count_begun(self, files):
+        """Return how many have bytes; those of renditions that wait to be made have none."""
+        return sum(path.stat().st_size > 0 for path in files)
 
     def test_what_waits_for_its_row_is_not_pruned(self):
         with ThreadPoolExecutor(5) as pool:
@@ -315,7 +347,7 @@ class ProcessTests(ProcessTestCase):
         self.awaited = self.running()
         # nginx may have sent all to one, which then goes on.
         other = self.choice.choice(wait_for(self.receivers))
-        [self.stopped] = set(self.stack.granian.workers()) - {other}
+        [self.stopped] = set(self.stack.uploads.workers()) - {other}
         self.stop(self.stopped)
         return ALL
 
@@ -324,8 +356,11 @@ class ProcessTests(ProcessTestCase):
         wait_for(lambda: any(upload.reply for upload in self.awaited))
         self.go_on(self.stopped)
 
-    def test_granian_may_be_reloaded(self):
-        self.reload_often("Granian", self.stack.granian)
+    def test_the_server_of_uploads_may_be_reloaded(self):
+        self.reload_often("the server of uploads", self.stack.uploads)
+
+    def test_the_server_of_pages_may_be_reloaded(self):
+        self.reload_often("the server of pages", self.stack.pages)
 
     def test_nginx_may_be_reloaded(self):
         self.reload_often("nginx", self.stack.http)
@@ -344,8 +379,11 @@ class ProcessTests(ProcessTestCase):
         wait_for(lambda: set(server.workers()) - old)
         return ALL
 
-    def test_granian_may_be_asked_to_end(self):
-        self.end_often("Granian", self.stack.granian, ALL)
+    def test_the_server_of_uploads_may_be_asked_to_end(self):
+        self.end_often("the server of uploads", self.stack.uploads, ALL)
+
+    def test_the_server_of_pages_may_be_asked_to_end(self):
+        self.end_often("the server of pages", self.stack.pages, ALL)
 
     def test_nginx_may_be_asked_to_end(self):
         self.end_often("nginx", self.stack.http, ANY)
@@ -371,9 +409,11 @@ class StormTests(ProcessTestCase):
 
     def test_servers_may_be_killed_at_any_moment(self):
         self.photo = photo(160, 120, randbytes=self.choice.randbytes)
-        servers = (self.stack.http, self.stack.granian, self.stack.memcached)
+        stack = self.stack
+        servers = (stack.http, stack.pages, stack.uploads, stack.memcached)
         faults = [partial(self.kill_workers, count) for count in (1, 2)]
         faults += [partial(self.kill_and_start, server) for server in servers]
+        faults += [self.kill_renderers, self.kill_forkservers]
         for _ in range(TIMES):
             for fault in self.choice.sample(faults, len(faults)):
                 with self.storm():
