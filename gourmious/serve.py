@@ -15,6 +15,7 @@ import argparse
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -77,13 +78,20 @@ def read_options(service):
     }
 
 
+def free_socket(path):
+    """Remove the socket of a server that was killed; exit where another server answers there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as client:
+        if client.connect_ex(str(path)) == 0:
+            sys.exit(f"Another server listens on {path}.")
+    path.unlink(missing_ok=True)
+
+
 def make_server(options):
     from granian import Granian  # noqa: PLC0415
     from granian.constants import HTTPModes, Interfaces  # noqa: PLC0415
     from granian.http import HTTP1Settings  # noqa: PLC0415
 
-    options["uds"].parent.mkdir(parents=True, exist_ok=True)
-    options["uds"].unlink(missing_ok=True)  # A process that was killed leaves it.
     server = Granian(
         "gourmious.wsgi:application",
         uds_permissions=0o660,
@@ -141,6 +149,7 @@ def main():
     # The main process imports no settings, or workers of a newer release would find them there.
     with multiprocessing.Pool(1) as pool:
         options = pool.apply(read_options, [service])
+    free_socket(options["uds"])
     # multiprocessing's own sockets: a worker that is killed leaves its one, and systemd removes it.
     tempfile.tempdir = str(options["uds"].parent)
     # The renderers need it. Where it does not run, multiprocessing (3.11) starts it, and unblocks

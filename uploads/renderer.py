@@ -13,7 +13,6 @@ import resource
 import signal
 from collections import Counter, deque
 from contextlib import ExitStack, contextmanager, suppress
-from math import ceil
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
@@ -35,9 +34,9 @@ HUNG_AFTER = 120
 # A renderer is replaced after this many pictures: a decoder may leak.
 MAX_PICTURES = 500
 
-# The signals that end a renderer that needs too much: of the CPU limit; of the parent that waited
-# in vain, and of the kernel that ran out of memory.
-LIMIT_SIGNALS = {-signal.SIGXCPU, -signal.SIGKILL}
+# The signals that end a renderer that needs too much: of its CPU timer; of the parent that waited
+# in vain, and of a kernel that ran out of memory.
+LIMIT_SIGNALS = {-signal.SIGPROF, -signal.SIGKILL}
 
 # glibc's malloc keeps the memory of a picture for the next one: to have it zeroed and mapped again
 # takes an eighth of the time. The forkserver inherits this environment.
@@ -150,7 +149,7 @@ class Renderer:
         Raise ValidationError where the original cannot be rendered, and OSError where the disk
         fails, or no process can be started.
         """
-        if not (self.process and self.process.is_alive()):
+        if not self.process or self.connection.poll():  # It closed its end: it died while idle.
             self.start()
         answer = self._ask(paths)
         if answer["last"]:
@@ -235,9 +234,12 @@ def set_limit(kind, value):
 
 
 def allow_cpu(seconds):
-    """Let this process use so many seconds of CPU time from now on; then SIGXCPU ends it."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    set_limit(resource.RLIMIT_CPU, ceil(usage.ru_utime + usage.ru_stime + seconds))
+    """Let this process use so many seconds of CPU time from now on; then SIGPROF ends it.
+
+    RLIMIT_CPU counts from the start of the process, by samples that getrusage() corrects. After a
+    minute the two differ by two seconds, which would be taken from a picture that needs little.
+    """
+    signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def has_grown(max_memory):
