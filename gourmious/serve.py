@@ -37,8 +37,8 @@ SWITCH_INTERVALS = {"pages": 0.005, "uploads": 0.05}
 class NoRecord(dict):
     """The dictionary in which Granian (2.8) notes when it replaces a worker. It keeps nothing.
 
-    If a worker died twice in 5.5 s, Granian would end, and nobody would answer until the uploads of
-    the other workers are finished. So a worker is replaced however often it dies.
+    Without a note a worker is replaced however often it dies. If one died twice in 5.5 s, Granian
+    would end, and nobody would answer until the uploads of the other workers are finished.
     """
 
     def __setitem__(self, key, value):

@@ -104,7 +104,7 @@ ALLOWED_HOSTS = env_list("GOURMIOUS_ALLOWED_HOSTS", required=True)
 
 MEMCACHED = env_addresses("GOURMIOUS_MEMCACHED", required=True)
 
-# Whose X-Forwarded-For and X-Forwarded-Proto are believed.
+# The proxies whose X-Forwarded-For and X-Forwarded-Proto count.
 TRUSTED_PROXIES = env_networks("GOURMIOUS_TRUSTED_PROXIES", "127.0.0.1,::1")
 
 # Where the two services listen, for nginx alone.

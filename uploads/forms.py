@@ -1,4 +1,4 @@
-"""What a dish and an upload must satisfy."""
+"""The forms of a dish and of an upload."""
 
 import time
 from functools import lru_cache
@@ -80,7 +80,7 @@ class UploadForm(forms.Form):
 
 
 def validate_before_reading(request):
-    """Raise what is wrong with an upload, as far as it shows before the body is read."""
+    """Raise an exception for an upload that can be refused before its body is read."""
     query = request.GET  # Raises where it has too many fields.
     get_progress_id(request)
     if request.content_type != "multipart/form-data":

@@ -15,7 +15,7 @@ FILES_OF_UPLOAD = 3 * settings.DATA_UPLOAD_MAX_NUMBER_FILES
 
 
 def get_health():
-    """Return what is wrong with each of them, in a sentence, or "ok".
+    """Return a sentence about the fault of each of them, or "ok".
 
     Anybody may read the sentences, so they name no path of the server.
     """

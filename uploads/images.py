@@ -1,7 +1,7 @@
 """Pixels: open a picture, and make the two renditions that the pages show.
 
-A decoder can be made to work for hours, to take gigabytes, or to crash. So pictures are decoded in
-the processes of renderer.py alone, one at a time in each.
+A file can make its decoder work for hours, take gigabytes, or crash. Therefore only the processes
+of renderer.py decode pictures, one at a time in each.
 """
 
 import errno
@@ -18,8 +18,8 @@ from pillow_heif import register_heif_opener
 class Format(NamedTuple):
     """A format that is accepted: Pillow's name for it, people's, its suffix, its media types.
 
-    The most pixels that it may have are those that its decoder can hold in 1 GiB, for the kinds
-    that cameras write. A progressive JPEG of full colour, say, needs more, and is too complex.
+    It may have as many pixels as its decoder can hold in 1 GiB, in the variants that cameras write.
+    Others need more memory, such as a progressive JPEG without subsampling, and are refused.
     """
 
     name: str
@@ -106,7 +106,7 @@ class PictureError(Exception):
 
 
 class Picture(NamedTuple):
-    """What is known of an original: the suffix of its format, and its size as a person sees it."""
+    """An original's facts: the suffix of its format, and its size as a person sees it."""
 
     suffix: str
     width: int

@@ -71,7 +71,7 @@ def cache_answers():
 
 
 def progress_of(request):
-    """Return the UploadProgress of a request, the same to all who ask."""
+    """Return the one UploadProgress of a request."""
     if not hasattr(request, "upload_progress"):
         request.upload_progress = UploadProgress(request)
     return request.upload_progress
@@ -90,8 +90,8 @@ class UploadProgress:
         self.uploaded = 0
         self.refusal = None
         self.started = time.monotonic()
-        self.ended = None  # when all of the body had come, or was given up
-        self.written = None  # what of it was last written to the cache
+        self.ended = None  # when the body was complete, or was given up
+        self.written = None  # the values in the last record
 
     def _get_key(self, request):
         try:
@@ -140,16 +140,16 @@ class UploadProgress:
 class ProgressWriter:
     """The thread that tells the cache about all uploads of this process.
 
-    It starts with an upload, and ends when there is none left. It writes what has changed every
-    WRITE_INTERVAL, and refusals and deletions at once. The cache is never read, so that a record
-    that was evicted is there again with the next write.
+    It starts with an upload, and ends when none is left. Every WRITE_INTERVAL it writes the records
+    that have changed; refusals and deletions it writes at once. It never reads the cache: the next
+    write restores an evicted record.
     """
 
     def __init__(self):
         self.lock = Lock()
         self.wake = Event()
         self.uploads = set()
-        self.urgent = deque()  # refused, or ended and with a record
+        self.urgent = deque()  # uploads that were refused, or have ended and have a record
         self.thread = None
 
     def follow(self, upload, at_once=False):

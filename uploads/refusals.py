@@ -1,4 +1,4 @@
-"""Why an upload, or one file of it, is not kept: codes, statuses, sentences, and whose fault it is.
+"""Why an upload, or one file of it, is not kept: the table of codes, statuses and sentences.
 
 Every other module may import this one, and this one imports none of them.
 """
@@ -33,9 +33,9 @@ class Refusal(NamedTuple):
     """Why an upload was refused, or the one file of it that is named."""
 
     code: str
-    status: int  # of HTTP
+    status: int
     retry: bool  # whether the same upload may succeed later
-    message: str  # in the table it may have placeholders
+    message: str  # with placeholders in the table
     file: str = ""
 
     def error(self, **values):

@@ -1,7 +1,7 @@
 """Render pictures in child processes that the kernel limits, as many at once as there are cores.
 
-Endless work, gigabytes or a crash: whatever a file does to its decoder ends one of these processes,
-which is replaced at once. The uploads that wait for one take turns between client networks.
+A file that makes its decoder work without end, take gigabytes or crash ends one such process, which
+is replaced at once. Uploads wait for one in a queue in which client networks take turns.
 """
 
 import errno
@@ -34,8 +34,8 @@ HUNG_AFTER = 120
 # A renderer is replaced after this many pictures: a decoder may leak.
 MAX_PICTURES = 500
 
-# The signals that end a renderer that needs too much: of its CPU timer; of the parent that waited
-# in vain, and of a kernel that ran out of memory.
+# The signals that end a renderer whose picture needs too much: its CPU timer sends SIGPROF; its
+# parent sends SIGKILL when it is hung, and so does a kernel that has no memory left.
 LIMIT_SIGNALS = {-signal.SIGPROF, -signal.SIGKILL}
 
 # glibc's malloc keeps the memory of a picture for the next one: to have it zeroed and mapped again
@@ -95,7 +95,7 @@ def rendition_file():
 class FairQueue:
     """Renderers, and the queue for them, in which clients take turns.
 
-    The next turn is that of the client with the fewest pictures in work; among these, of the one
+    The client with the fewest pictures in work has the next turn; if there are several, the one
     that has waited longest. Within one client it is first come, first served.
     """
 

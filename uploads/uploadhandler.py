@@ -1,4 +1,4 @@
-"""Follow an upload while Django's multipart parser receives it, and refuse what cannot be kept."""
+"""Follow an upload while Django's multipart parser receives it, and refuse bad files early."""
 
 import hashlib
 import time
@@ -38,7 +38,7 @@ class UploadProgressCachedHandler(FileUploadHandler):
         self.last = self.last_boundary = b""  # the last bytes, and what must be among them
 
     def handle_raw_input(self, input_data, META, content_length, boundary, encoding=None):
-        if input_data is self.request:  # or else the whole body was read before it is parsed
+        if input_data is self.request:  # not a body that was read before it is parsed
             self.missing, self.last_boundary = content_length, b"--%b--" % boundary
             self.request.read = self._count(self.request.read)
             self.progress.start()
@@ -87,7 +87,7 @@ class UploadProgressCachedHandler(FileUploadHandler):
 
 
 class PictureFileUploadHandler(TemporaryFileUploadHandler):
-    """Receive pictures in temporary files, and refuse what cannot be kept before it is on the disk.
+    """Receive pictures in temporary files, and refuse bad files before they are on the disk.
 
     A file is judged by its first bytes and by its size: the one that its part declares, which no
     browser does, or the one it has reached. The rest of a refused file is read and dropped; other
@@ -141,7 +141,7 @@ class PictureFileUploadHandler(TemporaryFileUploadHandler):
 
 
 def get_refused_files(request):
-    """Return what was refused of a parsed request: pairs of a ValidationError and a file name."""
+    """Return the refused files of a parsed request: pairs of a ValidationError and a file name."""
     return [pair for handler in request.upload_handlers for pair in getattr(handler, "refused", ())]
 
 

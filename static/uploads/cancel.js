@@ -14,7 +14,7 @@ export function cancel(upload) {
 }
 
 export function takeBack(upload, $answer) {
-  const known = $answer.attr('known'); // What the dish had before stays.
+  const known = $answer.attr('known'); // A photo that was there before stays.
   return $.when(known || $.post($answer.attr('take_back'), upload.$copy.serialize()))
     .then(() => showNewState(upload, 'cancelled'), () => showDone(upload, $answer));
 }

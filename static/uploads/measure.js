@@ -1,5 +1,5 @@
 /* Measures the speed of an upload. */
-const MEMORY = 15000; // milliseconds; what is older hardly counts
+const MEMORY = 15000; // milliseconds; older values hardly count
 
 export function measure(upload, uploaded) {
   const now = Date.now();

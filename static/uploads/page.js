@@ -1,4 +1,4 @@
-/* Paints what the page says of all uploads together. */
+/* Paints the title and the state of the form, for all uploads together. */
 import {PENDING, findUploads} from './state.js';
 
 const {title} = document;

@@ -6,7 +6,7 @@ import {paintBar} from './row.js';
 import {showDone, showError, showNewState, showState} from './show.js';
 import {SENDING, findUploads, startAttempt} from './state.js';
 
-const CONCURRENT_UPLOADS = 3; // of a browser's six connections
+const CONCURRENT_UPLOADS = 3; // out of a browser's six connections
 const RETRY_PAUSES = [1000, 3000, 9000]; // milliseconds
 
 const $form = $('#form_upload');
@@ -82,7 +82,7 @@ function showResponse(upload, $answer) {
 
 function showFailure(upload, {status, responseXML}) {
   const $error = $('error', responseXML);
-  const lost = /^(0|429|50[234])$/.test(status); // or the server is busy
+  const lost = /^(0|429|50[234])$/.test(status); // 429 and 50x: the server is busy
   const pause = lost && upload.state !== 'cancelling' && RETRY_PAUSES[upload.retries++];
   if (pause) {
     showNewState(upload, 'paused');

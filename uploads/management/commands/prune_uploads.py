@@ -33,7 +33,7 @@ class Command(BaseCommand):
 
     def handle(self, *, dry_run, force, hours, **options):
         before = time.time() - 3600 * hours
-        # Read the rows last: they include what is stored meanwhile.
+        # Read the rows last: photos may be stored meanwhile.
         incoming = list(old_files(settings.FILE_UPLOAD_TEMP_DIR, before))
         originals = list(old_files(settings.ORIGINALS_ROOT, before))
         renditions = list(old_files(settings.MEDIA_ROOT, before))
