@@ -1,4 +1,4 @@
-"""What the tests share: empty folders, dishes and uploads."""
+"""Helpers of the tests: empty folders, dishes and uploads."""
 
 import hashlib
 from pathlib import Path

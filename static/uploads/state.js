@@ -13,7 +13,7 @@ export function createUpload(file) {
     $row: null,
     $bar: null,
     dish: '', // the dish's id, from the submitted form
-    $copy: null, // of the form, with this photo alone
+    $copy: null, // a copy of the form with this one photo
     retries: 0, // by the page, since the diner last sent it
     retryTimer: null,
     ...createAttempt()

@@ -1,4 +1,4 @@
-"""What a crowd of slow uploads costs: all in flight together, each followed by polls.
+"""The cost of a crowd of slow uploads: all are in flight together, and each is polled for.
 
 The whole of the stack is running as deployconf sets it up. Each upload sends its photo in a minute
 or two, from one of many client addresses, and each address polls for its uploads in turn. The front

@@ -32,7 +32,7 @@ def upload_head(host, length, **query):
 
 
 def body_head():
-    """Return what comes in the body before the photo."""
+    """Return the part of the body before the photo."""
     part = f"--{BOUNDARY}\r\nContent-Disposition: form-data; "
     return (
         f'{part}name="id"\r\n\r\n1\r\n'

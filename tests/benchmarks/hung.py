@@ -1,4 +1,4 @@
-"""What a memcached that hangs costs fast uploads: their rate while it is stopped, or runs.
+"""The cost of a hung memcached to fast uploads: their rate while it is stopped, or runs.
 
 Eight clients send photos, as in receive.py. A photo of 4 MB is stored before the first record of
 its progress is due; larger ones have records, which cannot be written then.

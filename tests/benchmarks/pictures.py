@@ -1,4 +1,4 @@
-"""What a picture costs: CPU and time for both renditions, one picture after the other.
+"""The cost of a picture: CPU and time for both renditions, one picture after the other.
 
 The CPU time is that of this process and of all its children.
 

@@ -1,4 +1,4 @@
-"""What a poll costs: nginx answers it straight from memcached, or hands it on to Django.
+"""The cost of a poll: nginx answers it straight from memcached, or hands it on to Django.
 
 Django's own view is asked through the same nginx, which hands on a query with a % in it, and at
 the socket of the pages. The record is that of an upload that is under way. Then a single client
