@@ -1,4 +1,4 @@
-/* Tells screen readers about each upload. */
+/* Announces the news of each upload to screen readers. */
 function announce({file}, news) {
   $('<p>').text(`${file.name}: ${news}`).appendTo('#upload_news');
 }

@@ -1,11 +1,11 @@
-/* Gives each chosen photo a row, and refuses there what the server would refuse. */
+/* Adds a row for each chosen photo, and refuses the photos that the server would refuse. */
 import {formatSize} from './format.js';
 import {paintPage} from './page.js';
 import {createRow, paintPreview, removeRow} from './row.js';
 import {showNewState} from './show.js';
 import {createUpload, findUploads, forgetUpload} from './state.js';
 
-let previews = Promise.resolve(); // one by one: a decoded photo is large
+let previews = Promise.resolve(); // one at a time: a decoded photo is large
 
 export function choose(file) {
   const refusal = findRefusal(file);

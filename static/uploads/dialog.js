@@ -1,4 +1,4 @@
-/* Opens the form in a dialog. Uploads go on when it is closed. */
+/* Opens the form in a dialog. Closing it stops no upload. */
 const $dialog = $('#upload_dialog');
 
 $('[data-dish]').on('click', function (event) {

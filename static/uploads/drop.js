@@ -1,4 +1,4 @@
-/* Lets photos be dropped anywhere on the page, or pasted. */
+/* Accepts photos that are dropped on the page or pasted. */
 const $picture = $('#picture');
 
 $(document).on('dragenter dragover dragleave drop paste', event => {
@@ -7,7 +7,7 @@ $(document).on('dragenter dragover dragleave drop paste', event => {
   if (types.includes('Files') && $picture.is(':visible')) {
     event.preventDefault();
     $('body').toggleClass('dropping', /enter|over/.test(event.type) || !!relatedTarget);
-    if (files.length) { // none before the drop
+    if (files.length) { // empty until the drop
       $picture.prop({files}).trigger('change');
     }
   }

@@ -1,6 +1,6 @@
-/* Writes sizes and times for people. */
-export const formatSize = (bytes, unitOf = bytes) =>
-  unitOf < 2 ** 20 ? Math.ceil(bytes / 2 ** 10) + '\xa0kB' : (bytes / 2 ** 20).toFixed(1) + '\xa0MB';
+/* Formats sizes and times. */
+export const formatSize = (bytes, total = bytes) =>
+  total < 2 ** 20 ? Math.ceil(bytes / 2 ** 10) + '\xa0kB' : (bytes / 2 ** 20).toFixed(1) + '\xa0MB';
 
 const formatTime = seconds =>
   seconds > 90 ? Math.round(seconds / 60) + '\xa0min' : 5 * Math.ceil(seconds / 5) + '\xa0s';

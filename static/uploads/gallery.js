@@ -1,4 +1,4 @@
-/* Opens a picture large, in a strip that the browser scrolls by swipe and keys. */
+/* Shows the pictures large, in a strip that scrolls by swipe and by keys. */
 const $gallery = $('#gallery');
 const [strip] = $gallery.find('ul');
 

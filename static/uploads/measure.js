@@ -1,13 +1,13 @@
 /* Measures the speed of an upload. */
-const MEMORY = 15000; // milliseconds; older values hardly count
+const MEMORY = 15000; // milliseconds; older measurements hardly count
 
 export function measure(upload, uploaded) {
   const now = Date.now();
-  const elapsed = now - upload.measured || 1;
-  const more = uploaded - upload.uploaded;
-  if (more || elapsed > MEMORY) { // The server counts in lumps, so a short standstill is none.
-    const weight = elapsed / Math.min(now - upload.started + 1, elapsed + MEMORY);
-    upload.speed += weight * (more / elapsed - upload.speed);
-    Object.assign(upload, {uploaded, measured: now});
+  const elapsed = now - upload.measuredAt || 1;
+  const added = uploaded - upload.uploaded;
+  if (added || elapsed > MEMORY) { // The count rises in steps: a short pause is no stall.
+    const weight = elapsed / Math.min(now - upload.startedAt + 1, elapsed + MEMORY);
+    upload.speed += weight * (added / elapsed - upload.speed);
+    Object.assign(upload, {uploaded, measuredAt: now});
   }
 }

@@ -1,4 +1,4 @@
-/* Paints the title and the state of the form, for all uploads together. */
+/* Paints the page's title, and tells the form whether a photo is still required. */
 import {PENDING, findUploads} from './state.js';
 
 const {title} = document;

@@ -1,8 +1,8 @@
-/* Puts a new picture on the page, in the markup that the server gives all pictures. */
+/* Adds a new picture to the page, in the server's own markup. */
 export function paintPicture(dish, $answer) {
   const $item = $($('#picture_item').html().trim());
   fillIn($item, name => $answer.attr(name));
-  $(`[data-picture="${$answer.attr('id')}"]`).remove(); // It may have been sent before.
+  $(`[data-picture="${$answer.attr('id')}"]`).remove(); // The same photo, sent earlier.
   $item.prependTo(`[data-pictures="${dish}"]`);
   animate($item);
 }
@@ -11,7 +11,7 @@ function fillIn($item, get) {
   $item.attr('data-picture', get('id'));
   $item.find('.picture-link').attr('href', get('url'));
   $item.find('.take-back').attr('href', get('take_back'));
-  $item.find('.take-back[href=""]').remove(); // It belongs to another diner.
+  $item.find('.take-back[href=""]').remove(); // The photo of another diner.
   $item.find('img').attr({
     width: get('width'),
     height: get('height'),

@@ -1,4 +1,4 @@
-/* Asks the server for the progress of an upload. */
+/* Polls the progress of an upload. */
 import {showProgress} from './progress.js';
 import {SENDING, findUploads} from './state.js';
 
@@ -33,13 +33,13 @@ function poll(upload) {
 }
 
 function showRecord(upload, record) {
-  upload.heard = record ? Date.now() : upload.heard;
+  upload.heardAt = record ? Date.now() : upload.heardAt;
   showProgress(upload, record);
 }
 
 function pollAgain(upload, status) {
   if (SENDING.includes(upload.state)) {
-    const longer = Math.min(2 * upload.pollPause, LONGEST_PAUSE);
-    pollAfter(upload, status === 'success' ? pollInterval : longer);
+    const longerPause = Math.min(2 * upload.pollPause, LONGEST_PAUSE);
+    pollAfter(upload, status === 'success' ? pollInterval : longerPause);
   }
 }

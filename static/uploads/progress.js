@@ -13,13 +13,13 @@ export function showProgress(upload, record) {
     upload.$copy.data('jqxhr').abort();
   } else if (record) {
     showUploaded(upload, record.uploaded / record.length);
-  } else if (upload.sent && (upload.uploaded || isSilent(upload))) { // else no news
+  } else if (upload.sent && (upload.uploaded || isSilent(upload))) { // The record ends with the body.
     paintBar(upload, false);
     showNewState(upload, 'processing');
   }
 }
 
-/* The browser counts bytes before they arrive: shown only while the server is silent. */
+/* The browser's count runs ahead of the server's: it is shown only while polls bring no record. */
 export function showSent(upload, uploaded, length) {
   upload.sent = uploaded === length;
   if (isSilent(upload)) {
@@ -27,7 +27,7 @@ export function showSent(upload, uploaded, length) {
   }
 }
 
-const isSilent = upload => Date.now() - upload.heard > 3 * pollInterval;
+const isSilent = upload => Date.now() - upload.heardAt > 3 * pollInterval;
 
 function showUploaded(upload, fraction) {
   measure(upload, Math.max(upload.uploaded, fraction * upload.size));

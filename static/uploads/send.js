@@ -6,7 +6,7 @@ import {paintBar} from './row.js';
 import {showDone, showError, showNewState, showState} from './show.js';
 import {SENDING, findUploads, startAttempt} from './state.js';
 
-const CONCURRENT_UPLOADS = 3; // out of a browser's six connections
+const CONCURRENT_UPLOADS = 3; // of the six connections that a browser opens
 const RETRY_PAUSES = [1000, 3000, 9000]; // milliseconds
 
 const $form = $('#form_upload');
@@ -64,7 +64,7 @@ function send(upload) {
   startProgressBarUpdate(id);
 }
 
-/* Parsed as XML, a proxy's HTML would become an error page with inline styles. */
+/* Rejects a proxy's HTML: parsed as XML, it would become an error page with inline styles. */
 const parseXml = text => $.parseXML(text.match(/<upload>.*/s)[0]);
 
 function showRequest(upload) {
@@ -82,8 +82,8 @@ function showResponse(upload, $answer) {
 
 function showFailure(upload, {status, responseXML}) {
   const $error = $('error', responseXML);
-  const lost = /^(0|429|50[234])$/.test(status); // 429 and 50x: the server is busy
-  const pause = lost && upload.state !== 'cancelling' && RETRY_PAUSES[upload.retries++];
+  const isTemporary = /^(0|429|50[234])$/.test(status); // no connection, or a busy server
+  const pause = isTemporary && upload.state !== 'cancelling' && RETRY_PAUSES[upload.retries++];
   if (pause) {
     showNewState(upload, 'paused');
     upload.retryTimer = setTimeout(resume, pause, upload);

@@ -1,4 +1,4 @@
-/* Holds the state of each upload. All of its fields stand here. Times are in milliseconds. */
+/* Holds the state of each upload, with all its fields. Times are in milliseconds. */
 export const SENDING = ['starting', 'uploading', 'processing', 'cancelling'];
 export const PENDING = ['waiting', 'paused', ...SENDING];
 
@@ -9,12 +9,12 @@ export function createUpload(file) {
     file,
     size: file.size, // bytes
     state: '', // one of the data-states of the row's template
-    detail: '', // the figures, or the sentence, beside the state
+    detail: '', // the figures or the sentence beside the state
     $row: null,
     $bar: null,
     dish: '', // the dish's id, from the submitted form
     $copy: null, // a copy of the form with this one photo
-    retries: 0, // by the page, since the diner last sent it
+    retries: 0, // automatic ones, since the diner last sent it
     retryTimer: null,
     ...createAttempt()
   };
@@ -24,13 +24,13 @@ export function createUpload(file) {
 
 const createAttempt = (now = Date.now()) => ({
   id: createProgressId(),
-  started: now,
+  startedAt: now,
   sent: false, // whether the browser has sent the last byte
   uploaded: 0, // bytes that the server has received
-  measured: now, // when uploaded last rose
+  measuredAt: now, // when uploaded last rose
   speed: 0, // bytes per millisecond
   quarter: 0, // the percentage that was last announced
-  heard: now, // when a poll last had news
+  heardAt: now, // when a poll last brought a record
   pollPause: 0,
   pollTimer: null,
   pollRequest: null

@@ -1,4 +1,4 @@
-/* Binds what the diner and the browser do to the functions that answer it. */
+/* Binds the events of the page and the browser to the functions that handle them. */
 import {cancel} from './cancel.js';
 import {choose, remove} from './choose.js';
 import {paintPage} from './page.js';
@@ -16,7 +16,7 @@ $('#picture, #camera').on('change', function () {
   findUploads('done', 'refused', 'cancelled').forEach(remove);
   [...this.files].forEach(choose);
   this.value = '';
-}).trigger('change'); // Some may have been chosen before the script was there.
+}).trigger('change'); // The diner may have chosen photos before this script ran.
 
 $('#form_upload').on('submit', event => {
   event.preventDefault();
