@@ -11,7 +11,7 @@ from django.test import override_settings
 
 from uploads import models, renderer
 from uploads.management.commands import prune_uploads
-from uploads.management.commands.prune_uploads import old_files
+from uploads.management.commands.prune_uploads import find_old_files
 from uploads.models import Picture
 from uploads.uploadhandler import PictureFileUploadHandler
 
@@ -130,9 +130,9 @@ class PruneUploadsTests(CommandTestCase):
             picture = store(self.dish, photo())
             for file in picture.files():
                 self.age(file.path, 48)
-            return old_files(*args)
+            return find_old_files(*args)
 
-        with patch.object(prune_uploads, "old_files", store_and_look):
+        with patch.object(prune_uploads, "find_old_files", store_and_look):
             self.call("prune_uploads")
 
         self.assertEqual(Picture.objects.count(), 4)

@@ -13,7 +13,7 @@ from django.urls import reverse
 from uploads import refusals
 from uploads.progress import PROGRESS_ID, cache_key
 
-# The units, and the template that each is rendered from.
+# The units and their templates.
 UNITS = {
     "gourmious-pages.service": "gourmious.service",
     "gourmious-uploads.service": "gourmious.service",
@@ -23,29 +23,29 @@ UNITS = {
 
 
 class Command(BaseCommand):
-    help = "Print the configuration of a server, made from the settings."
+    help = "Print nginx's site, systemd's units or the environment file, made from the settings."
     requires_system_checks = []
 
     def add_arguments(self, parser):
         kinds = parser.add_subparsers(dest="kind", required=True)
-        nginx = kinds.add_parser("nginx", help="A site of nginx, for its folder sites-available.")
+        nginx = kinds.add_parser("nginx", help="Print the site for nginx's sites-available.")
         nginx.add_argument("--tls-certificate", metavar="FILE", help="Serve HTTPS with this chain.")
         nginx.add_argument("--tls-key", metavar="FILE", help="The key of the certificate.")
         nginx.add_argument(
             "--listen",
             metavar="ADDRESS",
             action="append",
-            help="Where to listen, and nowhere else; may be given more than once.",
+            help="Listen only on this address. May be given more than once.",
         )
-        systemd = kinds.add_parser("systemd", help=f"The units {', '.join(UNITS)}.")
-        systemd.add_argument("--unit", choices=[*UNITS], help="Print this one alone.")
-        kinds.add_parser("env", help="The environment file that the settings are read from.")
+        systemd = kinds.add_parser("systemd", help=f"Print the units {', '.join(UNITS)}.")
+        systemd.add_argument("--unit", choices=[*UNITS], help="Print only this unit.")
+        kinds.add_parser("env", help="Print the environment file that holds the settings.")
 
     def handle(self, *, kind, **options):
         if settings.DEBUG and kind != "env":
             raise CommandError(
                 "Set GOURMIOUS_SECRET_KEY and the other variables of `manage.py deployconf env` "
-                "first: what is printed is made from them."
+                "first: the configuration is made from them."
             )
         getattr(self, kind)(**options)
 
@@ -53,12 +53,12 @@ class Command(BaseCommand):
         if bool(tls_certificate) != bool(tls_key):
             raise CommandError("Give both --tls-certificate and --tls-key, or neither.")
         context = {
-            "tls_certificate": tls_certificate and nginx_path(tls_certificate),
-            "tls_key": tls_key and nginx_path(tls_key),
+            "tls_certificate": tls_certificate and clean_nginx_path(tls_certificate),
+            "tls_key": tls_key and clean_nginx_path(tls_key),
             "listen": listen,
             "server_names": ["_" if host == "*" else host for host in settings.ALLOWED_HOSTS],
-            "static_root": nginx_path(settings.STATIC_ROOT),
-            "media_root": nginx_path(settings.MEDIA_ROOT),
+            "static_root": clean_nginx_path(settings.STATIC_ROOT),
+            "media_root": clean_nginx_path(settings.MEDIA_ROOT),
             "upload_url": reverse("upload"),
             "progress_url": reverse("get_upload_progress"),
             "progress_id": PROGRESS_ID.pattern,
@@ -69,43 +69,43 @@ class Command(BaseCommand):
                 ("413", refusals.UPLOAD_TOO_LARGE.fill()),
                 ("429", refusals.BUSY),
             ],
-            "sockets": {name: nginx_path(path) for name, path in settings.SOCKETS.items()},
+            "sockets": {name: clean_nginx_path(path) for name, path in settings.SOCKETS.items()},
             "content_security_policy": "; ".join(sorted(build_policy().split("; "))),
         }
-        self.stdout.write(rendered("nginx.conf", context))
+        self.stdout.write(render("nginx.conf", context))
 
     def systemd(self, *, unit, **options):
         for path in (settings.BASE_DIR, settings.DATA_DIR):
             if not re.fullmatch(r"[\w./+-]+", str(path)):
                 raise CommandError(
-                    f"systemd cannot be told of the path {path}: choose a plain one."
+                    f"The path {path} is not safe in a unit: use only letters, digits and _./+-."
                 )
         if not settings.RUN_DIR.is_relative_to("/run"):
-            raise CommandError("GOURMIOUS_RUN_DIR must be below /run, where systemd makes it.")
+            raise CommandError("GOURMIOUS_RUN_DIR must be below /run, where systemd creates it.")
         if unit:
-            self.stdout.write(rendered_unit(unit))
+            self.stdout.write(render_unit(unit))
             return
         for name in UNITS:
-            self.stdout.write(f"# {name}\n{rendered_unit(name)}")
+            self.stdout.write(f"# {name}\n{render_unit(name)}")
 
     def env(self, **options):
-        self.stdout.write(rendered("gourmious.env", {"new_key": secrets.token_urlsafe(48)}))
+        self.stdout.write(render("gourmious.env", {"new_key": secrets.token_urlsafe(48)}))
 
 
-def rendered_unit(name):
+def render_unit(name):
     python = f'"{sys.executable.replace("%", "%%")}"'
     service = name.removeprefix("gourmious-").removesuffix(".service")
     run_dir = settings.RUN_DIR.relative_to("/run")
-    return rendered(UNITS[name], {"python": python, "service": service, "run_dir": run_dir})
+    return render(UNITS[name], {"python": python, "service": service, "run_dir": run_dir})
 
 
-def rendered(name, context):
+def render(name, context):
     return render_to_string(f"deploy/{name}", {"settings": settings, **context})
 
 
-def nginx_path(path):
-    """Return a path as nginx reads it; raise where it would not be read as it is."""
+def clean_nginx_path(path):
+    """Return the absolute path; raise CommandError if nginx would misread it."""
     path = str(Path(path).absolute())
     if any(character in path for character in '$"\\'):
-        raise CommandError(f'nginx cannot be told of the path {path}: it holds $, " or \\.')
+        raise CommandError(f'The path {path} is not safe in nginx: it must not hold $, " or \\.')
     return path

@@ -7,16 +7,16 @@ WIDTH = 40  # characters of the progress bar
 
 class Command(BaseCommand):
     help = (
-        "Make new renditions of the pictures whose renditions do not have the present sizes. "
-        "After an interruption it goes on where it stopped."
+        "Make new renditions of the pictures whose renditions have outdated sizes. "
+        "After an interruption, run it again: it continues where it stopped."
     )
 
     def add_arguments(self, parser):
-        parser.add_argument("--all", action="store_true", help="Make those of all pictures.")
+        parser.add_argument("--all", action="store_true", help="Renew all renditions.")
 
     def handle(self, **options):
         pictures = Picture.objects.shown() if options["all"] else Picture.objects.outdated()
-        # Only the keys: a picture is read in its turn, since it may be hidden or deleted by then.
+        # Read only the keys now: a picture may be hidden or deleted before its turn.
         keys = list(pictures.order_by("pk").values_list("pk", flat=True))
 
         failed = 0
@@ -29,7 +29,7 @@ class Command(BaseCommand):
             raise CommandError(f"{failed} pictures keep their old renditions.")
 
     def make(self, pk):
-        """Make those of one picture, if it is still shown; return whether that worked."""
+        """Make the renditions of one picture, if it is still shown; return False if that fails."""
         try:
             Picture.objects.shown().get(pk=pk).show()
         except Exception as error:  # noqa: BLE001
