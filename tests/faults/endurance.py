@@ -56,11 +56,11 @@ class Clients:
         self.disturbances, self.surprises = 0, []
 
     def run(self, number):
-        choice = random.Random(f"{SEED} {number}")
+        rng = random.Random(f"{SEED} {number}")
         names, weights = list(ACTIONS), list(ACTIONS.values())
-        while not self.stopped.wait(choice.random() * 2 * CLIENTS / RATE):
-            [name] = choice.choices(names, weights)
-            getattr(self, name)(choice)
+        while not self.stopped.wait(rng.random() * 2 * CLIENTS / RATE):
+            [name] = rng.choices(names, weights)
+            getattr(self, name)(rng)
             with self.lock:
                 self.counts[name] += 1
 
@@ -83,56 +83,56 @@ class Clients:
         if answer is None or (answer.status != status and (calm or 0 < answer.status < 500)):
             self.surprises.append((ask, arguments, answer))
 
-    def upload_of(self, content, choice):
-        progress_id = f"{choice.getrandbits(64):x}"
-        dish = choice.choice(self.dishes)
+    def upload_of(self, content, rng):
+        progress_id = f"{rng.getrandbits(64):x}"
+        dish = rng.choice(self.dishes)
         return Upload(self.ledger, dish, content, progress_id)
 
-    def new(self, content, choice):
-        return self.upload_of(content + choice.randbytes(16), choice)
+    def new(self, content, rng):
+        return self.upload_of(content + rng.randbytes(16), rng)
 
-    def upload(self, choice):
-        with self.new(self.small, choice) as upload:
+    def upload(self, rng):
+        with self.new(self.small, rng) as upload:
             self.expect(200, upload.answer)
 
-    def large_upload(self, choice):
-        with self.new(self.large, choice) as upload:
+    def large_upload(self, rng):
+        with self.new(self.large, rng) as upload:
             self.expect(200, upload.answer)
 
-    def slow_upload(self, choice):
-        with self.new(self.small, choice) as upload:
+    def slow_upload(self, rng):
+        with self.new(self.small, rng) as upload:
             for until in range(0, len(upload.data), len(upload.data) // 50):
                 upload.send(until)
                 self.stopped.wait(0.1)
             self.expect(200, upload.answer)
 
-    def refused_upload(self, choice):
-        with self.upload_of(b"A text. " * 20_000, choice) as upload:
+    def refused_upload(self, rng):
+        with self.upload_of(b"A text. " * 20_000, rng) as upload:
             self.expect(415, upload.answer)
 
-    def hung_up_upload(self, choice):
-        with self.new(self.small, choice) as upload:
-            upload.send(choice.randrange(len(upload.data)))
+    def hung_up_upload(self, rng):
+        with self.new(self.small, rng) as upload:
+            upload.send(rng.randrange(len(upload.data)))
 
-    def reset_upload(self, choice):
-        with self.new(self.large, choice) as upload:
-            upload.send(choice.randrange(len(upload.data)))
+    def reset_upload(self, rng):
+        with self.new(self.large, rng) as upload:
+            upload.send(rng.randrange(len(upload.data)))
             upload.hang_up(reset=True)
 
-    def known_upload(self, choice):
-        with self.upload_of(self.small, choice) as upload:
+    def known_upload(self, rng):
+        with self.upload_of(self.small, rng) as upload:
             self.expect(200, upload.answer)
 
-    def poll(self, choice):
-        query = f"?X-Progress-ID={choice.getrandbits(64):x}"
+    def poll(self, rng):
+        query = f"?X-Progress-ID={rng.getrandbits(64):x}"
         self.expect(200, get, self.http, f"/get_upload_progress{query}")
 
-    def page(self, choice):
-        path = choice.choice(["/", "/healthz", choice.choice(self.dishes).get_absolute_url()])
+    def page(self, rng):
+        path = rng.choice(["/", "/healthz", rng.choice(self.dishes).get_absolute_url()])
         self.expect(200, get, self.http, path)
 
-    def picture(self, choice):
-        self.expect(200, self.any_picture, choice.choice(self.dishes).get_absolute_url())
+    def picture(self, rng):
+        self.expect(200, self.any_picture, rng.choice(self.dishes).get_absolute_url())
 
     def any_picture(self, page):
         """Fetch a page and the first picture on it, if there is one."""

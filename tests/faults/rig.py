@@ -1,6 +1,4 @@
-"""What the faults have in common: uploads that keep a ledger of what they were answered, and the
-audit of what is left when something was broken.
-"""
+"""The base of the fault tests: a ledger of all answers, and an audit of what is stored."""
 
 import hashlib
 import os
@@ -21,35 +19,35 @@ from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 from PIL import Image, ImageChops, ImageStat
 
 from tests.base import upload_file
+from tests.cases import StackTestCase
 from tests.client import Answer, client_headers, host_of, open_socket, read_answer
 from tests.photos import encoded, photo
 from tests.servers import ADDRESS, manage
-from tests.test_stack import StackTestCase
 from tests.waiting import wait_for
 from uploads.progress import LIFETIME
 from uploads.refusals import BY_CODE
 
-TIMES = int(os.environ.get("TIMES", "1"))  # how many times as often as in the suite
+TIMES = int(os.environ.get("TIMES", "1"))  # repeats each fault this many times
 SEED = int(os.environ.get("SEED", "1"))
 
-# What there may be beside the files of uploads: in the data folder, and in each folder of nginx.
+# Other files and folders that may exist: in the data folder, and in each folder of nginx.
 DATA = re.compile(r"db\.sqlite3(-wal|-shm)?|incoming|originals|media|static")
 NGINX = re.compile(r"nginx\.conf|pid|(access|error)\.log")
 
-ALIKE = 15  # of 255, by which the colours of a photo and of its rendition may differ
+TOLERANCE = 15  # of 255: the colours of a rendition may differ from the photo's by this much
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 CODES = set(BY_CODE)
 
 
 class Entry(NamedTuple):
-    """What became of an upload, as its client knows it."""
+    """The outcome of an upload, as its client knows it."""
 
     progress_id: str
     digest: str
-    answer: Answer | None  # None where the line ended first
-    whole: bool  # whether all of it was sent, so that only the answer can have been lost
-    dish: int | None = None  # the id of the dish that it is of, or None for any
+    answer: Answer | None  # None if the connection ended first
+    whole: bool  # whether all of it was sent: then only the answer can be lost
+    dish: int | None = None  # the id of the dish, or None for any dish
 
     @property
     def picture(self):
@@ -71,7 +69,7 @@ class Upload:
         self.ledger, self.dish, self.content, self.progress_id = ledger, dish, content, progress_id
         self.address, self.source = address or ledger.stack.http.address, source
         self.sent, self.reply = 0, None
-        self.digest = digest_of(content)
+        self.digest = compute_digest(content)
         self.fill_in(id=dish.pk, picture=upload_file(content))
 
     def fill_in(self, **form):
@@ -131,37 +129,40 @@ class Upload:
 
 
 class Ledger:
-    """What the clients of a stack were answered; any thread may write to it."""
+    """Record the answers to a stack's clients. Any thread may write to it."""
 
     def __init__(self, stack):
         self.stack = stack
         self.entries = []
-        self.compared = {}  # whether photos look alike, by what is in their files
+        self.compared = {}  # whether two photos look alike, by the digests of their files
         self.lock = Lock()
-        self.at_once = True  # no process was killed: records are to be gone by now
+        self.at_once = True  # whether records must be deleted at once, as no process was killed
 
     def note(self, entry):
         with self.lock:
             self.entries.append(entry)
 
     def broken_promises(self):
-        """Yield a sentence for each promise that is broken as things stand."""
+        """Yield a sentence for each promise that is broken at the moment."""
         rows = self.read_rows()
-        pictures = {picture for row in rows for picture in pictures_of(row)}
+        pictures = {picture for row in rows for picture in list_pictures(row)}
         for entry in self.entries:
-            yield from broken_answer(entry)
+            yield from check_answer(entry)
             if entry.kept and entry.picture not in pictures:
-                yield f"{entry.progress_id} was answered ok, and has no row."
+                yield f"{entry.progress_id} was answered ok, but has no row."
         asked = {entry.picture for entry in self.entries if entry.kept or self.may_be_kept(entry)}
         for row in rows:
-            yield from self.broken_row(row)
-            if not asked & pictures_of(row):
-                yield f"Picture {row['id']} has a row, and its upload was not answered ok."
-        yield from self.strange_files(rows)
-        yield from self.lasting_records()
+            yield from self.check_row(row)
+            if not asked & list_pictures(row):
+                yield f"Picture {row['id']} has a row, but its upload was not answered ok."
+        yield from self.find_strange_files(rows)
+        yield from self.find_lasting_records()
 
     def may_be_kept(self, entry):
-        """Tell whether only the answer can be missing: of the upload, or of nginx's own to it."""
+        """Return whether the photo may be stored although its client was not answered ok.
+
+        Only the answer may have been lost, on its way to nginx or to the client.
+        """
         return entry.whole and (entry.answer is None or entry.answer.status in {502, 504})
 
     def read_rows(self):
@@ -170,10 +171,11 @@ class Ledger:
             connection.row_factory = sqlite3.Row
             return connection.execute("SELECT * FROM uploads_picture").fetchall()
 
-    def broken_row(self, row):
+    def check_row(self, row):
+        """Yield a sentence for each file of a row that is lost or wrong."""
         try:
             original = (self.stack.data / "originals" / row["original"]).read_bytes()
-            if digest_of(original) != row["digest"]:
+            if compute_digest(original) != row["digest"]:
                 yield f"The original of picture {row['id']} is not what was sent."
             for name in ("display", "thumbnail"):
                 rendition = (self.stack.data / "media" / row[name]).read_bytes()
@@ -185,13 +187,13 @@ class Ledger:
             yield f"Picture {row['id']} has lost a file: {error}."
 
     def are_alike(self, *files):
-        key = tuple(map(digest_of, files))
+        key = tuple(map(compute_digest, files))
         if key not in self.compared:
             self.compared[key] = are_alike(*files)
         return self.compared[key]
 
-    def strange_files(self, rows):
-        """Yield what is in a folder where it does not belong."""
+    def find_strange_files(self, rows):
+        """Yield a sentence for each file that is orphaned or in the wrong folder."""
         named = {"originals": {row["original"] for row in rows}}
         named["media"] = {row[name] for row in rows for name in ("display", "thumbnail")}
         for path in self.files():
@@ -200,7 +202,7 @@ class Ledger:
         data, servers = self.stack.data, (self.stack.http, self.stack.https)
         for expected, paths in (
             (DATA, data.glob("*")),
-            *((NGINX, files_below(server.folder)) for server in servers),
+            *((NGINX, find_files(server.folder)) for server in servers),
         ):
             for path in paths:
                 if not expected.fullmatch(path.name):
@@ -211,8 +213,11 @@ class Ledger:
             with suppress(FileNotFoundError):
                 yield from (self.stack.data / folder).iterdir()
 
-    def lasting_records(self):
-        """Yield the records in memcached that are of an upload that ended, and have no end."""
+    def find_lasting_records(self):
+        """Yield a sentence for each record in memcached that outlives its upload.
+
+        After a process was killed, a record may still be there, but must expire.
+        """
         for entry in self.entries:
             key = f":1:{ADDRESS}_{entry.progress_id}"
             if found := re.search(r"HD t(-?\d+)", self.stack.memcached.ask(f"mg {key} t")):
@@ -221,9 +226,9 @@ class Ledger:
                     yield f"{entry.progress_id} has a record for {seconds} seconds."
 
     def audit(self, killed=False):
-        """Raise where a promise is broken, and not soon kept: a thread may have to end first.
+        """Wait until every promise is kept, since threads may have to end first; raise if not.
 
-        What a process left that was killed may have to be pruned, and its records have an end.
+        If a process was killed, remove its files first, and let its records expire.
         """
         self.at_once = not killed
         if killed:
@@ -240,49 +245,52 @@ class Ledger:
             raise AssertionError("\n".join([f"SEED={SEED}:", *broken])) from None
 
     def prune(self):
-        """Let a day go by for the files that no upload holds, and remove those without a row."""
+        """Make all files look old, and remove the orphaned ones."""
         for path in self.files():
             with suppress(FileNotFoundError):
                 os.utime(path, (0, 0))
         manage("prune_uploads", "--force", **self.stack.environment)
 
 
-def digest_of(content):
+def compute_digest(content):
     return hashlib.sha256(content).hexdigest()
 
 
-def pictures_of(row):
-    """Return the dish and the digest of a row, with any dish, too."""
+def list_pictures(row):
+    """Return the pairs of dish and digest by which an entry may name a row."""
     return {(row["dish_id"], row["digest"]), (None, row["digest"])}
 
 
-def files_below(folder):
+def find_files(folder):
     return (path for path in folder.rglob("*") if path.is_file())
 
 
-def painted(content, choice):
-    """Return a photo, no smaller, in four colours of its own, and with bytes of its own behind."""
+def recolour(content, rng):
+    """Return the photo, tinted with four random colours, and with random bytes at its end.
+
+    It has at least as many bytes as before.
+    """
     with Image.open(BytesIO(content)) as image:
-        colours = Image.frombytes("RGB", (2, 2), choice.randbytes(12))
+        colours = Image.frombytes("RGB", (2, 2), rng.randbytes(12))
         colours = colours.resize(image.size, Image.Resampling.NEAREST)
         mixed = encoded(Image.blend(image.convert("RGB"), colours, 0.5), quality=96)
-    return mixed + choice.randbytes(max(16, len(content) + 16 - len(mixed)))
+    return mixed + rng.randbytes(max(16, len(content) + 16 - len(mixed)))
 
 
 def are_alike(original, rendition):
-    difference = ImageChops.difference(colours_of(original), colours_of(rendition, ["JPEG"]))
-    return max(ImageStat.Stat(difference).mean) < ALIKE
+    difference = ImageChops.difference(read_colours(original), read_colours(rendition, ["JPEG"]))
+    return max(ImageStat.Stat(difference).mean) < TOLERANCE
 
 
-def colours_of(content, formats=None):
-    """Return the colours of a photo's four quarters; raise OSError where it is not whole."""
+def read_colours(content, formats=None):
+    """Return the colours of a photo's four quarters; raise OSError if it is not whole."""
     with Image.open(BytesIO(content), formats=formats) as image:
         image.draft(None, (480, 480))
         return image.convert("RGB").resize((2, 2), Image.Resampling.BOX)
 
 
-def broken_answer(entry):
-    """Yield a sentence where an answer is not the contract's."""
+def check_answer(entry):
+    """Yield a sentence if an answer breaks the contract."""
     if entry.answer is None:
         return
     try:
@@ -297,7 +305,7 @@ def broken_answer(entry):
 
 
 class FaultTestCase(StackTestCase):
-    """Break something while uploads run; at the end every promise must be kept."""
+    """Break something while uploads run. At the end every promise must be kept."""
 
     @classmethod
     def setUpClass(cls):
@@ -307,22 +315,22 @@ class FaultTestCase(StackTestCase):
 
     def setUp(self):
         super().setUp()
-        self.choice = random.Random(f"{SEED} {self.id()}")
+        self.rng = random.Random(f"{SEED} {self.id()}")
         self.numbers = count(1)
 
     def __str__(self):
         return f"{super().__str__()}, SEED={SEED}"
 
-    def fault_upload(self, content=None, progress_id=None, choice=None, **options):
-        """Return an upload of a photo that nobody has sent before; a thread has its own choice."""
-        content = painted(content or self.photo, choice or self.choice)
+    def make_upload(self, content=None, progress_id=None, rng=None, **options):
+        """Return an upload of a new photo. A thread must pass its own random generator."""
+        content = recolour(content or self.photo, rng or self.rng)
         progress_id = progress_id or f"{self.progress_id[-50:]}-{next(self.numbers)}"
         return Upload(self.ledger, self.dish, content, progress_id, **options)
 
     @contextmanager
-    def database_locked(self):
-        """Write to the database, and do not come to an end."""
-        self.empty_wal()  # else a row may find room in it, even on a full disk
+    def lock_database(self):
+        """Hold a write lock on the database during the block."""
+        self.empty_wal()  # A row might fit into it, even on a full disk.
         with closing(self.connect_to_database()) as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield
@@ -334,13 +342,12 @@ class FaultTestCase(StackTestCase):
     def connect_to_database(self):
         return sqlite3.connect(self.stack.data / "db.sqlite3", isolation_level=None)
 
-    def assert_still_kept(self):
-        """Assert that an upload goes well now."""
-        with self.fault_upload() as upload:
+    def assert_uploads_work(self):
+        with self.make_upload() as upload:
             self.assertEqual(upload.answer().status, 200, upload.reply)
 
     def audit(self, fault, times, killed=False):
-        """Assert that nothing was lost, and tell so in the table of a run by hand."""
+        """Assert that nothing was lost. If TIMES is set, print a row for the table."""
         self.ledger.audit(killed)
         if "TIMES" in os.environ:
             print(f"| {fault[0].upper()}{fault[1:]} | {times} | nothing |", flush=True)

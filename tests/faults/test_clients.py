@@ -1,12 +1,9 @@
 """Forms as real clients write them: each is taken, byte for byte, and its file's name is known."""
 
 import asyncio
-import hashlib
 import json
 import re
 import subprocess
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import aiohttp
 import httpx
@@ -15,9 +12,7 @@ import requests
 from tests.client import Answer, client_headers, connect, get_answer
 from tests.servers import requires
 
-from .rig import Entry, FaultTestCase
-
-NAME = "Pissaladière à l'œuf 🍳 100 %.jpg"
+from .clients import NAME, ClientTestCase, printed
 
 NODE = """
 const [url, headers, id, path, name] = JSON.parse(process.argv[1]);
@@ -27,39 +22,6 @@ form.set('picture', new Blob([require('fs').readFileSync(path)], {type: 'image/j
 fetch(url, {method: 'POST', headers, body: form})
   .then(async answer => process.stdout.write(await answer.text() + answer.status));
 """
-
-
-def printed(*command):
-    """Run a program that prints an answer, and then its status in three digits."""
-    output = subprocess.run(command, check=False, capture_output=True).stdout.decode()
-    return Answer(int(output[-3:]), {}, output[:-3])
-
-
-class ClientTestCase(FaultTestCase):
-    def setUp(self):
-        super().setUp()
-        self.url = f"http://{self.http}/upload"
-        self.headers = client_headers(self.http)
-        self.folder = Path(self.enterContext(TemporaryDirectory(prefix="gourmious-")))
-        self.fields = {"id": str(self.dish.pk)}
-
-    def assert_understood(self, send):
-        """Let a client send a photo, and a file that is none, whose name must come back."""
-        photo = self.photo + self.choice.randbytes(16)
-        entry = Entry("none", hashlib.sha256(photo).hexdigest(), send(photo), whole=True)
-        self.ledger.note(entry)
-        self.assertTrue(entry.kept, entry)
-
-        refused = Entry("none", "", send(b"A text. " * 100), whole=True)
-        self.assertEqual(refused.answer.status, 415)
-        self.assertEqual(refused.upload.find("error").get("file"), NAME)
-        client = self._testMethodName.removeprefix("test_").replace("_", " ")
-        self.audit(f"{client} sends a photo", 1)
-
-    def file(self, content):
-        path = self.folder / NAME
-        path.write_bytes(content)
-        return path
 
 
 class ClientTests(ClientTestCase):

@@ -150,7 +150,7 @@ class DiskTestCase(FaultTestCase):
     def begun(self, until=FIRST_READ):
         """Begin an upload, of which some is on the disk when the block begins."""
         before = self.incoming()
-        with self.fault_upload() as upload:
+        with self.make_upload() as upload:
             upload.send(until)
             wait_for(lambda: self.incoming().keys() - before)
             yield upload
@@ -195,8 +195,8 @@ class DiskTestCase(FaultTestCase):
         for path in ("/", self.dish.get_absolute_url()):
             self.assertEqual(get(self.http, path).status, 200, path)
 
-    def assert_still_kept(self):
-        super().assert_still_kept()
+    def assert_uploads_work(self):
+        super().assert_uploads_work()
         self.assertEqual(get(self.http, "/healthz").status, 200)
 
     def assert_ill(self, name):
@@ -210,12 +210,12 @@ class DiskTests(DiskTestCase):
     def test_an_upload_is_told_that_there_is_no_room(self):
         for lack in self.lacks() * TIMES:
             with self.subTest(lack.__name__), lack():
-                with self.fault_upload() as upload:
+                with self.make_upload() as upload:
                     self.assert_refused(upload, *NO_ROOM)
                 self.assert_pages_stay_up()
                 if lack != self.limited:
                     self.assert_ill("disk")
-            self.assert_still_kept()
+            self.assert_uploads_work()
         self.audit("There is no room: disk, inodes, size of a file", len(self.lacks()) * TIMES)
 
     def test_a_server_that_starts_on_a_full_disk_shows_its_pages(self):
@@ -225,14 +225,14 @@ class DiskTests(DiskTestCase):
             with self.subTest(lack.__name__), lack():
                 self.restart()
                 self.assert_pages_stay_up()
-                with self.fault_upload() as upload:
+                with self.make_upload() as upload:
                     self.assert_refused(upload, *NO_ROOM)
-            self.assert_still_kept()
+            self.assert_uploads_work()
         self.audit("The server starts on a full disk", 2 * TIMES)
 
     def test_the_disk_fills_up_at_some_point_of_an_upload(self):
         for lack in self.lacks() * 2 * TIMES:
-            point = self.choice.randrange(FIRST_READ, len(self.photo))
+            point = self.rng.randrange(FIRST_READ, len(self.photo))
             with self.begun(point) as upload, self.begun() as beside:
                 with self.subTest(lack.__name__), lack():
                     self.assert_refused(upload, *NO_ROOM)
@@ -242,7 +242,7 @@ class DiskTests(DiskTestCase):
 
     def test_who_polls_is_told_that_there_is_no_room_while_the_rest_arrives(self):
         for lack in self.lacks_of_bytes() * TIMES:
-            with self.fault_upload(photo(1600, 1200)) as upload, lack():
+            with self.make_upload(photo(1600, 1200)) as upload, lack():
                 codes = self.polled_codes(upload)
                 self.assertIn("storage_full", codes)
                 self.assertEqual({next(codes) for _ in range(10)}, {"storage_full"})
@@ -259,46 +259,46 @@ class DiskTests(DiskTestCase):
     def test_uploads_fill_the_disk_up_themselves(self):
         for _ in range(TIMES):
             with self.full(room=500_000) if self.mounts else self.limited(60_000):
-                uploads = [self.fault_upload() for _ in range(6)]
+                uploads = [self.make_upload() for _ in range(6)]
                 with ThreadPoolExecutor(6) as threads:
                     answers = [*threads.map(self.answer, uploads)]
                 self.assertEqual({answer.status for answer in answers} - {200}, {507})
                 self.assert_pages_stay_up()
-            self.assert_still_kept()
+            self.assert_uploads_work()
         self.audit("Six uploads at once fill the disk up", TIMES)
 
     def assert_no_room_for_renditions(self, fill, room):
-        with self.fault_upload() as upload, ExitStack() as full:
+        with self.make_upload() as upload, ExitStack() as full:
             with self.processing_held_back():
                 self.send_up_to_the_renditions(upload)
                 full.enter_context(fill(room))
             self.assert_refused(upload, *NO_ROOM)
-        self.assert_still_kept()
+        self.assert_uploads_work()
 
     def test_the_disk_fills_up_while_the_renditions_are_written(self):
         for _ in range(4 * TIMES):
             fill = self.full if self.mounts else self.limited
-            self.assert_no_room_for_renditions(fill, self.choice.randrange(20_000))
+            self.assert_no_room_for_renditions(fill, self.rng.randrange(20_000))
         self.audit("The disk fills up while the renditions are written", 4 * TIMES)
 
     def test_no_rendition_is_cut_short(self):
         """The row, which is written last, finds room: it is smaller than a rendition."""
-        self.assert_still_kept()
+        self.assert_uploads_work()
         size = max(path.stat().st_size for path in self.files("media"))
         for _ in range(TIMES):
             self.empty_wal()
-            lack = self.choice.randrange(1000, 3000)  # from one photo to the next some hundreds
+            lack = self.rng.randrange(1000, 3000)  # from one photo to the next some hundreds
             self.assert_no_room_for_renditions(self.limited, size - lack)
         self.audit("A rendition is larger than a file may be", TIMES)
 
     def test_the_disk_fills_up_before_the_row_is_written(self):
         for fill in self.lacks_of_bytes() * TIMES:
-            with self.fault_upload() as upload, ExitStack() as full:
-                with self.database_locked():
+            with self.make_upload() as upload, ExitStack() as full:
+                with self.lock_database():
                     self.send_up_to_the_row(upload)
                     full.enter_context(fill())
                 self.assert_refused(upload, *NO_ROOM)
-            self.assert_still_kept()
+            self.assert_uploads_work()
         self.audit(
             "The disk fills up before the row is written", len(self.lacks_of_bytes()) * TIMES
         )
@@ -307,7 +307,7 @@ class DiskTests(DiskTestCase):
         for _ in range(TIMES):
             small, large = photo(40, 30), photo(quality=50)  # its rendition is larger
             self.empty_wal()  # the row finds room
-            with self.limited(len(large) + self.choice.randrange(1000)):
+            with self.limited(len(large) + self.rng.randrange(1000)):
                 answer = self.send_files(upload_file(small), upload_file(large, "large.jpg"))
             digest = hashlib.sha256(small).hexdigest()
             entry = Entry("none", digest, answer, whole=True)
@@ -329,16 +329,16 @@ class DiskTests(DiskTestCase):
         for name in FOLDERS * TIMES:
             with self.subTest(name), self.gone(name):
                 self.assert_pages_stay_up()
-                self.assert_still_kept()
+                self.assert_uploads_work()
         self.audit("A folder is gone", len(FOLDERS) * TIMES)
 
     def test_a_folder_goes_at_some_point_of_an_upload(self):
         for name in FOLDERS * TIMES:
-            point = self.choice.randrange(FIRST_READ, len(self.photo))
+            point = self.rng.randrange(FIRST_READ, len(self.photo))
             with self.begun(point) as upload, self.subTest(name), self.gone(name):
                 answer = upload.answer()
                 self.assertEqual(answer.status, 500 if name == "incoming" else 200, answer)
-            self.assert_still_kept()
+            self.assert_uploads_work()
         self.audit("A folder goes at some point of an upload", len(FOLDERS) * TIMES)
 
     def test_nothing_can_be_written_to_a_folder(self):
@@ -347,7 +347,7 @@ class DiskTests(DiskTestCase):
         for name in names * TIMES:
             with self.begun() as beside:
                 with self.subTest(name), self.read_only(self.data / name):
-                    with self.fault_upload() as upload:
+                    with self.make_upload() as upload:
                         self.assert_refused(upload, *NO_LUCK)
                     self.assert_pages_stay_up()
                     self.assert_ill("disk")
@@ -359,19 +359,19 @@ class DiskTests(DiskTestCase):
         for _ in range(TIMES):
             with self.read_only(self.database):
                 self.restart()  # else files that were open before can be written to
-                with self.fault_upload() as upload:
+                with self.make_upload() as upload:
                     self.assert_refused(upload, *NO_LUCK)
                 self.assert_pages_stay_up()
                 self.assert_ill("database")
             self.restart()
-            self.assert_still_kept()
+            self.assert_uploads_work()
         self.audit("The database is read-only", TIMES)
 
     def test_a_lock_on_the_database_delays_uploads(self):
         count = min(TIMES, 20)
         with ExitStack() as uploads:
-            waiting = [uploads.enter_context(self.fault_upload()) for _ in range(count)]
-            with self.database_locked():
+            waiting = [uploads.enter_context(self.make_upload()) for _ in range(count)]
+            with self.lock_database():
                 until = time.monotonic() + LOCK
                 for upload in waiting:
                     self.send_up_to_the_row(upload)
@@ -382,11 +382,11 @@ class DiskTests(DiskTestCase):
         self.audit(f"The database is locked by another writer for {LOCK} s", count)
 
     def test_a_lock_on_the_database_that_lasts_ends_an_upload(self):
-        with self.database_locked(), self.fault_upload() as upload:
+        with self.lock_database(), self.make_upload() as upload:
             self.send_up_to_the_row(upload)
             self.assert_refused(upload, *NO_LUCK)
             self.assert_pages_stay_up()
-        self.assert_still_kept()
+        self.assert_uploads_work()
         self.audit("The database is locked for longer than an upload waits", 1)
 
 
@@ -395,7 +395,7 @@ class DescriptorTests(DiskTestCase):
 
     def warm_up(self):
         """Keep an upload, and refuse a page: Python reads the code for it only then."""
-        self.assert_still_kept()
+        self.assert_uploads_work()
         self.assertEqual(get(self.stack.uploads.address, "/menu").status, 404)
 
     @contextmanager
@@ -417,7 +417,7 @@ class DescriptorTests(DiskTestCase):
     def audit_after(self, fault, times):
         """Assert that all goes well again, when memcached has been tried again."""
         wait_for(lambda: get(self.stack.uploads.address, "/healthz").status == 200)
-        self.assert_still_kept()
+        self.assert_uploads_work()
         self.audit(fault, times)
 
     def test_descriptors_run_out(self):
@@ -447,5 +447,5 @@ class DescriptorTests(DiskTestCase):
         wait_for(lambda: not set(old) & set(self.stack.uploads.renderers()))
 
     def is_kept(self):
-        with self.fault_upload() as upload:
+        with self.make_upload() as upload:
             return upload.answer().status == 200

@@ -18,7 +18,7 @@ from tests.photos import photo
 from tests.waiting import wait_for
 from uploads.refusals import BY_CODE
 
-from .rig import SEED, TIMES, Entry, FaultTestCase, broken_answer
+from .rig import SEED, TIMES, Entry, FaultTestCase, check_answer
 
 REQUESTS = int(os.environ.get("REQUESTS", 300 * TIMES))
 PHOTO = photo(24, 16)
@@ -159,7 +159,7 @@ class GrammarTests(FaultTestCase):
         if codes and entry.kept:
             self.assertEqual(entry.upload.findtext("status"), "partial", (mark, body))
         else:
-            self.assertEqual(list(broken_answer(entry)), [], (mark, body))
+            self.assertEqual(list(check_answer(entry)), [], (mark, body))
             self.assertEqual(entry.answer.status, BY_CODE[codes[0]].status if codes else 200)
         pictures = [picture.get("id") for picture in entry.upload.iter("picture")]
         self.assertEqual(bool(pictures), entry.kept, (mark, body))

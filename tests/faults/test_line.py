@@ -45,24 +45,24 @@ class LineTestCase(FaultTestCase):
     def places(self, upload):
         """Return bytes of an upload at which something begins, is going on, or ends."""
         starts = [upload.data.index(part) for part in (*PARTS, f"{self.dish.pk}\r\n--".encode())]
-        inside = [self.choice.randrange(len(upload.data)) for _ in range(5 * TIMES)]
+        inside = [self.rng.randrange(len(upload.data)) for _ in range(5 * TIMES)]
         return [*starts, *(start + 1 for start in starts), *inside, len(upload.data) - 1]
 
     def id_last(self, **options):
         """Return an upload whose photo is whole before it is known of which dish it is."""
-        upload = self.fault_upload(**options)
+        upload = self.make_upload(**options)
         upload.fill_in(picture=upload_file(upload.content), id=self.dish.pk)
         return upload
 
     def two_photos(self, **options):
-        upload = self.fault_upload(**options)
-        files = [upload_file(upload.content), upload_file(self.fault_upload().content)]
+        upload = self.make_upload(**options)
+        files = [upload_file(upload.content), upload_file(self.make_upload().content)]
         upload.fill_in(id=self.dish.pk, picture=files)
         return upload
 
     def at_all_places(self):
         """Yield uploads by nginx and around it, each with a place of it, which comes next."""
-        for make_upload in (self.fault_upload, self.id_last):
+        for make_upload in (self.make_upload, self.id_last):
             for address in self.addresses:
                 for number in range(len(self.places(make_upload()))):
                     upload = make_upload(address=address)
@@ -71,7 +71,7 @@ class LineTestCase(FaultTestCase):
     @contextmanager
     def witness(self):
         """Begin an upload, and end it well after the block, whatever happened there."""
-        with self.fault_upload() as upload:
+        with self.make_upload() as upload:
             upload.send(100_000)
             wait_for(lambda: poll(self.http, upload.progress_id))
             yield upload
@@ -106,7 +106,7 @@ class CutTests(LineTestCase):
                 for reset in (False, True):
                     upload = self.two_photos(address=address)
                     place = upload.data.rindex(part.encode())
-                    self.cut(upload, self.choice.randrange(place, place + 80), reset)
+                    self.cut(upload, self.rng.randrange(place, place + 80), reset)
 
         self.audit("the line ends between two photos", 8 * TIMES)
 
@@ -126,20 +126,20 @@ class CutTests(LineTestCase):
 
     def test_a_line_may_end_before_the_answer(self):
         for number in range(6 * TIMES):
-            with self.fault_upload() as upload:
+            with self.make_upload() as upload:
                 upload.send()
                 upload.hang_up(reset=number % 2)
 
-        self.assert_still_kept()
+        self.assert_uploads_work()
         self.audit("the line ends between the last byte and the answer", 6 * TIMES)
 
     @requires("curl")
     def test_a_line_over_http_2_may_end(self):
-        content = photo(1600, 1200, randbytes=self.choice.randbytes)
+        content = photo(1600, 1200, randbytes=self.rng.randbytes)
         for _ in range(2 * TIMES):
-            self.cut_over_http_2(self.fault_upload(content))
+            self.cut_over_http_2(self.make_upload(content))
 
-        self.assert_still_kept()
+        self.assert_uploads_work()
         self.audit("the line ends in the middle of an upload over HTTP/2", 2 * TIMES)
 
     def cut_over_http_2(self, upload):
@@ -150,7 +150,7 @@ class CutTests(LineTestCase):
         options = [f"-H{name}: {value}" for name, value in headers.items()]
         url = f"https://{self.https}/upload?X-Progress-ID={upload.progress_id}"
         command = ["curl", "-sk", "--http2", "--limit-rate", "800k", "--data-binary", f"@{file}"]
-        least = self.choice.randrange(len(upload.body) // 2)
+        least = self.rng.randrange(len(upload.body) // 2)
         with subprocess.Popen([*command, *options, url], stdout=subprocess.DEVNULL) as curl:
             wait_for(lambda: self.received(upload) > least)
             curl.kill()
@@ -186,7 +186,7 @@ class StallTests(LineTestCase):
 
 class SlowTests(LineTestCase):
     def test_a_line_may_bring_one_byte_at_a_time(self):
-        with self.fault_upload(photo(16, 16, randbytes=self.choice.randbytes)) as upload:
+        with self.make_upload(photo(16, 16, randbytes=self.rng.randbytes)) as upload:
             end = len(upload.data)
             middle = upload.data.index(b"\xff\xd8\xff") + len(upload.content) // 2
             slow = {*range(middle, middle + TIMES), *range(end - TIMES, end)}
@@ -199,7 +199,7 @@ class SlowTests(LineTestCase):
         self.audit("the line brings each byte by itself, some of them once a second", TIMES)
 
     def test_a_line_may_waver(self):
-        uploads = [self.fault_upload() for _ in range(8 * TIMES)]
+        uploads = [self.make_upload() for _ in range(8 * TIMES)]
 
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(self.send_wavering, uploads))
@@ -208,29 +208,29 @@ class SlowTests(LineTestCase):
         self.audit("the line wavers by 50 milliseconds", len(answers))
 
     def send_wavering(self, upload):
-        choice = Random(f"{SEED} {upload.progress_id}")
+        rng = Random(f"{SEED} {upload.progress_id}")
         with upload:
             for until in range(0, len(upload.data), 2**14):
                 upload.send(until)
-                time.sleep(choice.random() * 0.05)  # what such a line is
+                time.sleep(rng.random() * 0.05)  # what such a line is
             return upload.answer()
 
 
 class IdTests(LineTestCase):
     def test_two_uploads_may_have_the_same_id(self):
         for number in range(2 * TIMES):
-            twins = [self.fault_upload(progress_id=f"twin-{number}") for _ in range(2)]
+            twins = [self.make_upload(progress_id=f"twin-{number}") for _ in range(2)]
             with twins[0], twins[1]:
                 for twin in twins:
-                    twin.send(self.choice.randrange(len(twin.data)))
-                for twin in self.choice.sample(twins, 2):
+                    twin.send(self.rng.randrange(len(twin.data)))
+                for twin in self.rng.sample(twins, 2):
                     self.assertEqual(twin.answer().status, 200)
 
         self.audit("two connections send with the same id", 2 * TIMES)
 
     def test_the_same_photo_may_come_with_the_same_id_at_once(self):
         for _ in range(2 * TIMES):
-            first = self.fault_upload()
+            first = self.make_upload()
             with first, self.anew(first) as second, ThreadPoolExecutor(2) as pool:
                 for upload in (first, second):
                     upload.send(len(upload.data) - 1)
@@ -242,7 +242,7 @@ class IdTests(LineTestCase):
 
     def test_a_photo_whose_answer_was_lost_is_kept_once_when_it_is_sent_anew(self):
         for number in range(4 * TIMES):
-            with self.fault_upload() as lost:
+            with self.make_upload() as lost:
                 lost.send()
                 lost.hang_up(reset=number % 2)
             with self.anew(lost) as again:

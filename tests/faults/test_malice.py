@@ -62,7 +62,7 @@ class MaliceTestCase(FaultTestCase):
 
     def form(self, disposition='name="picture"; filename="dish.jpg"', content=None, *headers):
         """Return the body of a form with a file, from this Content-Disposition on."""
-        self.content = content if content is not None else self.photo + self.choice.randbytes(8)
+        self.content = content if content is not None else self.photo + self.rng.randbytes(8)
         file = part(disposition, self.content, *headers)
         return field("id", str(self.dish.pk).encode()) + file + END
 
@@ -116,7 +116,7 @@ class MaliceTestCase(FaultTestCase):
             for address in self.addresses:
                 for _ in range(TIMES):
                     self.attack(make_request(), *codes, address=address)
-        self.assert_still_kept()
+        self.assert_uploads_work()
         self.audit(fault, len(requests) * len(self.addresses) * TIMES)
 
 
@@ -279,7 +279,7 @@ class FormTests(MaliceTestCase):
         encoding = "Content-Transfer-Encoding: base64"
 
         def make_request():
-            content = self.photo + self.choice.randbytes(9)
+            content = self.photo + self.rng.randbytes(9)
             body = self.form('name="picture"; filename="dish.jpg"', b64encode(content), encoding)
             self.content = content
             return self.request(body)
@@ -408,7 +408,7 @@ class HeaderTests(MaliceTestCase):
         def make_request():
             chunk = b"%x\r\n%b\r\n" % (60_000, bytes(60_000))
             start = self.request(b"", Content_Length=None, Transfer_Encoding="chunked")
-            return start + self.choice.choice([1, 400]) * chunk + b"0\r\n\r\n"
+            return start + self.rng.choice([1, 400]) * chunk + b"0\r\n\r\n"
 
         self.form()
         self.attack_all("a body in chunks", 4 * [make_request], "no_picture")
@@ -453,11 +453,11 @@ class OtherTests(MaliceTestCase):
         self.audit("a forged form of megabytes", 1)
 
     def test_an_upload_with_anothers_id_takes_nothing_from_it(self):
-        with self.fault_upload(photo(1600, 1200), "mine") as victim:
+        with self.make_upload(photo(1600, 1200), "mine") as victim:
             victim.send(100_000)
             wait_for(lambda: poll(self.http, "mine"))
             for source in (ADDRESS, "127.0.0.2"):
-                with self.fault_upload(progress_id="mine", source=source) as thief:
+                with self.make_upload(progress_id="mine", source=source) as thief:
                     self.assertEqual(thief.answer().status, 200)
             place = iter(range(100_000, len(victim.data), 2000))
             wait_for(lambda: victim.send(next(place)) or poll(self.http, "mine"))
@@ -479,7 +479,7 @@ class OtherTests(MaliceTestCase):
         self.assertFalse(touched.exists())
 
     def test_nothing_that_a_diner_writes_becomes_a_script(self):
-        dish = add_dish(self.http, f"{SCRIPT}{self.choice.random()}")
+        dish = add_dish(self.http, f"{SCRIPT}{self.rng.random()}")
         refused = self.request(
             self.form(f'name="picture"; filename="{SCRIPT}"', b"A text."), Accept="text/html"
         )
@@ -564,7 +564,7 @@ class OtherTests(MaliceTestCase):
     def assert_open(self):
         self.assertEqual(get(self.http, "/").status, 200)
         self.assertEqual(get(self.https, "/", secure=True).status, 200)
-        self.assert_still_kept()
+        self.assert_uploads_work()
 
 
 class Plant:

@@ -13,7 +13,8 @@ from threading import Barrier, Event
 
 from tests.client import get, poll
 from tests.photos import photo
-from tests.servers import ROOT, Server, has_opened, is_stopped
+from tests.processes import has_opened, is_stopped
+from tests.servers import ROOT, Server
 from tests.waiting import wait_for
 
 from .rig import TIMES, FaultTestCase
@@ -63,8 +64,8 @@ class ProcessTestCase(FaultTestCase):
     def place(self, upload):
         """Return where an upload waits for the fault: in its head, its body, or at its end."""
         head = upload.data.index(b"\r\n\r\n") + 4
-        inside = self.choice.randrange(len(upload.data))
-        return self.choice.choice([head, inside, inside, len(upload.data)])
+        inside = self.rng.randrange(len(upload.data))
+        return self.rng.choice([head, inside, inside, len(upload.data)])
 
     def strike(self, break_something, mend=lambda: None):
         """Let twenty uploads come to a place each, break something, let them go on, and mend it.
@@ -80,7 +81,7 @@ class ProcessTestCase(FaultTestCase):
                 go_on.wait(60)
                 upload.answer()
 
-        self.uploads = [self.fault_upload() for _ in range(UPLOADS)]
+        self.uploads = [self.make_upload() for _ in range(UPLOADS)]
         with ThreadPoolExecutor(UPLOADS) as pool:
             jobs = [pool.submit(send, upload, self.place(upload)) for upload in self.uploads]
             ready.wait()
@@ -116,7 +117,7 @@ class ProcessTestCase(FaultTestCase):
         for _ in range(TIMES):
             self.strike(*break_and_mend)
             wait_for(self.is_up)
-            self.assert_still_kept()
+            self.assert_uploads_work()
         self.audit(f"{fault}, {UPLOADS} uploads running", TIMES, killed=True)
 
     def running(self):
@@ -159,7 +160,7 @@ class ProcessTestCase(FaultTestCase):
 
     def kill_workers(self, count):
         """Kill some of Granian's workers, and wait until there are others."""
-        self.kill_and_await(set(self.choice.sample(self.stack.uploads.workers(), count)))
+        self.kill_and_await(set(self.rng.sample(self.stack.uploads.workers(), count)))
 
     def kill_and_await(self, killed):
         server = self.stack.uploads
@@ -193,7 +194,7 @@ class ProcessTests(ProcessTestCase):
         self.strike_often("a worker is killed", self.kill_a_worker)
 
     def kill_a_worker(self):
-        killed = self.choice.choice(wait_for(self.receivers))
+        killed = self.rng.choice(wait_for(self.receivers))
         self.stop(killed)  # so that nothing of it is stored meanwhile
         most = UPLOADS - self.is_receiving(killed)
         least = int(self.receivers() not in ([], [killed]))  # nginx may have sent all to one
@@ -201,11 +202,11 @@ class ProcessTests(ProcessTestCase):
         return least, most
 
     def test_workers_may_be_killed_again_and_again(self):
-        with self.fault_upload() as upload:
+        with self.make_upload() as upload:
             upload.send(100_000)
             for _ in range(3 * TIMES):
                 self.kill_workers(2)
-            self.assert_still_kept()
+            self.assert_uploads_work()
 
         self.assertIsNone(self.stack.uploads.process.poll())
         self.audit("all workers are killed again and again", 3 * TIMES, killed=True)
@@ -276,14 +277,14 @@ class ProcessTests(ProcessTestCase):
         for _ in range(TIMES):
             with self.processing_held_back():
                 self.kill_while_waiting("incoming", 5)
-        self.assert_still_kept()
+        self.assert_uploads_work()
         self.audit("all workers are killed while photos are processed", TIMES, killed=True)
 
     def test_the_workers_may_be_killed_before_a_row_is_written(self):
         for _ in range(TIMES):
-            with self.database_locked():
+            with self.lock_database():
                 self.kill_while_waiting("media", 10)
-        self.assert_still_kept()
+        self.assert_uploads_work()
         self.audit("all workers are killed before a row is written", TIMES, killed=True)
 
     def kill_while_waiting(self, folder, count):
@@ -305,7 +306,7 @@ class ProcessTests(ProcessTestCase):
 
     def test_what_waits_for_its_row_is_not_pruned(self):
         with ThreadPoolExecutor(5) as pool:
-            with self.database_locked():
+            with self.lock_database():
                 jobs = self.send_five(pool, "media", 10)
                 for _ in range(2):  # when the second is over, so is all of the first
                     self.assert_pruned()
@@ -315,13 +316,13 @@ class ProcessTests(ProcessTestCase):
 
     def send_whole(self):
         """Send an upload, and tell whether it was kept."""
-        with self.fault_upload() as upload:
+        with self.make_upload() as upload:
             answer = upload.answer()
             return answer is not None and answer.status == 200
 
     def test_the_workers_may_be_killed_right_after_an_answer(self):
         for _ in range(3 * TIMES):
-            with self.fault_upload() as upload:
+            with self.make_upload() as upload:
                 upload.send()
                 upload.socket.recv(1, MSG_PEEK)  # before the client has read it
                 self.kill_workers(2)
@@ -346,7 +347,7 @@ class ProcessTests(ProcessTestCase):
         self.await_answers()  # else a photo may be processed for ever
         self.awaited = self.running()
         # nginx may have sent all to one, which then goes on.
-        other = self.choice.choice(wait_for(self.receivers))
+        other = self.rng.choice(wait_for(self.receivers))
         [self.stopped] = set(self.stack.uploads.workers()) - {other}
         self.stop(self.stopped)
         return ALL
@@ -371,7 +372,7 @@ class ProcessTests(ProcessTestCase):
             self.strike(lambda old=old: self.reload(server, old))
             # Until the old ones have ended Granian replaces none that dies.
             wait_for(lambda old=old: not old & set(server.workers()), 60)
-            self.assert_still_kept()
+            self.assert_uploads_work()
         self.audit(f"{name} is reloaded, {UPLOADS} uploads running", TIMES, killed=True)
 
     def reload(self, server, old):
@@ -400,7 +401,7 @@ class ProcessTests(ProcessTestCase):
             server.process.wait(60)
             server.start()
             wait_for(self.is_up)
-            self.assert_still_kept()
+            self.assert_uploads_work()
         self.audit(f"{name} is asked to end, {UPLOADS} uploads running", TIMES, killed=True)
 
 
@@ -408,18 +409,18 @@ class StormTests(ProcessTestCase):
     """Servers are killed while uploads come and go without a pause, wherever each of them is."""
 
     def test_servers_may_be_killed_at_any_moment(self):
-        self.photo = photo(160, 120, randbytes=self.choice.randbytes)
+        self.photo = photo(160, 120, randbytes=self.rng.randbytes)
         stack = self.stack
         servers = (stack.http, stack.pages, stack.uploads, stack.memcached)
         faults = [partial(self.kill_workers, count) for count in (1, 2)]
         faults += [partial(self.kill_and_start, server) for server in servers]
         faults += [self.kill_renderers, self.kill_forkservers]
         for _ in range(TIMES):
-            for fault in self.choice.sample(faults, len(faults)):
+            for fault in self.rng.sample(faults, len(faults)):
                 with self.storm():
                     fault()
                     wait_for(self.is_up)
-                self.assert_still_kept()
+                self.assert_uploads_work()
         self.audit("a server is killed at any moment", TIMES * len(faults), killed=True)
 
     @contextmanager
@@ -427,8 +428,8 @@ class StormTests(ProcessTestCase):
         """Upload all the while; the block begins and ends at some moment of it."""
         ended = Event()
         with ThreadPoolExecutor(UPLOADS) as pool:
-            choices = [Random(self.choice.random()) for _ in range(UPLOADS)]
-            jobs = [pool.submit(self.send_until, ended, choice) for choice in choices]
+            generators = [Random(self.rng.random()) for _ in range(UPLOADS)]
+            jobs = [pool.submit(self.send_until, ended, rng) for rng in generators]
             try:
                 self.wait_for_some()
                 yield
@@ -438,15 +439,15 @@ class StormTests(ProcessTestCase):
         for job in jobs:
             job.result()
 
-    def send_until(self, ended, choice):
+    def send_until(self, ended, rng):
         while not ended.is_set():
-            with suppress(OSError), self.fault_upload(choice=choice) as upload:
-                if choice.random() < 0.2:
-                    upload.send(choice.randrange(len(upload.data)))
+            with suppress(OSError), self.make_upload(rng=rng) as upload:
+                if rng.random() < 0.2:
+                    upload.send(rng.randrange(len(upload.data)))
                 else:
                     upload.answer()
 
     def wait_for_some(self):
         """Wait until a number of uploads more have come to their end."""
-        count = len(self.ledger.entries) + self.choice.randrange(2 * UPLOADS)
+        count = len(self.ledger.entries) + self.rng.randrange(2 * UPLOADS)
         wait_for(lambda: len(self.ledger.entries) > count, 60)

@@ -23,12 +23,12 @@ INPUTS = int(os.environ.get("INPUTS", "2000"))
 SEED = int(os.environ.get("SEED", time.time_ns() % 2**32))
 
 
-def pictures(choice):
+def pictures(rng):
     """Return pictures of each format, as pairs of a name and bytes."""
     exif = Image.Exif()
     exif[0x0112] = 6
     kept = {"exif": exif.tobytes(), "icc_profile": icc.profile(icc.DISPLAY_P3, icc.SRGB_CURVE)}
-    image, other = noise(48, 32, choice.randbytes), noise(48, 32, choice.randbytes)
+    image, other = noise(48, 32, rng.randbytes), noise(48, 32, rng.randbytes)
     plain = [(name, encoded(image, name)) for name in images.NAMES]
     rich = [(name, encoded(image, name, **kept)) for name in images.NAMES if name != "GIF"]
     return (
@@ -52,41 +52,41 @@ def pictures(choice):
     )
 
 
-def change(content, other, choice):
+def change(content, other, rng):
     """Return the content after one change at random."""
     content = bytearray(content)
     # Half the changes are made where the headers are.
-    end = len(content) if choice.random() < 0.5 else min(len(content), 256)
-    start = choice.randrange(max(1, end))
-    length = choice.choice((1, 1, 1, 2, 4, 16, 200))
-    match choice.randrange(6):
+    end = len(content) if rng.random() < 0.5 else min(len(content), 256)
+    start = rng.randrange(max(1, end))
+    length = rng.choice((1, 1, 1, 2, 4, 16, 200))
+    match rng.randrange(6):
         case 0:
-            content[start : start + length] = choice.randbytes(length)
+            content[start : start + length] = rng.randbytes(length)
         case 1:
-            content[start : start + length] = choice.choice((b"\0", b"\xff", b"\x7f")) * length
+            content[start : start + length] = rng.choice((b"\0", b"\xff", b"\x7f")) * length
         case 2:
             del content[start : start + length]
         case 3:
             content[start:start] = content[start : start + length]
         case 4:
-            place = choice.randrange(max(1, len(other)))
+            place = rng.randrange(max(1, len(other)))
             content[start : start + length] = other[place : place + length]
         case 5:
-            del content[choice.randrange(len(content) + 1) :]
+            del content[rng.randrange(len(content) + 1) :]
     return bytes(content)
 
 
 class PictureFuzz(UploadTestCase):
     def test_damaged_pictures(self):
         print(f"\n{INPUTS} inputs, SEED={SEED}")
-        choice = random.Random(SEED)
-        seeds = pictures(choice)
+        rng = random.Random(SEED)
+        seeds = pictures(rng)
         outcomes, slowest = defaultdict(Counter), 0
 
         for number in range(INPUTS):
             name, content = seeds[number % len(seeds)]
-            for _ in range(choice.randrange(1, 5)):
-                content = change(content, choice.choice(seeds)[1], choice)
+            for _ in range(rng.randrange(1, 5)):
+                content = change(content, rng.choice(seeds)[1], rng)
             started = time.perf_counter()
             outcomes[name][self.outcome(number, content)] += 1
             slowest = max(slowest, time.perf_counter() - started)
