@@ -1,8 +1,11 @@
-"""Helpers of the tests: empty folders, dishes and uploads."""
+"""Helpers of the tests: the settings of production, empty folders, dishes and uploads."""
 
 import hashlib
+import os
+import runpy
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 from xml.etree import ElementTree
 
 from django.core.cache import cache
@@ -10,6 +13,23 @@ from django.core.files.uploadedfile import SimpleUploadedFile, TemporaryUploaded
 from django.test import TestCase, override_settings
 
 from uploads.models import Dish, Picture
+
+from .servers import ROOT
+
+PRODUCTION = {
+    "GOURMIOUS_SECRET_KEY": "a secret of production",
+    "GOURMIOUS_ALLOWED_HOSTS": "gourmious.example, www.gourmious.example",
+    "GOURMIOUS_MEMCACHED": "127.0.0.1:11211,127.0.0.1:11212",
+}
+
+
+def read_settings(**environment):
+    """Return the settings as they are with this environment and no other."""
+    with (
+        TemporaryDirectory() as folder,
+        patch.dict(os.environ, {"GOURMIOUS_DATA_DIR": folder, **environment}, clear=True),
+    ):
+        return runpy.run_path(ROOT / "gourmious" / "settings.py")
 
 
 def make_dish(name="Bouillabaisse", restaurant="Chez Fonfon"):

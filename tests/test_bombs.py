@@ -11,7 +11,8 @@ from django.test import SimpleTestCase
 from uploads import images, renderer
 
 from .bombs import BOMBS
-from .test_renderer import RendererTestCase, parent_of, stat
+from .cases import RendererTestCase
+from .processes import parent_of, stat
 
 TICKS = os.sysconf("SC_CLK_TCK")
 # The most pixels of a file here that takes until its end to be refused.

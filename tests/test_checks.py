@@ -7,9 +7,8 @@ from django.core.checks import run_checks
 from django.core.management import call_command
 from django.test import SimpleTestCase, override_settings
 
-from .base import FoldersMixin
+from .base import PRODUCTION, FoldersMixin
 from .servers import Memcached, free_port, manage, requires
-from .test_settings import PRODUCTION
 
 
 def ids(**options):

@@ -13,9 +13,9 @@ from django.test import SimpleTestCase, override_settings
 from uploads import refusals
 from uploads.management.commands.deployconf import UNITS
 
+from .base import PRODUCTION, read_settings
 from .servers import NGINX, manage, requires
 from .stack import make_certificate
-from .test_settings import PRODUCTION, read_settings
 
 
 def judge(*command):

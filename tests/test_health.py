@@ -6,9 +6,8 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 from django.test import TestCase, override_settings
 
-from .base import FoldersMixin
+from .base import PRODUCTION, FoldersMixin, read_settings
 from .servers import Memcached, free_port, requires
-from .test_settings import PRODUCTION, read_settings
 
 
 class HealthTests(FoldersMixin, TestCase):

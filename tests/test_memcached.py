@@ -11,8 +11,7 @@ from unittest.mock import patch
 from django.conf import settings
 from django.contrib.staticfiles.testing import StaticLiveServerTestCase
 from django.core.cache import cache
-from django.core.signals import request_finished, request_started
-from django.test import RequestFactory, override_settings
+from django.test import RequestFactory
 from pymemcache.client.base import Client
 
 from uploads import refusals
@@ -20,49 +19,13 @@ from uploads.images import LABELS
 from uploads.progress import UploadProgress, cache_answers
 
 from .base import FoldersMixin, make_dish
+from .cases import PIECE, WRITER, MemcachedMixin, is_writing
 from .client import SlowUpload, poll
 from .photos import photo
-from .servers import Memcached, requires
-from .test_settings import PRODUCTION, read_settings
+from .servers import requires
 from .waiting import wait_for
 
 KEY = ":1:127.0.0.1_dish-1"
-PIECE = 200_000  # bytes
-WRITER = "progress writer"  # the thread
-
-
-def is_writing():
-    return WRITER in {thread.name for thread in threading.enumerate()}
-
-
-@contextmanager
-def threads_come_to_their_end():
-    """Wait, when the block ends, for the writer and the server: it answers before it lets go."""
-    running = set()
-
-    def note_start(**kwargs):
-        running.add(threading.get_ident())
-
-    def note_end(**kwargs):
-        running.discard(threading.get_ident())
-
-    request_started.connect(note_start)
-    request_finished.connect(note_end)
-    yield
-    wait_for(lambda: not running and not is_writing())
-
-
-class MemcachedMixin:
-    """Keep the progress in a memcached of the test's own, as in production."""
-
-    def setUp(self):
-        self.memcached = self.enterContext(Memcached())
-        environment = {**PRODUCTION, "GOURMIOUS_MEMCACHED": self.memcached.address}
-        caches = read_settings(**environment)["CACHES"]
-        self.enterContext(override_settings(CACHES=caches))
-        # Their connections to memcached would be forgotten with the settings, and stay open.
-        self.enterContext(threads_come_to_their_end())
-        super().setUp()
 
 
 @requires("memcached")

@@ -8,70 +8,22 @@ import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
 from unittest.mock import patch
 
-from django.core.exceptions import ValidationError
 from django.test import SimpleTestCase
 from PIL import Image
 
 from uploads import renderer
 from uploads.renderer import FairQueue, Renderer
 
-from .base import FoldersMixin
 from .bombs import jpeg_of_scans, tiff_of_fax_noise
+from .cases import PHOTO, RendererTestCase
 from .photos import encoded, photo
-from .servers import ROOT, stopped
+from .processes import has_ended, open_files, parent_of, stopped
+from .servers import ROOT
 from .waiting import wait_for
-
-PHOTO = photo(64, 48)
-
-
-class RendererTestCase(FoldersMixin, SimpleTestCase):
-    """Each test has a renderer of its own, and takes it along."""
-
-    def setUp(self):
-        super().setUp()
-        self.queue = FairQueue(1)
-        self.enterContext(patch.object(renderer, "renderers", self.queue))
-        [self.renderer] = self.queue.idle
-        self.addCleanup(self.end)
-
-    def end(self):
-        if self.renderer.process:
-            self.renderer.process.kill()
-            self.renderer.process.join()
-            self.renderer.process.close()
-            self.renderer.connection.close()
-
-    def write(self, content, name="original"):
-        path = self.folder / name
-        path.write_bytes(content)
-        return path
-
-    def render(self, content=PHOTO):
-        """Return the size that the picture of a file is found to have."""
-        with renderer.render(self.write(content)) as renditions:
-            return renditions.width, renditions.height
-
-    def assert_refused(self, code, content):
-        with self.assertRaises(ValidationError) as caught:
-            self.render(content)
-        self.assertEqual(caught.exception.code, code)
-        self.assertRegex(caught.exception.messages[0], r"^[A-Z].*\.$")
-
-    def assert_next_is_rendered(self):
-        self.assertEqual(self.render(), (64, 48))
-        self.assertEqual([path.name for path in self.files()], ["original"])
-
-    def pid(self):
-        return self.renderer.process.pid
-
-    def renders(self):
-        """Tell whether the renderer has a file open; it has none while it waits."""
-        return self.folder / "original" in open_files(self.pid())
 
 
 class OutcomeTests(RendererTestCase):
@@ -281,28 +233,6 @@ class ProcessTests(RendererTestCase):
 
         tasks = Path(f"/proc/{parent_of(self.pid())}/task")
         self.assertEqual(len(list(tasks.iterdir())), 1)
-
-
-def stat(pid):
-    """Return what proc_pid_stat(5) tells of a process, from its state on."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-
-
-def parent_of(pid):
-    return int(stat(pid)[1])
-
-
-def has_ended(pid):
-    try:
-        return stat(pid)[0] in "XZ"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
-def open_files(pid):
-    with suppress(FileNotFoundError):
-        return [path.readlink() for path in Path(f"/proc/{pid}/fd").iterdir()]
-    return []
 
 
 class FairQueueTests(SimpleTestCase):

@@ -8,23 +8,10 @@ import stat
 from contextlib import closing
 from pathlib import Path
 
-from django.test import SimpleTestCase
-
-from .base import FoldersMixin
-from .bombs import jpeg_of_scans
+from .cases import GranianTestCase
 from .client import SlowUpload, add_dish, get, poll
 from .photos import photo
-from .servers import (
-    ADDRESS,
-    Granian,
-    Memcached,
-    Server,
-    free_port,
-    has_opened,
-    listens,
-    manage,
-    requires,
-)
+from .servers import ADDRESS, Granian, Server, free_port, listens
 from .waiting import wait_for
 
 SERVICES = ("pages", "uploads")
@@ -38,65 +25,6 @@ PATHS = (
 )
 # What Python writes when it imports a module that a release may replace.
 OURS = re.compile(r"^import '((?:csp|django|gourmious|uploads)\b.*?)' #", re.MULTILINE)
-
-
-@requires("memcached")
-class GranianTestCase(FoldersMixin, SimpleTestCase):
-    """Servers of one worker each, with a memcached and folders of the test's own."""
-
-    def setUp(self):
-        super().setUp()
-        self.memcached = self.enterContext(Memcached())
-        self.environment = {
-            "GOURMIOUS_SECRET_KEY": "a secret of production",
-            "GOURMIOUS_ALLOWED_HOSTS": "127.0.0.1",
-            "GOURMIOUS_MEMCACHED": self.memcached.address,
-            "GOURMIOUS_DATA_DIR": str(self.folder),
-            "GOURMIOUS_RUN_DIR": str(self.folder / "run"),
-            "GOURMIOUS_WORKERS": "1",
-        }
-
-    def serve(self, service="uploads", **environment):
-        """Start a server, and return it when it answers."""
-        server = self.enterContext(Granian(service, **{**self.environment, **environment}))
-        self.assert_answers(server)
-        return server
-
-    def prepare(self):
-        manage("collectstatic", "--no-input", **self.environment)
-        manage("migrate", **self.environment)
-
-    def serve_a_dish(self, service="uploads", **environment):
-        """Serve the app, and add its first dish."""
-        self.prepare()
-        server = self.serve(service, **environment)
-        return server, add_dish(server.address)
-
-    def assert_answers(self, server):
-        self.assertIsNone(poll(server.address, "none"))
-
-    def assert_gone(self, server, pids, seconds=20):
-        wait_for(lambda: not set(pids) & set(server.processes()), seconds)
-
-    def assert_nothing_left(self, server):
-        wait_for(lambda: not server.processes())
-
-    def send(self, server, dish, content):
-        """Send all of an upload, and return it without its answer."""
-        upload = self.enterContext(SlowUpload(server.address, dish, content))
-        upload.send()
-        return upload
-
-    def incoming(self):
-        """Return the sizes of the files that arrive, or have arrived and are not stored yet."""
-        return {path.stat().st_size for path in self.files("incoming")}
-
-    def send_slow_photo(self, server, dish):
-        """Send a photo that is rendered for seconds, and return its upload when that has begun."""
-        upload = self.send(server, dish, jpeg_of_scans())
-        incoming = self.folder / "incoming"
-        wait_for(lambda: any(has_opened(pid, incoming) for pid in server.renderers()))
-        return upload
 
 
 class SocketTests(GranianTestCase):

@@ -1,5 +1,3 @@
-import os
-import runpy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
@@ -8,22 +6,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 from django.test import SimpleTestCase, TestCase
 
-from .servers import ROOT
-
-PRODUCTION = {
-    "GOURMIOUS_SECRET_KEY": "a secret of production",
-    "GOURMIOUS_ALLOWED_HOSTS": "gourmious.example, www.gourmious.example",
-    "GOURMIOUS_MEMCACHED": "127.0.0.1:11211,127.0.0.1:11212",
-}
-
-
-def read_settings(**environment):
-    """Return the settings as they are with this environment and no other."""
-    with (
-        TemporaryDirectory() as folder,
-        patch.dict(os.environ, {"GOURMIOUS_DATA_DIR": folder, **environment}, clear=True),
-    ):
-        return runpy.run_path(ROOT / "gourmious" / "settings.py")
+from .base import PRODUCTION, read_settings
 
 
 class SettingsTests(SimpleTestCase):

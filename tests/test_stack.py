@@ -20,100 +20,15 @@ from gourmious.settings import CORES
 from .base import upload_file
 from .bombs import jpeg_of_scans
 from .browser import BrowserTestCase
+from .cases import PIECE, StackTestCase
 from .client import SlowUpload, add_dish, client_headers, connect, get, get_answer, poll
 from .photos import photo
-from .servers import (
-    ADDRESS,
-    ROOT,
-    Memcached,
-    Nginx,
-    free_port,
-    has_opened,
-    listens,
-    manage,
-    requires,
-)
+from .processes import has_opened
+from .servers import ADDRESS, ROOT, Memcached, Nginx, free_port, listens, manage, requires
 from .stack import PROGRAMS, Stack, loopback_hosts
 from .waiting import wait_for
 
-PIECE = 200_000  # bytes
 ONE_PIXEL = photo(1, 1)
-
-
-@requires(*PROGRAMS)
-class StackTestCase(SimpleTestCase):
-    """One stack for all tests of a class, each with a dish of its own."""
-
-    variables = {}
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.log = Path(cls.enterClassContext(TemporaryDirectory()), "log")
-        log = cls.enterClassContext(cls.log.open("w"))
-        cls.stack = cls.enterClassContext(Stack(log=log, **cls.variables))
-        cls.http, cls.https = cls.stack.http.address, cls.stack.https.address
-
-    def setUp(self):
-        super().setUp()
-        self.dish = add_dish(self.http, self.id()[-100:])
-        self.progress_id = self.id().split(".")[-1][:64]
-
-    def upload(self, address=None, **options):
-        """Begin an upload of megabytes, and return it when its record is there."""
-        address = address or self.http
-        content = photo(2400, 1800)
-        upload = SlowUpload(address, self.dish, content, self.progress_id, **options)
-        self.enterContext(upload)
-        upload.send(PIECE)
-        wait_for(lambda: poll(address, self.progress_id, **options))
-        return upload
-
-    def uploads(self, number):
-        """Begin so many uploads, and return them when their records are there."""
-        ids = [f"{self.progress_id}-{name}"[-64:] for name in range(number)]
-        uploads = [SlowUpload(self.http, self.dish, photo(800, 600), name) for name in ids]
-        for upload in uploads:
-            self.enterContext(upload).send(PIECE)
-        wait_for(lambda: all(poll(self.http, progress_id) for progress_id in ids))
-        return uploads
-
-    def poll(self, **options):
-        return poll(self.http, self.progress_id, **options)
-
-    def watch(self, send, polled=None):
-        """Send on, little by little, until ten different counts were seen; return all records."""
-        seen = []
-        while len({record["uploaded"] for record in seen}) < 10:
-            record = wait_for(lambda: send() or (polled or self.poll)())
-            seen.append(record)
-        return seen
-
-    def assert_rising(self, records):
-        counts = [record["uploaded"] for record in records]
-        self.assertEqual(counts, sorted(counts))
-        self.assertEqual(len({record["length"] for record in records}), 1)
-        self.assertLessEqual(counts[-1], records[0]["length"])
-
-    def assert_deleted(self):
-        """Assert that there is no record, or soon is none."""
-        wait_for(lambda: self.poll() is None)
-
-    def assert_kept(self, upload):
-        status, text = upload.answer()
-        self.assertEqual(status, 200, text)
-        self.assertIn("<status>ok</status>", text)
-
-    def files(self, folder):
-        return [path for path in (self.stack.data / folder).iterdir() if path.is_file()]
-
-    def count_incoming(self, length):
-        """Return how many files of this length have arrived, and are not stored yet."""
-        return [path.stat().st_size for path in self.files("incoming")].count(length)
-
-    def processing_held_back(self):
-        """Stop the processes that render photos, until the block ends."""
-        return self.stack.uploads.rendering_held_back()
 
 
 class ProgressTests(StackTestCase):

@@ -12,8 +12,7 @@ from django.core.files.storage import FileSystemStorage
 from django.core.management import call_command
 from django.test import SimpleTestCase, override_settings
 
-from .base import FoldersMixin
-from .test_settings import PRODUCTION, read_settings
+from .base import PRODUCTION, FoldersMixin, read_settings
 
 
 class StaticFilesStorageTests(FoldersMixin, SimpleTestCase):

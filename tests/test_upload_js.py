@@ -19,10 +19,10 @@ from uploads.models import PictureQuerySet
 
 from .base import store
 from .browser import BrowserTestCase
+from .cases import MemcachedMixin
 from .client import poll
 from .photos import encoded, photo
 from .servers import BrokenProxy, Runserver, manage, requires
-from .test_memcached import MemcachedMixin
 from .waiting import wait_for
 
 

@@ -20,8 +20,8 @@ from uploads.uploadhandler import PictureFileUploadHandler, UploadProgressCached
 from uploads.views import DISHES_PER_PAGE, PICTURES_PER_PAGE
 
 from .base import UploadTestCase, make_dish, store, upload_file
+from .bombs import png
 from .photos import encoded, noise, photo
-from .test_images import png
 from .waiting import wait_for
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"

@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 from unittest import skipUnless
 
+from .cases import GranianTestCase
 from .client import SlowUpload, get, poll
 from .photos import photo
 from .servers import Granian, manage
-from .test_serve import GranianTestCase
 from .waiting import wait_for
 
 CLIENT = "192.0.2.7"

@@ -5,7 +5,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from tests.servers import descendants
+from tests.processes import descendants
 
 
 def family(pid):

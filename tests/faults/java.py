@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.servers import requires
 
-from .test_clients import ClientTestCase, printed
+from .clients import ClientTestCase, printed
 
 PROGRAM = Path(__file__).with_name("Client.java")
 

@@ -1,0 +1,241 @@
+"""The test cases of several modules: with a memcached, a renderer, Granian, or the whole stack."""
+
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
+
+from django.core.exceptions import ValidationError
+from django.core.signals import request_finished, request_started
+from django.test import SimpleTestCase, override_settings
+
+from uploads import renderer
+from uploads.renderer import FairQueue
+
+from .base import PRODUCTION, FoldersMixin, read_settings
+from .bombs import jpeg_of_scans
+from .client import SlowUpload, add_dish, poll
+from .photos import photo
+from .processes import has_opened, open_files
+from .servers import Granian, Memcached, manage, requires
+from .stack import PROGRAMS, Stack
+from .waiting import wait_for
+
+PHOTO = photo(64, 48)
+PIECE = 200_000  # bytes
+WRITER = "progress writer"  # the thread
+
+
+def is_writing():
+    return WRITER in {thread.name for thread in threading.enumerate()}
+
+
+@contextmanager
+def threads_come_to_their_end():
+    """Wait, when the block ends, for the writer and the server: it answers before it lets go."""
+    running = set()
+
+    def note_start(**kwargs):
+        running.add(threading.get_ident())
+
+    def note_end(**kwargs):
+        running.discard(threading.get_ident())
+
+    request_started.connect(note_start)
+    request_finished.connect(note_end)
+    yield
+    wait_for(lambda: not running and not is_writing())
+
+
+class MemcachedMixin:
+    """Keep the progress in a memcached of the test's own, as in production."""
+
+    def setUp(self):
+        self.memcached = self.enterContext(Memcached())
+        environment = {**PRODUCTION, "GOURMIOUS_MEMCACHED": self.memcached.address}
+        caches = read_settings(**environment)["CACHES"]
+        self.enterContext(override_settings(CACHES=caches))
+        # Their connections to memcached would be forgotten with the settings, and stay open.
+        self.enterContext(threads_come_to_their_end())
+        super().setUp()
+
+
+class RendererTestCase(FoldersMixin, SimpleTestCase):
+    """Each test has a renderer of its own, and takes it along."""
+
+    def setUp(self):
+        super().setUp()
+        self.queue = FairQueue(1)
+        self.enterContext(patch.object(renderer, "renderers", self.queue))
+        [self.renderer] = self.queue.idle
+        self.addCleanup(self.end)
+
+    def end(self):
+        if self.renderer.process:
+            self.renderer.process.kill()
+            self.renderer.process.join()
+            self.renderer.process.close()
+            self.renderer.connection.close()
+
+    def write(self, content, name="original"):
+        path = self.folder / name
+        path.write_bytes(content)
+        return path
+
+    def render(self, content=PHOTO):
+        """Return the size that the picture of a file is found to have."""
+        with renderer.render(self.write(content)) as renditions:
+            return renditions.width, renditions.height
+
+    def assert_refused(self, code, content):
+        with self.assertRaises(ValidationError) as caught:
+            self.render(content)
+        self.assertEqual(caught.exception.code, code)
+        self.assertRegex(caught.exception.messages[0], r"^[A-Z].*\.$")
+
+    def assert_next_is_rendered(self):
+        self.assertEqual(self.render(), (64, 48))
+        self.assertEqual([path.name for path in self.files()], ["original"])
+
+    def pid(self):
+        return self.renderer.process.pid
+
+    def renders(self):
+        """Tell whether the renderer has a file open; it has none while it waits."""
+        return self.folder / "original" in open_files(self.pid())
+
+
+@requires("memcached")
+class GranianTestCase(FoldersMixin, SimpleTestCase):
+    """Servers of one worker each, with a memcached and folders of the test's own."""
+
+    def setUp(self):
+        super().setUp()
+        self.memcached = self.enterContext(Memcached())
+        self.environment = {
+            "GOURMIOUS_SECRET_KEY": "a secret of production",
+            "GOURMIOUS_ALLOWED_HOSTS": "127.0.0.1",
+            "GOURMIOUS_MEMCACHED": self.memcached.address,
+            "GOURMIOUS_DATA_DIR": str(self.folder),
+            "GOURMIOUS_RUN_DIR": str(self.folder / "run"),
+            "GOURMIOUS_WORKERS": "1",
+        }
+
+    def serve(self, service="uploads", **environment):
+        """Start a server, and return it when it answers."""
+        server = self.enterContext(Granian(service, **{**self.environment, **environment}))
+        self.assert_answers(server)
+        return server
+
+    def prepare(self):
+        manage("collectstatic", "--no-input", **self.environment)
+        manage("migrate", **self.environment)
+
+    def serve_a_dish(self, service="uploads", **environment):
+        """Serve the app, and add its first dish."""
+        self.prepare()
+        server = self.serve(service, **environment)
+        return server, add_dish(server.address)
+
+    def assert_answers(self, server):
+        self.assertIsNone(poll(server.address, "none"))
+
+    def assert_gone(self, server, pids, seconds=20):
+        wait_for(lambda: not set(pids) & set(server.processes()), seconds)
+
+    def assert_nothing_left(self, server):
+        wait_for(lambda: not server.processes())
+
+    def send(self, server, dish, content):
+        """Send all of an upload, and return it without its answer."""
+        upload = self.enterContext(SlowUpload(server.address, dish, content))
+        upload.send()
+        return upload
+
+    def incoming(self):
+        """Return the sizes of the files that arrive, or have arrived and are not stored yet."""
+        return {path.stat().st_size for path in self.files("incoming")}
+
+    def send_slow_photo(self, server, dish):
+        """Send a photo that is rendered for seconds, and return its upload when that has begun."""
+        upload = self.send(server, dish, jpeg_of_scans())
+        incoming = self.folder / "incoming"
+        wait_for(lambda: any(has_opened(pid, incoming) for pid in server.renderers()))
+        return upload
+
+
+@requires(*PROGRAMS)
+class StackTestCase(SimpleTestCase):
+    """One stack for all tests of a class, each with a dish of its own."""
+
+    variables = {}
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.log = Path(cls.enterClassContext(TemporaryDirectory()), "log")
+        log = cls.enterClassContext(cls.log.open("w"))
+        cls.stack = cls.enterClassContext(Stack(log=log, **cls.variables))
+        cls.http, cls.https = cls.stack.http.address, cls.stack.https.address
+
+    def setUp(self):
+        super().setUp()
+        self.dish = add_dish(self.http, self.id()[-100:])
+        self.progress_id = self.id().split(".")[-1][:64]
+
+    def upload(self, address=None, **options):
+        """Begin an upload of megabytes, and return it when its record is there."""
+        address = address or self.http
+        content = photo(2400, 1800)
+        upload = SlowUpload(address, self.dish, content, self.progress_id, **options)
+        self.enterContext(upload)
+        upload.send(PIECE)
+        wait_for(lambda: poll(address, self.progress_id, **options))
+        return upload
+
+    def uploads(self, number):
+        """Begin so many uploads, and return them when their records are there."""
+        ids = [f"{self.progress_id}-{name}"[-64:] for name in range(number)]
+        uploads = [SlowUpload(self.http, self.dish, photo(800, 600), name) for name in ids]
+        for upload in uploads:
+            self.enterContext(upload).send(PIECE)
+        wait_for(lambda: all(poll(self.http, progress_id) for progress_id in ids))
+        return uploads
+
+    def poll(self, **options):
+        return poll(self.http, self.progress_id, **options)
+
+    def watch(self, send, polled=None):
+        """Send on, little by little, until ten different counts were seen; return all records."""
+        seen = []
+        while len({record["uploaded"] for record in seen}) < 10:
+            record = wait_for(lambda: send() or (polled or self.poll)())
+            seen.append(record)
+        return seen
+
+    def assert_rising(self, records):
+        counts = [record["uploaded"] for record in records]
+        self.assertEqual(counts, sorted(counts))
+        self.assertEqual(len({record["length"] for record in records}), 1)
+        self.assertLessEqual(counts[-1], records[0]["length"])
+
+    def assert_deleted(self):
+        """Assert that there is no record, or soon is none."""
+        wait_for(lambda: self.poll() is None)
+
+    def assert_kept(self, upload):
+        status, text = upload.answer()
+        self.assertEqual(status, 200, text)
+        self.assertIn("<status>ok</status>", text)
+
+    def files(self, folder):
+        return [path for path in (self.stack.data / folder).iterdir() if path.is_file()]
+
+    def count_incoming(self, length):
+        """Return how many files of this length have arrived, and are not stored yet."""
+        return [path.stat().st_size for path in self.files("incoming")].count(length)
+
+    def processing_held_back(self):
+        """Stop the processes that render photos, until the block ends."""
+        return self.stack.uploads.rendering_held_back()
