@@ -8,7 +8,7 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 
-/** Uploads a file as Java programs do: java Client.java URL DISH FILE [HEADER VALUE …] */
+/** Uploads a file: java Client.java URL DISH FILE [HEADER VALUE …] */
 class Client {
     public static void main(String[] arguments) throws Exception {
         var file = Path.of(arguments[2]);

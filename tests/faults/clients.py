@@ -1,4 +1,4 @@
-"""The base of the tests of real clients: each sends a photo, and a file that is no photo."""
+"""The base of the tests of real clients. Each client sends a photo, and a file that is not one."""
 
 import hashlib
 import subprocess
@@ -12,7 +12,7 @@ from .rig import Entry, FaultTestCase
 NAME = "Pissaladière à l'œuf 🍳 100 %.jpg"
 
 
-def printed(*command):
+def run_client(*command):
     """Run a program that prints an answer, and then its status in three digits."""
     output = subprocess.run(command, check=False, capture_output=True).stdout.decode()
     return Answer(int(output[-3:]), {}, output[:-3])
@@ -27,7 +27,7 @@ class ClientTestCase(FaultTestCase):
         self.fields = {"id": str(self.dish.pk)}
 
     def assert_understood(self, send):
-        """Let a client send a photo, and a file that is none, whose name must come back."""
+        """Send a photo, which must be kept, and a text, whose name must be in the refusal."""
         photo = self.photo + self.rng.randbytes(16)
         entry = Entry("none", hashlib.sha256(photo).hexdigest(), send(photo), whole=True)
         self.ledger.note(entry)
@@ -36,8 +36,7 @@ class ClientTestCase(FaultTestCase):
         refused = Entry("none", "", send(b"A text. " * 100), whole=True)
         self.assertEqual(refused.answer.status, 415)
         self.assertEqual(refused.upload.find("error").get("file"), NAME)
-        client = self._testMethodName.removeprefix("test_").replace("_", " ")
-        self.audit(f"{client} sends a photo", 1)
+        self.audit(self._testMethodName.removeprefix("test_").replace("_", " "), 1)
 
     def file(self, content):
         path = self.folder / NAME

@@ -2,8 +2,8 @@
 
     MINUTES=30 SEED=1 python manage.py test tests.faults.endurance
 
-A line a minute tells what the servers hold. At the end, at rest, they must hold no more than in the
-first minute, and all that the clients were answered is compared with what is there.
+Once a minute it prints what the servers hold. At the end, when they are idle, they must hold no
+more than in the first minute. All answers are compared with what is stored.
 """
 
 import os
@@ -27,17 +27,17 @@ from .rig import SEED, FaultTestCase, Upload
 
 MINUTES = int(os.environ.get("MINUTES", "1"))
 CLIENTS = 6
-RATE = 20  # requests in a second, about
+RATE = 20  # requests per second, approximately
 
-# How often each thing is done, out of all.
+# The weights of the actions.
 ACTIONS = {
     "upload": 20,
     "large_upload": 2,
     "slow_upload": 2,
     "refused_upload": 4,
-    "hung_up_upload": 6,
+    "interrupted_upload": 6,
     "reset_upload": 6,
-    "known_upload": 2,
+    "repeated_upload": 2,
     "poll": 30,
     "page": 20,
     "picture": 8,
@@ -45,7 +45,7 @@ ACTIONS = {
 
 
 class Clients:
-    """Threads that do one thing after the other until they are told to stop."""
+    """Run the clients' actions until `stopped` is set. Each client has its own thread."""
 
     def __init__(self, stack, ledger):
         self.ledger = ledger
@@ -65,15 +65,15 @@ class Clients:
                 self.counts[name] += 1
 
     @contextmanager
-    def disturbed(self):
-        """Expect other answers, too, until the site is well again after the block."""
+    def allow_errors(self):
+        """Allow other answers during the block, and until the site is healthy after it."""
         self.disturbances += 1
         yield
         wait_for(lambda: get(self.http, "/healthz").status == 200)
         self.disturbances += 1
 
     def expect(self, status, ask, *arguments):
-        """Ask for something, and note where the answer is another one while all is well."""
+        """Send a request, and note an unexpected answer. A disturbance excuses server errors."""
         before = self.disturbances
         try:
             answer = ask(*arguments)
@@ -83,44 +83,44 @@ class Clients:
         if answer is None or (answer.status != status and (calm or 0 < answer.status < 500)):
             self.surprises.append((ask, arguments, answer))
 
-    def upload_of(self, content, rng):
+    def make_upload(self, content, rng):
         progress_id = f"{rng.getrandbits(64):x}"
         dish = rng.choice(self.dishes)
         return Upload(self.ledger, dish, content, progress_id)
 
-    def new(self, content, rng):
-        return self.upload_of(content + rng.randbytes(16), rng)
+    def make_new_upload(self, content, rng):
+        return self.make_upload(content + rng.randbytes(16), rng)
 
     def upload(self, rng):
-        with self.new(self.small, rng) as upload:
+        with self.make_new_upload(self.small, rng) as upload:
             self.expect(200, upload.answer)
 
     def large_upload(self, rng):
-        with self.new(self.large, rng) as upload:
+        with self.make_new_upload(self.large, rng) as upload:
             self.expect(200, upload.answer)
 
     def slow_upload(self, rng):
-        with self.new(self.small, rng) as upload:
+        with self.make_new_upload(self.small, rng) as upload:
             for until in range(0, len(upload.data), len(upload.data) // 50):
                 upload.send(until)
                 self.stopped.wait(0.1)
             self.expect(200, upload.answer)
 
     def refused_upload(self, rng):
-        with self.upload_of(b"A text. " * 20_000, rng) as upload:
+        with self.make_upload(b"A text. " * 20_000, rng) as upload:
             self.expect(415, upload.answer)
 
-    def hung_up_upload(self, rng):
-        with self.new(self.small, rng) as upload:
+    def interrupted_upload(self, rng):
+        with self.make_new_upload(self.small, rng) as upload:
             upload.send(rng.randrange(len(upload.data)))
 
     def reset_upload(self, rng):
-        with self.new(self.large, rng) as upload:
+        with self.make_new_upload(self.large, rng) as upload:
             upload.send(rng.randrange(len(upload.data)))
             upload.hang_up(reset=True)
 
-    def known_upload(self, rng):
-        with self.upload_of(self.small, rng) as upload:
+    def repeated_upload(self, rng):
+        with self.make_upload(self.small, rng) as upload:
             self.expect(200, upload.answer)
 
     def poll(self, rng):
@@ -132,9 +132,9 @@ class Clients:
         self.expect(200, get, self.http, path)
 
     def picture(self, rng):
-        self.expect(200, self.any_picture, rng.choice(self.dishes).get_absolute_url())
+        self.expect(200, self.fetch_picture, rng.choice(self.dishes).get_absolute_url())
 
-    def any_picture(self, page):
+    def fetch_picture(self, page):
         """Fetch a page and the first picture on it, if there is one."""
         answer = get(self.http, page)
         for path in re.findall(r'href="(/media/[^"]+)"', answer.text)[:1]:
@@ -150,26 +150,26 @@ def download(address, path):
     return Answer(int(data.split()[1]) if data else 0, {}, "")
 
 
-def workers_of(stack):
+def list_workers(stack):
     """Return the process ids of Granian's workers, of both services, and of their renderers."""
     return [*stack.pages.workers(), *stack.uploads.workers(), *stack.uploads.renderers()]
 
 
-def memory(pids):
+def measure_memory(pids):
     statuses = [Path(f"/proc/{pid}/status").read_text() for pid in pids]
     return sum(int(re.search(r"VmRSS:\s+(\d+) kB", text)[1]) for text in statuses) / 1024
 
 
-def descriptors(pids):
+def count_descriptors(pids):
     return sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids)
 
 
-def threads(pids):
+def count_threads(pids):
     return sum(len(list(Path(f"/proc/{pid}/task").iterdir())) for pid in pids)
 
 
 class Figures(NamedTuple):
-    """What the servers hold at a moment."""
+    """The resources that the servers hold."""
 
     granian_mb: float
     granian_descriptors: int
@@ -181,17 +181,22 @@ class Figures(NamedTuple):
     pictures: int
 
     @classmethod
-    def of(cls, stack, ledger):
-        granian, nginx = workers_of(stack), stack.http.workers()
+    def measure(cls, stack, ledger):
+        granian, nginx = list_workers(stack), stack.http.workers()
         return cls(
-            round(memory(granian)), descriptors(granian), threads(granian),
-            round(memory(nginx)), descriptors(nginx), len(records(stack.memcached)),
-            len(list((stack.data / "incoming").iterdir())), len(ledger.read_rows()),
-        )  # fmt: skip
+            granian_mb=round(measure_memory(granian)),
+            granian_descriptors=count_descriptors(granian),
+            granian_threads=count_threads(granian),
+            nginx_mb=round(measure_memory(nginx)),
+            nginx_descriptors=count_descriptors(nginx),
+            memcached_items=len(list_records(stack.memcached)),
+            incoming=len(list((stack.data / "incoming").iterdir())),
+            pictures=len(ledger.read_rows()),
+        )
 
 
-def records(memcached):
-    """Return the keys of all records of progress that are not over their time."""
+def list_records(memcached):
+    """Return the keys of all progress records that have not expired."""
     kinds = re.findall(r"items:(\d+):number ", memcached.ask("stats items"))
     dump = "".join(memcached.ask(f"stats cachedump {kind} 0") for kind in kinds)
     items = re.findall(r"ITEM (\S+) \[\d+ b; (\d+) s\]", dump)
@@ -199,7 +204,7 @@ def records(memcached):
 
 
 def disturb(stack):
-    """Let something happen to memcached, and to a server's configuration."""
+    """Restart memcached, let it hang for a while, and reload nginx."""
     stack.memcached.stop()
     stack.memcached.start()
     with stack.memcached.hung():
@@ -221,24 +226,25 @@ class EnduranceTests(FaultTestCase):
         for job in jobs:
             job.result()
 
-        wait_for(lambda: threads(workers_of(self.stack)) < 40, 120)
-        wait_for(lambda: not records(self.stack.memcached), LIFETIME + 10)
-        self.assert_no_growth(first, self.tell("at rest", load))
+        wait_for(lambda: count_threads(list_workers(self.stack)) < 40, 120)
+        wait_for(lambda: not list_records(self.stack.memcached), LIFETIME + 10)
+        self.assert_no_growth(first, self.report("idle", load))
         self.assertEqual(load.surprises, [])
-        print(f"{dict(load.counts)}; {self.outcomes()}")
+        print(f"{dict(load.counts)}; {self.count_statuses()}")
         self.audit("endurance", MINUTES, killed=True)
 
     def watch(self, minute, load):
-        """Return what the servers hold after a minute; every fifth time they are disturbed."""
+        """Return what the servers hold after a minute. Disturb them in every fifth minute."""
         time.sleep(30)
         if minute % 5 == 1:
-            with load.disturbed():
+            with load.allow_errors():
                 disturb(self.stack)
         time.sleep(30)
-        return self.tell(minute, load)
+        return self.report(minute, load)
 
-    def tell(self, minute, load):
-        figures = Figures.of(self.stack, self.ledger)
+    def report(self, minute, load):
+        """Print what the servers hold, and return it."""
+        figures = Figures.measure(self.stack, self.ledger)
         row = (minute, load.counts.total(), *figures)
         print(f"| {' | '.join(str(figure) for figure in row)} |", flush=True)
         return figures
@@ -251,6 +257,6 @@ class EnduranceTests(FaultTestCase):
                 self.assertLess(now, before + 20, name)
         self.assertEqual(last.incoming, 0)
 
-    def outcomes(self):
-        """Return how many uploads had which answer."""
+    def count_statuses(self):
+        """Return the number of uploads for each status."""
         return dict(Counter(entry.answer and entry.answer.status for entry in self.ledger.entries))

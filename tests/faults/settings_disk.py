@@ -1,4 +1,4 @@
-"""The settings of the app for a small disk; in the suite it waits less long for the database."""
+"""Settings for the tests of the disk. In the suite, the app waits less long for the database."""
 
 import os
 

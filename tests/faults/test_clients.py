@@ -1,4 +1,4 @@
-"""Forms as real clients write them: each is taken, byte for byte, and its file's name is known."""
+"""Forms of real clients. Their photos are kept byte for byte, and their files' names are read."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ import requests
 from tests.client import Answer, client_headers, connect, get_answer
 from tests.servers import requires
 
-from .clients import NAME, ClientTestCase, printed
+from .clients import NAME, ClientTestCase, run_client
 
 NODE = """
 const [url, headers, id, path, name] = JSON.parse(process.argv[1]);
@@ -28,32 +28,32 @@ class ClientTests(ClientTestCase):
     def curl(self, content, *options):
         headers = [f"-H{name}: {value}" for name, value in self.headers.items()]
         form = ["-F", f"id={self.dish.pk}", "-F", f"picture=@{self.file(content)}"]
-        return printed("curl", "-sk", "-w", "%{http_code}", *options, *headers, *form, self.url)
+        return run_client("curl", "-sk", "-w", "%{http_code}", *options, *headers, *form, self.url)
 
     @requires("curl")
-    def test_curl(self):
+    def test_curl_can_upload(self):
         self.assert_understood(self.curl)
 
     @requires("curl")
-    def test_curl_that_asks_first(self):
+    def test_curl_that_waits_for_100_continue_can_upload(self):
         self.assert_understood(lambda content: self.curl(content, "-H", "Expect: 100-continue"))
 
     @requires("curl")
-    def test_curl_over_http_2(self):
+    def test_curl_over_http_2_can_upload(self):
         self.url = f"https://{self.https}/upload"
         self.headers = client_headers(self.https, secure=True)
 
         self.assert_understood(lambda content: self.curl(content, "--http2"))
 
     @requires("node")
-    def test_node(self):
+    def test_node_can_upload(self):
         def send(content):
             arguments = [self.url, self.headers, str(self.dish.pk), str(self.file(content)), NAME]
-            return printed("node", "-e", NODE, json.dumps(arguments))
+            return run_client("node", "-e", NODE, json.dumps(arguments))
 
         self.assert_understood(send)
 
-    def test_requests(self):
+    def test_requests_can_upload(self):
         def send(content):
             with requests.Session() as session:
                 session.trust_env = False
@@ -64,7 +64,7 @@ class ClientTests(ClientTestCase):
 
         self.assert_understood(send)
 
-    def test_httpx(self):
+    def test_httpx_can_upload(self):
         def send(content):
             with httpx.Client(trust_env=False) as client:
                 files = {"picture": (NAME, content)}
@@ -74,7 +74,7 @@ class ClientTests(ClientTestCase):
 
         self.assert_understood(send)
 
-    def test_aiohttp(self):
+    def test_aiohttp_can_upload(self):
         async def send(content):
             form = aiohttp.FormData(self.fields, quote_fields=False)
             form.add_field("picture", content, filename=NAME, content_type="image/jpeg")
@@ -87,14 +87,14 @@ class ClientTests(ClientTestCase):
         self.assert_understood(lambda content: asyncio.run(send(content)))
 
     def form(self, content, boundary, *headers):
-        """Return a form in which a file's part has further headers, as apps write them."""
+        """Return a form whose file has these additional headers."""
         lines = [f'Content-Disposition: form-data; name="picture"; filename="{NAME}"', *headers]
         field = f'Content-Disposition: form-data; name="id"\r\n\r\n{self.dish.pk}'
         start = "\r\n".join([f"--{boundary}", field, f"--{boundary}", *lines, "", ""])
         return start.encode() + content + f"\r\n--{boundary}--\r\n".encode()
 
     @requires("wget")
-    def test_wget(self):
+    def test_wget_can_upload(self):
         def send(content):
             body = self.folder / "body"
             body.write_bytes(self.form(content, "wget", "Content-Type: image/jpeg"))
@@ -116,7 +116,7 @@ class ClientTests(ClientTestCase):
         connection.request("POST", "/upload", body, {**self.headers, **own})
         return get_answer(connection)
 
-    def test_android(self):
+    def test_android_can_upload(self):
         boundary = "9d3c2b5e-0f5c-4f61-9f0e-2f6d8f6b7a11"
 
         def send(content):
@@ -125,7 +125,7 @@ class ClientTests(ClientTestCase):
 
         self.assert_understood(send)
 
-    def test_ios(self):
+    def test_ios_can_upload(self):
         boundary = "Boundary-6E1B4C0A-5D0C-4F4B-8B7E-3C1B0C9F2D11"
 
         self.assert_understood(

@@ -1,4 +1,4 @@
-"""The disk and the database: no room, no leave to write, folders that are gone, locks that last."""
+"""Full and read-only disks, missing folders, a locked database, and too few descriptors."""
 
 import hashlib
 import json
@@ -27,12 +27,12 @@ FOLDERS = ("incoming", "originals", "media")
 FIRST_READ = 17_000  # bytes; the server has read 16 KiB of them, and waits for more
 LOCK = 30 if TIMES > 1 else 0.5  # seconds
 NO_ROOM = (507, "storage_full", "There is no room for more photos; please try again later.")
-NO_LUCK = (500, "server_error", "The server could not keep the photo; please try again later.")
+NOT_STORED = (500, "server_error", "The server could not keep the photo; please try again later.")
 
 
 @contextmanager
-def mounted(folder, *options):
-    """Mount something on a folder or a file, as root."""
+def mount(folder, *options):
+    """Mount something on a folder or a file, as root, during the block."""
     subprocess.run(["mount", *options, folder], check=True, stderr=subprocess.DEVNULL)
     try:
         yield
@@ -40,26 +40,26 @@ def mounted(folder, *options):
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def may_mount():
-    """Tell whether this machine lets the tests mount; not every container does, even for root."""
+def can_mount():
+    """Return whether the tests can mount. Some containers forbid it, even to root."""
     with TemporaryDirectory(prefix="gourmious-") as folder:
         try:
-            with mounted(folder, "-t", "tmpfs", "tmpfs"):
+            with mount(folder, "-t", "tmpfs", "tmpfs"):
                 return True
         except (OSError, subprocess.CalledProcessError):
             return False
 
 
 class DiskTestCase(FaultTestCase):
-    """A stack with a small disk of its own, where the machine lets it be mounted."""
+    """Run a stack on a small disk of its own, if the machine can mount one."""
 
     @classmethod
     def setUpClass(cls):
         data = cls.enterClassContext(TemporaryDirectory(prefix="gourmious-"))
-        cls.mounts = may_mount()
-        if cls.mounts:
+        cls.can_mount = can_mount()
+        if cls.can_mount:
             size = f"size={16 + 6 * TIMES}m,nr_inodes={500 + 100 * TIMES}"
-            cls.enterClassContext(mounted(data, "-t", "tmpfs", "-o", size, "tmpfs"))
+            cls.enterClassContext(mount(data, "-t", "tmpfs", "-o", size, "tmpfs"))
         settings = "tests.faults.settings_disk"
         own = {"GOURMIOUS_DATA_DIR": data, "DJANGO_SETTINGS_MODULE": settings}
         cls.variables = {**cls.variables, **own}
@@ -71,26 +71,27 @@ class DiskTestCase(FaultTestCase):
         self.data = self.stack.data
         self.database = self.data / "db.sqlite3"
 
-    def lacks(self):
-        """Return the ways in which there can be no room on this machine."""
-        return [self.full, self.out_of_inodes, self.limited] if self.mounts else [self.limited]
+    def list_shortages(self):
+        """Return the functions that make room run out, as far as this machine allows them."""
+        shortages = [self.fill_disk, self.use_up_inodes] if self.can_mount else []
+        return [*shortages, self.limit_file_size]
 
-    def lacks_of_bytes(self):
-        return [self.full, self.limited] if self.mounts else [self.limited]
+    def list_shortages_of_bytes(self):
+        return [self.fill_disk, self.limit_file_size] if self.can_mount else [self.limit_file_size]
 
     @contextmanager
-    def full(self, room=0):
-        """Fill the disk up to so many bytes."""
+    def fill_disk(self, room=0):
+        """Leave this many bytes free on the disk during the block."""
         filler = self.data / "filler"
         filler.touch()
         try:
-            wait_for(lambda: self.fill(filler, room))
+            wait_for(lambda: self.try_to_fill(filler, room))
             yield
         finally:
             filler.unlink()
 
-    def fill(self, filler, room):
-        """Let a file take what is free, and tell whether no upload was faster."""
+    def try_to_fill(self, filler, room):
+        """Let a file take the free space; return False if an upload took some of it first."""
         disk = os.statvfs(self.data)
         if (size := disk.f_bavail * disk.f_frsize - room) > 0:
             with suppress(OSError), filler.open("wb") as file:
@@ -99,20 +100,23 @@ class DiskTestCase(FaultTestCase):
         return size <= 0
 
     @contextmanager
-    def out_of_inodes(self, room=0):
-        """Fill the disk with empty files, so that none can be added."""
+    def use_up_inodes(self, room=0):
+        """Create empty files until the disk has no inodes left."""
         with TemporaryDirectory(dir=self.data) as folder:
             with suppress(OSError):
                 for number in range(10_000 + 1000 * TIMES):
                     Path(folder, str(number)).touch()
             yield
 
-    def limited(self, room=0):
+    def limit_file_size(self, room=0):
         return self.stack.uploads.limited(room)
 
     @contextmanager
-    def gone(self, name):
-        """Delete a folder, or set it aside with its pictures, which new ones join at the end."""
+    def remove_folder(self, name):
+        """Delete `incoming`, or move another folder away until the block ends.
+
+        The moved folder gets the files that the app has stored in the meantime.
+        """
         folder, aside = self.data / name, self.data / "aside"
         if name == "incoming":
             shutil.rmtree(folder)
@@ -128,14 +132,14 @@ class DiskTestCase(FaultTestCase):
             folder.rmdir()
             aside.rename(folder)
 
-    def skip_where_root_writes_everywhere(self):
-        if not self.mounts and os.geteuid() == 0:
-            self.skipTest("Root may write everywhere, and may not mount on this machine.")
+    def skip_if_root_can_write_anywhere(self):
+        if not self.can_mount and os.geteuid() == 0:
+            self.skipTest("Root can write anywhere, and cannot mount on this machine.")
 
     @contextmanager
-    def read_only(self, path):
-        if self.mounts:
-            with mounted(path, "--bind", path):
+    def make_read_only(self, path):
+        if self.can_mount:
+            with mount(path, "--bind", path):
                 subprocess.run(["mount", "-o", "remount,bind,ro", path], check=True)
                 yield
             return
@@ -147,16 +151,16 @@ class DiskTestCase(FaultTestCase):
             path.chmod(mode)
 
     @contextmanager
-    def begun(self, until=FIRST_READ):
-        """Begin an upload, of which some is on the disk when the block begins."""
-        before = self.incoming()
+    def begin_upload(self, until=FIRST_READ):
+        """Begin an upload, and wait until a part of it is on the disk."""
+        before = self.measure_incoming()
         with self.make_upload() as upload:
             upload.send(until)
-            wait_for(lambda: self.incoming().keys() - before)
+            wait_for(lambda: self.measure_incoming().keys() - before)
             yield upload
 
-    def incoming(self):
-        """Return the sizes of the files of which some has arrived."""
+    def measure_incoming(self):
+        """Return the paths and sizes of incoming files that are not empty."""
         sizes = {}
         for path in (self.data / "incoming").iterdir():
             with suppress(FileNotFoundError):
@@ -168,12 +172,12 @@ class DiskTestCase(FaultTestCase):
             return upload.answer()
 
     def send_up_to_the_renditions(self, upload):
-        """Send all of an upload, and wait until it has arrived; the processing is held back."""
+        """Send an upload, and wait until it has arrived. The processing must be held back."""
         upload.send()
-        wait_for(lambda: len(upload.content) in self.incoming().values())
+        wait_for(lambda: len(upload.content) in self.measure_incoming().values())
 
     def send_up_to_the_row(self, upload):
-        """Send all of an upload, and wait until its files are stored; the database is locked."""
+        """Send an upload, and wait until its files are stored. The database must be locked."""
         before = set(self.files("media"))
         upload.send()
         wait_for(lambda: len(set(self.files("media")) - before) == 2)
@@ -199,30 +203,31 @@ class DiskTestCase(FaultTestCase):
         super().assert_uploads_work()
         self.assertEqual(get(self.http, "/healthz").status, 200)
 
-    def assert_ill(self, name):
-        """Assert that the site says itself what is wrong."""
+    def assert_unhealthy(self, name):
+        """Assert that /healthz says what is wrong."""
         answer = get(self.http, "/healthz")
         self.assertEqual(answer.status, 503, answer.text)
         self.assertRegex(json.loads(answer.text)[name], r"^[A-Z].*\.$")
 
 
 class DiskTests(DiskTestCase):
-    def test_an_upload_is_told_that_there_is_no_room(self):
-        for lack in self.lacks() * TIMES:
-            with self.subTest(lack.__name__), lack():
+    def test_an_upload_is_refused_when_there_is_no_room(self):
+        for run_short in self.list_shortages() * TIMES:
+            with self.subTest(run_short.__name__), run_short():
                 with self.make_upload() as upload:
                     self.assert_refused(upload, *NO_ROOM)
                 self.assert_pages_stay_up()
-                if lack != self.limited:
-                    self.assert_ill("disk")
+                if run_short != self.limit_file_size:
+                    self.assert_unhealthy("disk")
             self.assert_uploads_work()
-        self.audit("There is no room: disk, inodes, size of a file", len(self.lacks()) * TIMES)
+        times = len(self.list_shortages()) * TIMES
+        self.audit("There is no room: disk, inodes, size of a file", times)
 
     def test_a_server_that_starts_on_a_full_disk_shows_its_pages(self):
-        if not self.mounts:
-            self.skipTest("This machine lets no small disk be mounted.")
-        for lack in (self.full, self.out_of_inodes) * TIMES:
-            with self.subTest(lack.__name__), lack():
+        if not self.can_mount:
+            self.skipTest("This machine cannot mount a small disk.")
+        for run_short in (self.fill_disk, self.use_up_inodes) * TIMES:
+            with self.subTest(run_short.__name__), run_short():
                 self.restart()
                 self.assert_pages_stay_up()
                 with self.make_upload() as upload:
@@ -230,84 +235,85 @@ class DiskTests(DiskTestCase):
             self.assert_uploads_work()
         self.audit("The server starts on a full disk", 2 * TIMES)
 
-    def test_the_disk_fills_up_at_some_point_of_an_upload(self):
-        for lack in self.lacks() * 2 * TIMES:
+    def test_only_an_upload_that_needs_room_is_refused_when_room_runs_out(self):
+        for run_short in self.list_shortages() * 2 * TIMES:
             point = self.rng.randrange(FIRST_READ, len(self.photo))
-            with self.begun(point) as upload, self.begun() as beside:
-                with self.subTest(lack.__name__), lack():
+            with self.begin_upload(point) as upload, self.begin_upload() as other:
+                with self.subTest(run_short.__name__), run_short():
                     self.assert_refused(upload, *NO_ROOM)
                     self.assert_pages_stay_up()
-                self.assertEqual(beside.answer().status, 200)
-        self.audit("Room runs out at some point of an upload", len(self.lacks()) * 2 * TIMES)
+                self.assertEqual(other.answer().status, 200)
+        times = len(self.list_shortages()) * 2 * TIMES
+        self.audit("Room runs out at some point of an upload", times)
 
-    def test_who_polls_is_told_that_there_is_no_room_while_the_rest_arrives(self):
-        for lack in self.lacks_of_bytes() * TIMES:
-            with self.make_upload(photo(1600, 1200)) as upload, lack():
-                codes = self.polled_codes(upload)
+    def test_polls_report_a_full_disk_while_the_rest_of_the_upload_arrives(self):
+        for run_short in self.list_shortages_of_bytes() * TIMES:
+            with self.make_upload(photo(1600, 1200)) as upload, run_short():
+                codes = self.poll_codes(upload)
                 self.assertIn("storage_full", codes)
                 self.assertEqual({next(codes) for _ in range(10)}, {"storage_full"})
                 self.assert_refused(upload, *NO_ROOM)
-        self.audit("Room runs out while somebody polls", len(self.lacks_of_bytes()) * TIMES)
+        times = len(self.list_shortages_of_bytes()) * TIMES
+        self.audit("Room runs out while somebody polls", times)
 
-    def polled_codes(self, upload):
-        """Send on, little by little, and yield the code in the record after each piece."""
+    def poll_codes(self, upload):
+        """Send the upload piece by piece, and yield the code in its record after each."""
         for until in range(0, len(upload.data), 2000):
             upload.send(until)
             record = poll(self.http, upload.progress_id) or {}
             yield record.get("code")
 
-    def test_uploads_fill_the_disk_up_themselves(self):
+    def test_uploads_that_fill_the_disk_are_kept_or_refused(self):
         for _ in range(TIMES):
-            with self.full(room=500_000) if self.mounts else self.limited(60_000):
+            with self.fill_disk(500_000) if self.can_mount else self.limit_file_size(60_000):
                 uploads = [self.make_upload() for _ in range(6)]
                 with ThreadPoolExecutor(6) as threads:
                     answers = [*threads.map(self.answer, uploads)]
                 self.assertEqual({answer.status for answer in answers} - {200}, {507})
                 self.assert_pages_stay_up()
             self.assert_uploads_work()
-        self.audit("Six uploads at once fill the disk up", TIMES)
+        self.audit("Six uploads at once fill the disk", TIMES)
 
-    def assert_no_room_for_renditions(self, fill, room):
-        with self.make_upload() as upload, ExitStack() as full:
+    def assert_no_room_for_renditions(self, run_short, room):
+        with self.make_upload() as upload, ExitStack() as shortage:
             with self.processing_held_back():
                 self.send_up_to_the_renditions(upload)
-                full.enter_context(fill(room))
+                shortage.enter_context(run_short(room))
             self.assert_refused(upload, *NO_ROOM)
         self.assert_uploads_work()
 
-    def test_the_disk_fills_up_while_the_renditions_are_written(self):
+    def test_an_upload_is_refused_when_its_renditions_find_no_room(self):
         for _ in range(4 * TIMES):
-            fill = self.full if self.mounts else self.limited
-            self.assert_no_room_for_renditions(fill, self.rng.randrange(20_000))
-        self.audit("The disk fills up while the renditions are written", 4 * TIMES)
+            run_short = self.fill_disk if self.can_mount else self.limit_file_size
+            self.assert_no_room_for_renditions(run_short, self.rng.randrange(20_000))
+        self.audit("Room runs out while the renditions are written", 4 * TIMES)
 
     def test_no_rendition_is_cut_short(self):
-        """The row, which is written last, finds room: it is smaller than a rendition."""
+        """The row still finds room, since it is smaller than a rendition."""
         self.assert_uploads_work()
         size = max(path.stat().st_size for path in self.files("media"))
         for _ in range(TIMES):
             self.empty_wal()
-            lack = self.rng.randrange(1000, 3000)  # from one photo to the next some hundreds
-            self.assert_no_room_for_renditions(self.limited, size - lack)
+            missing = self.rng.randrange(1000, 3000)  # renditions differ by some hundreds
+            self.assert_no_room_for_renditions(self.limit_file_size, size - missing)
         self.audit("A rendition is larger than a file may be", TIMES)
 
-    def test_the_disk_fills_up_before_the_row_is_written(self):
-        for fill in self.lacks_of_bytes() * TIMES:
-            with self.make_upload() as upload, ExitStack() as full:
+    def test_an_upload_is_refused_when_its_row_finds_no_room(self):
+        for run_short in self.list_shortages_of_bytes() * TIMES:
+            with self.make_upload() as upload, ExitStack() as shortage:
                 with self.lock_database():
                     self.send_up_to_the_row(upload)
-                    full.enter_context(fill())
+                    shortage.enter_context(run_short())
                 self.assert_refused(upload, *NO_ROOM)
             self.assert_uploads_work()
-        self.audit(
-            "The disk fills up before the row is written", len(self.lacks_of_bytes()) * TIMES
-        )
+        times = len(self.list_shortages_of_bytes()) * TIMES
+        self.audit("Room runs out before the row is written", times)
 
-    def test_of_two_photos_in_one_upload_the_one_that_there_is_room_for_is_kept(self):
+    def test_only_the_photo_that_fits_is_kept_of_two_in_one_upload(self):
         for _ in range(TIMES):
             small, large = photo(40, 30), photo(quality=50)  # its rendition is larger
-            self.empty_wal()  # the row finds room
-            with self.limited(len(large) + self.rng.randrange(1000)):
+            self.empty_wal()  # makes room for the row
+            with self.limit_file_size(len(large) + self.rng.randrange(1000)):
                 answer = self.send_files(upload_file(small), upload_file(large, "large.jpg"))
             digest = hashlib.sha256(small).hexdigest()
             entry = Entry("none", digest, answer, whole=True)
@@ -325,44 +331,48 @@ class DiskTests(DiskTestCase):
             connection.request("POST", "/upload", body, headers)
             return get_answer(connection)
 
-    def test_a_folder_that_is_gone_is_made_again(self):
+    def test_a_missing_folder_is_created_again(self):
         for name in FOLDERS * TIMES:
-            with self.subTest(name), self.gone(name):
+            with self.subTest(name), self.remove_folder(name):
                 self.assert_pages_stay_up()
                 self.assert_uploads_work()
-        self.audit("A folder is gone", len(FOLDERS) * TIMES)
+        self.audit("A folder is missing", len(FOLDERS) * TIMES)
 
-    def test_a_folder_goes_at_some_point_of_an_upload(self):
+    def test_only_the_folder_of_incoming_files_is_needed_during_an_upload(self):
         for name in FOLDERS * TIMES:
             point = self.rng.randrange(FIRST_READ, len(self.photo))
-            with self.begun(point) as upload, self.subTest(name), self.gone(name):
+            with (
+                self.begin_upload(point) as upload,
+                self.subTest(name),
+                self.remove_folder(name),
+            ):
                 answer = upload.answer()
                 self.assertEqual(answer.status, 500 if name == "incoming" else 200, answer)
             self.assert_uploads_work()
-        self.audit("A folder goes at some point of an upload", len(FOLDERS) * TIMES)
+        self.audit("A folder disappears during an upload", len(FOLDERS) * TIMES)
 
-    def test_nothing_can_be_written_to_a_folder(self):
-        self.skip_where_root_writes_everywhere()
-        names = ("incoming", "originals", "media", *("." if self.mounts else ""))
+    def test_only_new_uploads_are_refused_when_a_folder_becomes_read_only(self):
+        self.skip_if_root_can_write_anywhere()
+        names = ("incoming", "originals", "media", *("." if self.can_mount else ""))
         for name in names * TIMES:
-            with self.begun() as beside:
-                with self.subTest(name), self.read_only(self.data / name):
+            with self.begin_upload() as other:
+                with self.subTest(name), self.make_read_only(self.data / name):
                     with self.make_upload() as upload:
-                        self.assert_refused(upload, *NO_LUCK)
+                        self.assert_refused(upload, *NOT_STORED)
                     self.assert_pages_stay_up()
-                    self.assert_ill("disk")
-                self.assertEqual(beside.answer().status, 200)
+                    self.assert_unhealthy("disk")
+                self.assertEqual(other.answer().status, 200)
         self.audit("A folder, or all of the disk, is read-only", len(names) * TIMES)
 
-    def test_nothing_can_be_written_to_the_database(self):
-        self.skip_where_root_writes_everywhere()
+    def test_an_upload_is_refused_when_the_database_is_read_only(self):
+        self.skip_if_root_can_write_anywhere()
         for _ in range(TIMES):
-            with self.read_only(self.database):
-                self.restart()  # else files that were open before can be written to
+            with self.make_read_only(self.database):
+                self.restart()  # a file that is open for writing would stay writable
                 with self.make_upload() as upload:
-                    self.assert_refused(upload, *NO_LUCK)
+                    self.assert_refused(upload, *NOT_STORED)
                 self.assert_pages_stay_up()
-                self.assert_ill("database")
+                self.assert_unhealthy("database")
             self.restart()
             self.assert_uploads_work()
         self.audit("The database is read-only", TIMES)
@@ -381,10 +391,10 @@ class DiskTests(DiskTestCase):
             self.assertEqual({upload.answer().status for upload in waiting}, {200})
         self.audit(f"The database is locked by another writer for {LOCK} s", count)
 
-    def test_a_lock_on_the_database_that_lasts_ends_an_upload(self):
+    def test_an_upload_is_refused_when_the_database_stays_locked(self):
         with self.lock_database(), self.make_upload() as upload:
             self.send_up_to_the_row(upload)
-            self.assert_refused(upload, *NO_LUCK)
+            self.assert_refused(upload, *NOT_STORED)
             self.assert_pages_stay_up()
         self.assert_uploads_work()
         self.audit("The database is locked for longer than an upload waits", 1)
@@ -394,13 +404,13 @@ class DescriptorTests(DiskTestCase):
     variables = {"GOURMIOUS_WORKERS": "1"}
 
     def warm_up(self):
-        """Keep an upload, and refuse a page: Python reads the code for it only then."""
+        """Send an upload, and request a missing page: Python reads code for each only then."""
         self.assert_uploads_work()
         self.assertEqual(get(self.stack.uploads.address, "/menu").status, 404)
 
     @contextmanager
-    def descriptors(self, spare, pids):
-        """Let processes open no more than so many files at once."""
+    def limit_descriptors(self, spare, pids):
+        """Leave each process this many descriptors during the block."""
         with ExitStack() as limits:
             for pid in map(int, pids):
                 used = {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
@@ -411,33 +421,37 @@ class DescriptorTests(DiskTestCase):
             yield
 
     def assert_refused_without(self, spare, pids):
-        with self.begun() as upload, self.subTest(spare), self.descriptors(spare, pids):
-            self.assert_refused(upload, *NO_LUCK)
+        with (
+            self.begin_upload() as upload,
+            self.subTest(spare),
+            self.limit_descriptors(spare, pids),
+        ):
+            self.assert_refused(upload, *NOT_STORED)
 
     def audit_after(self, fault, times):
-        """Assert that all goes well again, when memcached has been tried again."""
+        """Wait until the app is healthy: it tries memcached again only after a while."""
         wait_for(lambda: get(self.stack.uploads.address, "/healthz").status == 200)
         self.assert_uploads_work()
         self.audit(fault, times)
 
-    def test_descriptors_run_out(self):
+    def test_an_upload_is_refused_when_descriptors_run_out(self):
         self.warm_up()
         for spare in [*range(3)] * TIMES:
             self.assert_refused_without(spare, self.stack.uploads.workers())
         self.audit_after("Descriptors run out", 3 * TIMES)
 
-    def test_descriptors_of_the_renderers_run_out(self):
+    def test_an_upload_is_refused_when_a_renderer_has_no_descriptors(self):
         self.warm_up()
         for _ in range(TIMES):
             self.assert_refused_without(0, self.stack.uploads.renderers())
         self.audit_after("Descriptors of the renderers run out", TIMES)
 
-    def test_descriptors_run_out_when_a_renderer_must_be_started(self):
+    def test_an_upload_is_refused_when_no_renderer_can_start_without_descriptors(self):
         self.warm_up()
         for spare in [*range(5)] * TIMES:
             self.kill_renderers()
             self.assert_refused_without(spare, self.stack.uploads.workers())
-        wait_for(self.is_kept)  # A forkserver that was called in vain ends, and is started again.
+        wait_for(self.is_kept)  # A forkserver that failed ends, and is started again.
         self.audit_after("Descriptors run out when a renderer must be started", 5 * TIMES)
 
     def kill_renderers(self):

@@ -1,6 +1,6 @@
-"""Forms of every shape that the grammar of multipart allows, and of many that it does not.
+"""Forms of every shape that the multipart grammar allows, and many malformed ones.
 
-By hand, as many as one likes:
+To send any number of them, by hand:
 
     REQUESTS=50000 SEED=1 python manage.py test tests.faults.test_grammar
 """
@@ -54,7 +54,7 @@ def parameters(draw):
 
 @st.composite
 def part(draw, dish):
-    """Draw a part: mostly a photo, or the dish that it is of."""
+    """Draw a part: usually a photo, or the id of its dish."""
     encoding = draw(st.sampled_from([b"", b"", b"base64", b"quoted-printable", b"7bit", b"\xff"]))
     content = draw(st.sampled_from([PHOTO, PHOTO, PHOTO[:99], dish, b""]) | st.binary(max_size=99))
     content = b64encode(content) if encoding == b"base64" and draw(st.booleans()) else content
@@ -83,7 +83,7 @@ def part(draw, dish):
 
 @st.composite
 def bodies(draw, dish):
-    """Draw a boundary and a body; some bodies have bytes changed, cut out or doubled."""
+    """Draw a boundary and a body. In some bodies, bytes are changed, cut out or doubled."""
     mark = draw(boundary)
     parts = [b'Content-Disposition: form-data; name="id"\r\n\r\n%b\r\n' % dish]
     if draw(st.booleans()):
@@ -98,8 +98,8 @@ def bodies(draw, dish):
     return mark, body
 
 
-def holds(body, original):
-    """Tell whether these bytes, and no more and no fewer, are a part of a body."""
+def has_part(body, original):
+    """Return whether the body has a part of exactly these bytes."""
     ends = (b"--", b"\n--", b"\r--", b"\r\n--")
     return any(original + end in body for end in ends) or b64encode(original)[:-4] in body
 
@@ -113,7 +113,7 @@ class GrammarTests(FaultTestCase):
             self.addCleanup(self.connections[address].close)
         self.outcomes, self.slowest, self.kept = Counter(), 0, {}
 
-    def test_every_form_is_answered_and_leaves_nothing_but_what_is_kept(self):
+    def test_every_form_is_answered_and_leaves_only_kept_photos(self):
         @seed(SEED)
         @settings(
             max_examples=REQUESTS,
@@ -135,8 +135,8 @@ class GrammarTests(FaultTestCase):
         before = self.stack.uploads.memory("VmRSS")
         send()
         if "REQUESTS" in os.environ:
-            grown = (self.stack.uploads.memory("VmRSS") - before) / 2**20
-            print(f"\n{dict(self.outcomes)}; {self.slowest:.3f} s; {grown:+.1f} MiB", flush=True)
+            growth = (self.stack.uploads.memory("VmRSS") - before) / 2**20
+            print(f"\n{dict(self.outcomes)}; {self.slowest:.3f} s; {growth:+.1f} MiB", flush=True)
         self.note_kept()
         self.audit("a form of any shape", REQUESTS)
 
@@ -152,7 +152,7 @@ class GrammarTests(FaultTestCase):
         return Entry("none", "", answer, whole=True)
 
     def assert_contract(self, mark, body, entry):
-        """Assert that an answer is one that such a form can have, and take note of it."""
+        """Assert that the answer to a form keeps the contract, and count it."""
         codes = [error.get("code") for error in entry.upload.iter("error")]
         self.outcomes[codes[0] if codes else "ok"] += 1
         self.assertNotIn("server_error", codes, (mark, body))
@@ -166,10 +166,10 @@ class GrammarTests(FaultTestCase):
         self.kept |= dict.fromkeys(pictures, body)
 
     def note_kept(self):
-        """Write the pictures into the ledger: each must be there as it was sent, and no other."""
+        """Enter all pictures in the ledger. Each must be stored exactly as it was sent."""
         for row in self.ledger.read_rows():
             original = (self.stack.data / "originals" / row["original"]).read_bytes()
-            self.assertTrue(holds(self.kept[str(row["id"])], original), row["id"])
+            self.assertTrue(has_part(self.kept[str(row["id"])], original), row["id"])
             self.ledger.note(Entry("none", row["digest"], None, whole=True))
         self.assertEqual(len(self.ledger.entries), len(self.kept))
         self.assertGreater(len(self.kept), REQUESTS // 20)

@@ -1,4 +1,4 @@
-"""What a diner sees when servers are killed, or the disk is full, in the middle of an upload."""
+"""The page of an upload when servers are killed, or when the disk is full."""
 
 import hashlib
 
@@ -27,15 +27,15 @@ class PageTests(BrowserTestCase):
         self.browser.get(f"http://localhost:{self.stack.http.port}{path}")
 
     def send(self):
-        """Begin to upload a photo on a slow line; it takes some seconds."""
+        """Begin to upload a photo over a slow connection. It takes some seconds."""
         content = photo(800, 600)
         digest = hashlib.sha256(content).hexdigest()
         self.ledger.note(Entry(self.id(), digest, None, whole=True))
         self.throttle(100_000)
         self.upload(dish=content)
 
-    def told(self):
-        """Return what the photo's row says, and what its buttons offer."""
+    def read_row(self):
+        """Return the texts of the photo's row and of its buttons."""
         return self.find_text(".upload-state, .upload [data-action]:not([hidden])")
 
     def assert_kept(self):
@@ -43,7 +43,7 @@ class PageTests(BrowserTestCase):
         self.assertEqual(len(wait_for(self.shown_pictures)), 1)
         self.ledger.audit(killed=True)
 
-    def test_servers_that_are_killed_are_told_of_and_the_photo_is_sent_anew(self):
+    def test_the_page_says_that_servers_were_killed_and_sends_the_photo_again(self):
         self.send()
         self.wait_for_state("uploading")
 
@@ -52,19 +52,20 @@ class PageTests(BrowserTestCase):
         for server in servers:
             Server.stop(server)
         self.wait_for_state("paused")
-        self.assertEqual(self.told(), ["It did not get through. Trying again…", "Retry", "Cancel"])
+        sentence = "It did not get through. Trying again…"
+        self.assertEqual(self.read_row(), [sentence, "Retry", "Cancel"])
 
         for server in servers:
             server.start()
         self.throttle(None)
         self.assert_kept()
 
-    def test_a_full_disk_is_told_of_at_once_and_the_photo_can_be_sent_anew(self):
+    def test_the_page_says_that_the_disk_is_full_and_can_send_the_photo_again(self):
         with self.stack.uploads.limited(60_000):
             self.send()
             self.wait_for_state("failed")
         sentence = "Failed. There is no room for more photos; please try again later."
-        self.assertEqual(self.told(), [sentence, "Retry", "Dismiss"])
+        self.assertEqual(self.read_row(), [sentence, "Retry", "Dismiss"])
 
         self.throttle(None)
         self.act("retry", "failed")

@@ -2,8 +2,9 @@
 
     INPUTS=20000 SEED=1 python manage.py test tests.fuzz.pictures
 
-Each input is a picture of one of the formats, with bytes changed, cut out, doubled or put in from
-another. The answer must be the contract's, and a refusal must leave no file.
+Each input is a picture in one of the formats. Some of its bytes are changed, cut out, doubled or
+replaced by bytes of another picture. The answer must keep the contract, and a refusal must leave no
+file.
 """
 
 import os
@@ -23,8 +24,8 @@ INPUTS = int(os.environ.get("INPUTS", "2000"))
 SEED = int(os.environ.get("SEED", time.time_ns() % 2**32))
 
 
-def pictures(rng):
-    """Return pictures of each format, as pairs of a name and bytes."""
+def make_pictures(rng):
+    """Return pictures in each format, as pairs of a format and bytes."""
     exif = Image.Exif()
     exif[0x0112] = 6
     kept = {"exif": exif.tobytes(), "icc_profile": icc.profile(icc.DISPLAY_P3, icc.SRGB_CURVE)}
@@ -53,9 +54,9 @@ def pictures(rng):
 
 
 def change(content, other, rng):
-    """Return the content after one change at random."""
+    """Return the content with one random change."""
     content = bytearray(content)
-    # Half the changes are made where the headers are.
+    # Half the changes are in the headers.
     end = len(content) if rng.random() < 0.5 else min(len(content), 256)
     start = rng.randrange(max(1, end))
     length = rng.choice((1, 1, 1, 2, 4, 16, 200))
@@ -77,10 +78,10 @@ def change(content, other, rng):
 
 
 class PictureFuzz(UploadTestCase):
-    def test_damaged_pictures(self):
+    def test_damaged_pictures_are_kept_or_refused(self):
         print(f"\n{INPUTS} inputs, SEED={SEED}")
         rng = random.Random(SEED)
-        seeds = pictures(rng)
+        seeds = make_pictures(rng)
         outcomes, slowest = defaultdict(Counter), 0
 
         for number in range(INPUTS):
@@ -88,14 +89,14 @@ class PictureFuzz(UploadTestCase):
             for _ in range(rng.randrange(1, 5)):
                 content = change(content, rng.choice(seeds)[1], rng)
             started = time.perf_counter()
-            outcomes[name][self.outcome(number, content)] += 1
+            outcomes[name][self.check_outcome(number, content)] += 1
             slowest = max(slowest, time.perf_counter() - started)
 
         for name, counter in sorted(outcomes.items()):
             print(f"{name}: {dict(counter.most_common())}")
         print(f"The slowest took {1000 * slowest:.0f} ms.")
 
-    def outcome(self, number, content):
+    def check_outcome(self, number, content):
         """Upload the content, check the answer and the files, and return its status or code."""
         response = self.post(upload_file(content, f"{number}.jpg"))
         upload = ElementTree.fromstring(response.content)
