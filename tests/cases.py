@@ -15,7 +15,7 @@ from uploads.renderer import FairQueue
 
 from .base import PRODUCTION, FoldersMixin, read_settings
 from .bombs import jpeg_of_scans
-from .client import SlowUpload, add_dish, poll
+from .client import Upload, add_dish, poll
 from .photos import photo
 from .processes import has_opened, open_files
 from .servers import Granian, Memcached, manage, requires
@@ -149,7 +149,7 @@ class GranianTestCase(FoldersMixin, SimpleTestCase):
 
     def send(self, server, dish, content):
         """Send all of an upload, and return it without its answer."""
-        upload = self.enterContext(SlowUpload(server.address, dish, content))
+        upload = self.enterContext(Upload(server.address, dish, content))
         upload.send()
         return upload
 
@@ -188,7 +188,7 @@ class StackTestCase(SimpleTestCase):
         """Begin an upload of megabytes, and return it when its record is there."""
         address = address or self.http
         content = photo(2400, 1800)
-        upload = SlowUpload(address, self.dish, content, self.progress_id, **options)
+        upload = Upload(address, self.dish, content, self.progress_id, **options)
         self.enterContext(upload)
         upload.send(PIECE)
         wait_for(lambda: poll(address, self.progress_id, **options))
@@ -197,7 +197,7 @@ class StackTestCase(SimpleTestCase):
     def uploads(self, number):
         """Begin so many uploads, and return them when their records are there."""
         ids = [f"{self.progress_id}-{name}"[-64:] for name in range(number)]
-        uploads = [SlowUpload(self.http, self.dish, photo(800, 600), name) for name in ids]
+        uploads = [Upload(self.http, self.dish, photo(800, 600), name) for name in ids]
         for upload in uploads:
             self.enterContext(upload).send(PIECE)
         wait_for(lambda: all(poll(self.http, progress_id) for progress_id in ids))
@@ -225,9 +225,9 @@ class StackTestCase(SimpleTestCase):
         wait_for(lambda: self.poll() is None)
 
     def assert_kept(self, upload):
-        status, text = upload.answer()
-        self.assertEqual(status, 200, text)
-        self.assertIn("<status>ok</status>", text)
+        answer = upload.answer()
+        self.assertEqual(answer.status, 200, answer.text)
+        self.assertIn("<status>ok</status>", answer.text)
 
     def files(self, folder):
         return [path for path in (self.stack.data / folder).iterdir() if path.is_file()]

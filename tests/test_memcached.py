@@ -20,7 +20,7 @@ from uploads.progress import UploadProgress, cache_answers
 
 from .base import FoldersMixin, make_dish
 from .cases import PIECE, WRITER, MemcachedMixin, is_writing
-from .client import SlowUpload, poll
+from .client import Upload, poll
 from .photos import photo
 from .servers import requires
 from .waiting import wait_for
@@ -36,11 +36,11 @@ class MemcachedTests(MemcachedMixin, FoldersMixin, StaticLiveServerTestCase):
         self.address = self.live_server_url.removeprefix("http://")
 
     def begin(self, content, progress_id="dish-1"):
-        return SlowUpload(self.address, self.dish, content, progress_id)
+        return self.enterContext(Upload(self.address, self.dish, content, progress_id))
 
     def upload(self):
         """Begin an upload of megabytes, and return it when its record is there."""
-        upload = self.enterContext(self.begin(photo(1600, 1200)))
+        upload = self.begin(photo(1600, 1200))
         upload.send(PIECE)
         wait_for(self.poll)
         return upload
@@ -50,40 +50,38 @@ class MemcachedTests(MemcachedMixin, FoldersMixin, StaticLiveServerTestCase):
 
     def send_until(self, upload, condition):
         """Send on, little by little, until the condition holds."""
-        wait_for(lambda: upload.send(1000) or condition())
+        wait_for(lambda: upload.send_more(1000) or condition())
 
     def assert_deleted(self):
         """Assert that there is no record, or soon is none."""
         wait_for(lambda: self.poll() is None)
 
     def assert_kept(self, upload):
-        with upload:
-            status, text = upload.answer()
-        self.assertEqual(status, 200)
-        self.assertIn("<status>ok</status>", text)
+        answer = upload.answer()
+        self.assertEqual(answer.status, 200)
+        self.assertIn("<status>ok</status>", answer.text)
         self.assertEqual(self.dish.pictures.count(), 1)
 
     def test_a_slow_upload_can_be_watched(self):
         upload = self.upload()
-        length = len(upload.body) + PIECE
         seen = [self.poll()]
         while len(seen) < 3:
             self.send_until(upload, lambda: self.poll() != seen[-1])
             seen.append(self.poll())
 
-        self.assertEqual({record["length"] for record in seen}, {length})
+        self.assertEqual({record["length"] for record in seen}, {upload.length})
         counts = [record["uploaded"] for record in seen]
         self.assertEqual(counts, sorted(counts))
-        self.assertLessEqual(counts[-1], length - len(upload.body))
+        self.assertLessEqual(counts[-1], upload.sent - len(upload.head))
         self.assert_kept(upload)
         self.assert_deleted()
 
     def test_a_refusal_is_told_at_once(self):
-        upload = self.enterContext(self.begin(b"A text. " * PIECE))
+        upload = self.begin(b"A text. " * PIECE)
         with patch("uploads.progress.WRITE_INTERVAL", 3600):
             upload.send(PIECE)
             record = wait_for(self.poll)
-            self.assertEqual(upload.answer()[0], 415)
+            self.assertEqual(upload.answer().status, 415)
             self.assert_deleted()
 
         refusal = refusals.NOT_AN_IMAGE.fill(formats=LABELS)
@@ -132,7 +130,7 @@ class MemcachedTests(MemcachedMixin, FoldersMixin, StaticLiveServerTestCase):
     def test_an_upload_outlives_memcached_and_finds_it_again(self):
         upload = self.upload()
         self.memcached.stop()
-        upload.send(PIECE)
+        upload.send_more(PIECE)
         self.assertIsNone(self.poll())
 
         self.memcached.start()
@@ -190,8 +188,7 @@ class MemcachedTests(MemcachedMixin, FoldersMixin, StaticLiveServerTestCase):
         self.assertEqual(self.dish.pictures.count(), 9)
 
     def send_whole(self, number):
-        with self.begin(photo(), f"fast-{number}") as upload:
-            return upload.answer()[0]
+        return self.begin(photo(), f"fast-{number}").answer().status
 
     @contextmanager
     def talkers(self):
@@ -209,24 +206,24 @@ class MemcachedTests(MemcachedMixin, FoldersMixin, StaticLiveServerTestCase):
         upload = self.upload()
         self.assertEqual(len(self.files("incoming")), 1)
 
-        status, text = upload.break_off()
+        answer = upload.break_off()
 
-        self.assertEqual(status, 400)
-        self.assertIn('<error code="interrupted" retry="true">', text)
+        self.assertEqual(answer.status, 400)
+        self.assertIn('<error code="interrupted" retry="true">', answer.text)
         self.assertEqual(self.files(), [])
         self.assert_deleted()
         self.assertFalse(self.dish.pictures.exists())
 
     def test_two_uploads_at_once_have_a_record_each(self):
         first = self.upload()
-        with self.begin(photo(1600, 1200), "dish-2") as second:
-            second.send(PIECE)
-            wait_for(lambda: poll(self.address, "dish-2"))
+        second = self.begin(photo(1600, 1200), "dish-2")
+        second.send(PIECE)
+        wait_for(lambda: poll(self.address, "dish-2"))
 
-            self.assertNotEqual(self.poll(), poll(self.address, "dish-2"))
-            first.answer()
-            self.assert_deleted()
-            self.assertTrue(poll(self.address, "dish-2"))
+        self.assertNotEqual(self.poll(), poll(self.address, "dish-2"))
+        first.answer()
+        self.assert_deleted()
+        self.assertTrue(poll(self.address, "dish-2"))
 
     def test_nothing_is_pickled(self):
         self.assertIsNone(settings.CACHES["default"]["OPTIONS"]["serde"])

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from .cases import GranianTestCase
-from .client import SlowUpload, add_dish, get, poll
+from .client import Upload, add_dish, get, poll
 from .photos import photo
 from .servers import ADDRESS, Granian, Server, free_port, listens
 from .waiting import wait_for
@@ -69,7 +69,7 @@ class SignalTests(GranianTestCase):
             os.kill(int(pid), signal.SIGKILL)
         self.assert_gone(server, old)
 
-        self.assertEqual(self.send(server, dish, photo()).answer()[0], 200)
+        self.assertEqual(self.send(server, dish, photo()).answer().status, 200)
 
         self.assertFalse(set(old) & set(server.renderers()))
         [worker] = server.workers()
@@ -110,7 +110,7 @@ class EndTests(GranianTestCase):
 
         server.signal_workers(signal.SIGTERM)
 
-        self.assertIn('<error code="too_complex"', upload.answer()[1])
+        self.assertIn('<error code="too_complex"', upload.answer().text)
         self.assert_gone(server, old)
 
     def test_a_server_that_is_asked_to_end_renders_all_photos_that_wait_for_it(self):
@@ -122,19 +122,19 @@ class EndTests(GranianTestCase):
             server.process.terminate()
             wait_for(lambda: not server.listens())
 
-        self.assertEqual([upload.answer()[0] for upload in uploads], [200] * 4)
+        self.assertEqual([upload.answer().status for upload in uploads], [200] * 4)
         self.assertEqual(server.process.wait(20), 0)
         self.assert_nothing_left(server)
 
     def test_a_server_that_ends_leaves_no_record(self):
         server, dish = self.serve_a_dish()
-        upload = SlowUpload(server.address, dish, photo(1600, 1200), "dish-1")
+        upload = Upload(server.address, dish, photo(1600, 1200), "dish-1")
         self.enterContext(upload).send(200_000)
         wait_for(lambda: poll(server.address, "dish-1"))
 
         server.process.terminate()
         wait_for(lambda: not server.listens())
-        self.assertEqual(upload.answer()[0], 200)
+        self.assertEqual(upload.answer().status, 200)
 
         self.assertEqual(server.process.wait(20), 0)
         self.assertEqual(self.memcached.ask("get :1:127.0.0.1_dish-1"), "END\r\n")

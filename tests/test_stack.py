@@ -21,7 +21,7 @@ from .base import upload_file
 from .bombs import jpeg_of_scans
 from .browser import BrowserTestCase
 from .cases import PIECE, StackTestCase
-from .client import SlowUpload, add_dish, client_headers, connect, get, get_answer, poll
+from .client import Upload, add_dish, client_headers, connect, get, get_answer, poll
 from .photos import photo
 from .processes import has_opened
 from .servers import ADDRESS, ROOT, Memcached, Nginx, free_port, listens, manage, requires
@@ -35,7 +35,7 @@ class ProgressTests(StackTestCase):
     def test_it_rises_over_http(self):
         upload = self.upload()
 
-        self.assert_rising(self.watch(lambda: upload.send(200)))
+        self.assert_rising(self.watch(lambda: upload.send_more(200)))
 
         self.assert_kept(upload)
         self.assert_deleted()
@@ -43,7 +43,7 @@ class ProgressTests(StackTestCase):
     def test_it_rises_over_tls(self):
         upload = self.upload(self.https, secure=True)
 
-        self.assert_rising(self.watch(lambda: upload.send(200)))
+        self.assert_rising(self.watch(lambda: upload.send_more(200)))
 
         self.assert_kept(upload)
 
@@ -123,11 +123,11 @@ class ProgressTests(StackTestCase):
     def test_it_goes_on_when_memcached_comes_back(self):
         upload = self.upload()
         self.stack.memcached.stop()
-        upload.send(PIECE)
+        upload.send_more(PIECE)
         self.assertIsNone(self.poll())
 
         self.stack.memcached.start()
-        wait_for(lambda: upload.send(1000) or self.poll())
+        wait_for(lambda: upload.send_more(1000) or self.poll())
 
         self.assert_kept(upload)
 
@@ -149,7 +149,7 @@ class SeveralMemcachedTests(SimpleTestCase):
         dish = add_dish(stack.http.address)
         ids = [f"dish-{number}" for number in range(16)]
         for progress_id in ids:
-            upload = SlowUpload(stack.http.address, dish, photo(), progress_id)
+            upload = Upload(stack.http.address, dish, photo(), progress_id)
             self.enterContext(upload).send(PIECE)
         wait_for(lambda: all(poll(stack.http.address, progress_id) for progress_id in ids))
 
@@ -242,9 +242,9 @@ class DeployTests(StackTestCase):
 class FileTests(StackTestCase):
     def setUp(self):
         super().setUp()
-        with SlowUpload(self.http, self.dish, photo()) as upload:
-            _, text = upload.answer()
-        self.picture = ElementTree.fromstring(text).find("picture")
+        with Upload(self.http, self.dish, photo()) as upload:
+            answer = upload.answer()
+        self.picture = ElementTree.fromstring(answer.text).find("picture")
 
     def static_names(self):
         page = get(self.http, self.dish.get_absolute_url()).text
@@ -444,7 +444,7 @@ class LimitTests(StackTestCase):
 
     def begin(self, source):
         self.progress_id = f"{source[-1]}-{next(self.numbers)}"
-        upload = SlowUpload(self.http, self.dish, photo(), self.progress_id, source=source)
+        upload = Upload(self.http, self.dish, photo(), self.progress_id, source=source)
         self.enterContext(upload)
         upload.send(PIECE)
         return upload
@@ -455,9 +455,9 @@ class LimitTests(StackTestCase):
         return upload
 
     def assert_busy(self, upload):
-        status, text = upload.answer()
-        self.assertEqual(status, 429)
-        error = ElementTree.fromstring(text).find("error")
+        answer = upload.answer()
+        self.assertEqual(answer.status, 429)
+        error = ElementTree.fromstring(answer.text).find("error")
         self.assertEqual((error.get("code"), error.get("retry")), ("busy", "true"))
         self.assertTrue(error.text.startswith("Too many photos"))
 
@@ -502,7 +502,7 @@ class LimitTests(StackTestCase):
     def begin_from(self, address, source, begun=True):
         headers = {"X-Real-IP": source}
         progress_id = f"ipv6-{next(self.numbers)}"
-        upload = SlowUpload(address, self.dish, photo(), progress_id, headers)
+        upload = Upload(address, self.dish, photo(), progress_id, headers)
         self.enterContext(upload).send(PIECE)
         if begun:
             wait_for(lambda: poll(address, progress_id, headers=headers))
@@ -513,10 +513,10 @@ class LimitTests(StackTestCase):
         with self.processing_held_back():
             for number in range(2):
                 mine = content + bytes([number])
-                upload = SlowUpload(self.http, self.dish, mine, source="127.0.0.5")
-                upload.send()
+                upload = Upload(self.http, self.dish, mine, source="127.0.0.5")
+                self.enterContext(upload).send()
                 wait_for(lambda count=number + 1: self.count_incoming(len(content) + 1) == count)
-                upload.connection.close()
+                upload.hang_up()
             self.assert_busy(self.begin("127.0.0.5"))
 
         wait_for(lambda: len(self.files("media")) == before + 4)
@@ -533,15 +533,15 @@ class RendererTests(StackTestCase):
         ):
             with self.subTest(code):
                 logged, others = len(self.log.read_text()), self.uploads(4)
-                upload = SlowUpload(self.http, self.dish, content + bytes([number]))
+                upload = Upload(self.http, self.dish, content + bytes([number]))
                 self.enterContext(upload).send()
                 [renderer] = wait_for(self.renderers_at_work)
                 before = set(self.stack.uploads.renderers())
                 os.kill(int(renderer), number)
 
-                status, text = upload.answer()
-                self.assertEqual(status, 415)
-                self.assertIn(f'<error code="{code}" file="dish.jpg">', text)
+                answer = upload.answer()
+                self.assertEqual(answer.status, 415)
+                self.assertIn(f'<error code="{code}" file="dish.jpg">', answer.text)
                 for other in others:
                     self.assert_kept(other)
                 self.assertEqual(len(set(self.stack.uploads.renderers()) - before), 1)

@@ -5,7 +5,7 @@ from pathlib import Path
 from unittest import skipUnless
 
 from .cases import GranianTestCase
-from .client import SlowUpload, get, poll
+from .client import Upload, get, poll
 from .photos import photo
 from .servers import Granian, manage
 from .waiting import wait_for
@@ -23,24 +23,24 @@ class WsgiTests(GranianTestCase):
     def test_an_upload_can_be_watched_and_is_kept(self):
         server, dish = self.serve_a_dish()
 
-        with SlowUpload(server.address, dish, photo(1600, 1200), "dish-1") as upload:
+        with Upload(server.address, dish, photo(1600, 1200), "dish-1") as upload:
             upload.send(200_000)
             first = wait_for(lambda: poll(server.address, "dish-1"))
             self.assertLessEqual(first["uploaded"], 200_000)
-            status, text = upload.answer()
+            answer = upload.answer()
 
-        self.assertEqual((status, text.count("<picture ")), (200, 1))
+        self.assertEqual((answer.status, answer.text.count("<picture ")), (200, 1))
         wait_for(lambda: poll(server.address, "dish-1") is None)
         self.assertEqual(len(self.uploaded_files()), 3)
 
     def test_a_line_that_breaks_leaves_nothing(self):
         server, dish = self.serve_a_dish()
 
-        with SlowUpload(server.address, dish, photo(1600, 1200), "dish-1") as upload:
+        with Upload(server.address, dish, photo(1600, 1200), "dish-1") as upload:
             upload.send(200_000)
             wait_for(lambda: poll(server.address, "dish-1"))
             self.assertEqual(len(self.uploaded_files()), 1)
-            upload.connection.close()
+            upload.hang_up()
 
         wait_for(lambda: not self.uploaded_files())
         wait_for(lambda: poll(server.address, "dish-1") is None)
@@ -60,12 +60,12 @@ class WsgiTests(GranianTestCase):
     def test_memory_does_not_depend_on_the_size_of_an_upload(self):
         server, dish = self.serve_a_dish(DJANGO_SETTINGS_MODULE="tests.settings")
         content = photo()
-        with SlowUpload(server.address, dish, content) as upload:
-            self.assertEqual(upload.answer()[0], 200)
+        with Upload(server.address, dish, content) as upload:
+            self.assertEqual(upload.answer().status, 200)
         before = server.memory("VmRSS")
 
-        with SlowUpload(server.address, dish, content.ljust(200 * 2**20, b"\0")) as upload:
-            self.assertEqual(upload.answer()[0], 200)
+        with Upload(server.address, dish, content.ljust(200 * 2**20, b"\0")) as upload:
+            self.assertEqual(upload.answer().status, 200)
 
         self.assertEqual(max(path.stat().st_size for path in self.files("originals")), 200 * 2**20)
         self.assertLess(server.memory("VmHWM") - before, 10 * 2**20)

@@ -24,11 +24,12 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from statistics import median, quantiles
 
+from tests.client import add_dish, upload_head
 from tests.photos import photo
 from tests.servers import ADDRESS
 from tests.stack import Stack
 
-from .dishes import OWN_LENGTH, add_dish, body_end, body_head, upload_head
+from .load import OWN_LENGTH, body_end, body_start
 from .processes import family, shared_fairly
 
 STEPS = 60  # in which an upload sends its photo
@@ -164,7 +165,7 @@ class Crowd:
         """Return the body that all share, up to each one's own end."""
         content = photo(*self.size.pixels)
         assert len(content) <= self.size.length - OWN_LENGTH
-        return body_head() + content.ljust(self.size.length - OWN_LENGTH, b"\0")
+        return body_start(content.ljust(self.size.length - OWN_LENGTH, b"\0"))
 
     async def run(self):
         watchers = [self._watch_page("/"), self._watch_page("/dishes/1/"), self._watch_memory()]
@@ -212,8 +213,8 @@ class Crowd:
         upload.answered = True
 
     def _head(self, upload, length):
-        query = {"X-Progress-ID": upload.progress_id, "size": self.size.length}
-        return upload_head(ADDRESS, length, **query)
+        query = {"id": 1, "size": self.size.length}
+        return upload_head(ADDRESS, length, upload.progress_id, **query)
 
     async def _send(self, connection, begins, duration):
         """Send the shared body in even steps; stop once the server has answered."""

@@ -17,11 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPResponse
 from pathlib import Path
 
+from tests.client import FORM_END, encode_form, open_socket, upload_head
 from tests.servers import ADDRESS, ROOT
 
-from .dishes import body_end, upload_head
-
 CLIENTS = 8
+OWN_LENGTH = 16  # the bytes of a photo that are its own: a dish keeps the same photo only once
 PAUSE = 0.01  # seconds, between two polls of the one that measures how long they take
 
 
@@ -38,16 +38,19 @@ def result(process):
     return json.loads(output)
 
 
+def body_start(content):
+    """Return the part of a body that all uploads of a photo share, for the first dish of a site."""
+    return encode_form(id=1, picture=content).removesuffix(FORM_END)
+
+
+def body_end():
+    """Return a photo's own bytes, different each time, and what comes in the body after it."""
+    return os.urandom(OWN_LENGTH) + FORM_END
+
+
 def connect(address):
-    """Connect to host:port or unix:path."""
-    kind, _, place = address.partition(":")
-    if kind == "unix":
-        client = socket.socket(socket.AF_UNIX)
-        client.connect(place)
-    else:
-        client = socket.create_connection((kind, int(place)))
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return client
+    """Connect to host:port or unix:path, without a timeout: sendfile() would not wait."""
+    return open_socket(address, timeout=None)
 
 
 def uploads(address, body, seconds):
@@ -73,8 +76,8 @@ def upload_until(deadline, address, body, name):
         shared = os.fstat(file.fileno()).st_size
         while time.perf_counter() < deadline:
             end = body_end()
-            query = {"X-Progress-ID": f"{name}-{count}"}
-            client.sendall(upload_head(ADDRESS, shared + len(end), **query), socket.MSG_MORE)
+            head = upload_head(ADDRESS, shared + len(end), f"{name}-{count}", id=1)
+            client.sendall(head, socket.MSG_MORE)
             send_file(client, file, shared)
             client.sendall(end)
             answer = HTTPResponse(client)

@@ -7,14 +7,13 @@ polls nginx while eight others upload photos.
     python -m tests.benchmarks.polls
 """
 
-from http.client import HTTPConnection
 from statistics import median, quantiles
 
-from tests.servers import ADDRESS, Granian
+from tests.client import Dish, Upload, poll
+from tests.servers import Granian
 from tests.waiting import wait_for
 
 from . import load
-from .dishes import body_end, upload_head
 from .receive import OURS, make_photo
 from .rounds import compare, measure_in_turns
 from .sides import Bench
@@ -23,35 +22,10 @@ ROUNDS = 9
 SECONDS = 1  # that a measurement takes
 SECONDS_OF_UPLOADS = 9  # fewer than a thousand polls, after which nginx closes a connection
 PIECE = 100_000  # bytes, more than the parser's chunk
-PATH = "/get_upload_progress?X-Progress-ID=dish-1"
+PROGRESS_ID = "dish-1"
+PATH = f"/get_upload_progress?X-Progress-ID={PROGRESS_ID}"
 ENCODED_PATH = PATH.replace("dish", "%64ish")
 ASKED = ("nginx, from memcached", "Django, through nginx", "Django, at its socket")
-
-
-class HeldUpload:
-    """An upload that goes on when it is told to, for its record to stay."""
-
-    def __init__(self, address, photo):
-        body = photo.body.read_bytes() + body_end()
-        self.pieces = iter(body[start : start + PIECE] for start in range(0, len(body), PIECE))
-        self.client = load.connect(address)
-        self.client.sendall(upload_head(ADDRESS, len(body), **{"X-Progress-ID": "dish-1"}))
-
-    def __enter__(self):
-        self.send()
-        return self
-
-    def __exit__(self, *exc_info):
-        self.client.close()
-
-    def send(self):
-        self.client.sendall(next(self.pieces))
-
-
-def is_followed(address):
-    connection = HTTPConnection(address)
-    connection.request("GET", PATH)
-    return b"uploaded" in connection.getresponse().read()
 
 
 def measure_polls(nginx, pages, upload):
@@ -60,7 +34,7 @@ def measure_polls(nginx, pages, upload):
     asked = dict(zip(ASKED, asked, strict=True))
 
     def measure(name):
-        upload.send()  # Without news its record would be gone after two minutes.
+        upload.send_more(PIECE)  # Without news its record would be gone after two minutes.
         return load.result(load.start(load.polls, *asked[name], SECONDS))
 
     return measure_in_turns(ASKED, measure, ROUNDS)
@@ -103,11 +77,15 @@ def main():
         photo = bench.add_photo(make_photo())
         [side] = bench.start_sides([OURS])
         pages = bench.enter_context(Granian("pages", **side.environment))
-        with side.nginx() as nginx, HeldUpload(nginx.address, photo) as upload:
-            wait_for(lambda: is_followed(nginx.address))
+        with (
+            side.nginx() as nginx,
+            Upload(nginx.address, Dish("/dishes/1/"), photo.content, PROGRESS_ID) as upload,
+        ):
+            upload.send(PIECE)
+            wait_for(lambda: poll(nginx.address, PROGRESS_ID))
             print_polls(measure_polls(nginx, pages, upload))
             print()
-            upload.send()
+            upload.send_more(PIECE)
             print_latencies(*measure_latencies(side, nginx, photo))
 
 

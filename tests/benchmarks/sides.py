@@ -28,9 +28,9 @@ from tests.servers import (
 )
 
 from . import load
-from .dishes import OWN_LENGTH, body_end, body_head
+from .load import OWN_LENGTH, body_end, body_start
 
-FORM_LENGTH = len(body_head() + body_end()) - OWN_LENGTH
+FORM_LENGTH = len(body_start(b"") + body_end()) - OWN_LENGTH
 BUSBOY = "busboy@~1.6.0"
 
 
@@ -56,7 +56,7 @@ class Bench(ExitStack):
 
     def add_photo(self, content):
         body = self.folder / secrets.token_hex(4)
-        body.write_bytes(body_head() + content)
+        body.write_bytes(body_start(content))
         return Photo(content, body)
 
     def start_sides(self, variants):

@@ -9,21 +9,19 @@ The files are kept below TMPDIR; there, a disk that is slower than the server sh
 """
 
 import json
-import os
-import socket
 import time
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import NamedTemporaryFile, TemporaryFile
 
+from tests.client import add_dish, upload_head
 from tests.photos import photo
 from tests.servers import ADDRESS
 from tests.stack import Stack
 from tests.waiting import wait_for
 
-from .dishes import add_dish, body_end, body_head, upload_head
+from .load import body_end, body_start, connect, send_file
 from .processes import family, peak, reset_peak, resident
 from .rounds import measure_in_turns
 
@@ -69,15 +67,12 @@ class Client:
 
     def upload(self, size):
         """Return the seconds from the first byte of the body to its last, and to the answer."""
-        start, end = body_head(), body_end()
-        length = size - len(start) - len(end)
-        with closing(socket.create_connection((ADDRESS, self.stack.http.port))) as connection:
-            connection.sendall(upload_head(ADDRESS, size))
+        start, end = body_start(b""), body_end()
+        with connect(self.stack.http.address) as connection:
+            connection.sendall(upload_head(ADDRESS, size, id=1))
             started = time.perf_counter()
             connection.sendall(start)
-            sent = 0
-            while sent < length:
-                sent += os.sendfile(connection.fileno(), self.source, sent, length - sent)
+            send_file(connection, self.source, size - len(start) - len(end))
             connection.sendall(end)
             sending = time.perf_counter() - started
             status = connection.makefile("rb").readline()
@@ -149,7 +144,7 @@ def main():
     ):
         write_source(source)
         add_dish(stack.http.address)
-        print_table(measure(Client(stack, lines, source.fileno())))
+        print_table(measure(Client(stack, lines, source)))
 
 
 if __name__ == "__main__":

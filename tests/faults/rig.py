@@ -4,23 +4,19 @@ import hashlib
 import os
 import random
 import re
-import socket
 import sqlite3
-import struct
 from contextlib import closing, contextmanager, suppress
-from http.client import HTTPException, HTTPResponse
 from io import BytesIO
 from itertools import count
 from threading import Lock
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 from PIL import Image, ImageChops, ImageStat
 
-from tests.base import upload_file
+from tests import client
 from tests.cases import StackTestCase
-from tests.client import Answer, client_headers, host_of, open_socket, read_answer
+from tests.client import Answer
 from tests.photos import encoded, photo
 from tests.servers import ADDRESS, manage
 from tests.waiting import wait_for
@@ -36,7 +32,6 @@ NGINX = re.compile(r"nginx\.conf|pid|(access|error)\.log")
 
 TOLERANCE = 15  # of 255: the colours of a rendition may differ from the photo's by this much
 
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 CODES = set(BY_CODE)
 
 
@@ -62,70 +57,20 @@ class Entry(NamedTuple):
         return self.answer is not None and self.answer.status == 200
 
 
-class Upload:
-    """An upload as bytes on a socket; when the block ends, the ledger has an entry of it."""
+class Upload(client.Upload):
+    """An upload that writes an entry into the ledger when the block ends."""
 
-    def __init__(self, ledger, dish, content, progress_id, *, source=None, address=None):  # noqa: PLR0913
-        self.ledger, self.dish, self.content, self.progress_id = ledger, dish, content, progress_id
-        self.address, self.source = address or ledger.stack.http.address, source
-        self.sent, self.reply = 0, None
+    def __init__(self, ledger, dish, content, progress_id, address=None, **options):
+        address = address or ledger.stack.http.address
+        super().__init__(address, dish, content, progress_id, **options)
+        self.ledger, self.dish, self.content = ledger, dish, content
         self.digest = compute_digest(content)
-        self.fill_in(id=dish.pk, picture=upload_file(content))
-
-    def fill_in(self, **form):
-        """Send this form, in this order."""
-        self.body = encode_multipart(BOUNDARY, form)
-        self.head = self._head()
-        self.data = self.head + self.body
-
-    def _head(self):
-        own = {
-            "Host": host_of(self.address),
-            "Content-Type": MULTIPART_CONTENT,
-            "Content-Length": len(self.body),
-        }
-        headers = {**own, **client_headers(self.address)}
-        lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
-        start = f"POST /upload?X-Progress-ID={self.progress_id} HTTP/1.1\r\n"
-        return "".join([start, *lines, "\r\n"]).encode()
-
-    def __enter__(self):
-        self.socket = open_socket(self.address, 60, self.source)
-        if self.socket.family != socket.AF_UNIX:
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return self
 
     def __exit__(self, *exc_info):
-        self.socket.close()
+        self.hang_up()
         whole = self.sent == len(self.data)
         entry = Entry(self.progress_id, self.digest, self.reply, whole, self.dish.pk)
         self.ledger.note(entry)
-
-    def send(self, until=None):
-        """Send on until this byte, or to the end; a server that hung up takes no more."""
-        until = len(self.data) if until is None else until
-        with suppress(OSError):
-            while self.sent < until:
-                self.sent += self.socket.send(self.data[self.sent : min(until, self.sent + 2**16)])
-
-    def send_no_more(self):
-        """End the line in one direction; an answer can still come."""
-        with suppress(OSError):  # The server may have hung up.
-            self.socket.shutdown(socket.SHUT_WR)
-
-    def hang_up(self, reset=False):
-        """End the line in order, or with a reset."""
-        if reset:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-        self.socket.close()
-
-    def answer(self):
-        """Send what is left, and return the answer, or None where the line ends without one."""
-        self.send()
-        with suppress(OSError, HTTPException), closing(HTTPResponse(self.socket)) as response:
-            response.begin()
-            self.reply = read_answer(response)
-        return self.reply
 
 
 class Ledger:

@@ -9,10 +9,7 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
-from django.test.client import BOUNDARY, MULTIPART_CONTENT
-
-from tests.base import upload_file
-from tests.client import add_dish, client_headers, poll
+from tests.client import BOUNDARY, FORM_TYPE, add_dish, client_headers, poll
 from tests.photos import photo
 from tests.servers import requires
 from tests.waiting import wait_for
@@ -51,12 +48,12 @@ class LineTestCase(FaultTestCase):
     def id_last(self, **options):
         """Return an upload whose photo is whole before it is known of which dish it is."""
         upload = self.make_upload(**options)
-        upload.fill_in(picture=upload_file(upload.content), id=self.dish.pk)
+        upload.fill_in(picture=upload.content, id=self.dish.pk)
         return upload
 
     def two_photos(self, **options):
         upload = self.make_upload(**options)
-        files = [upload_file(upload.content), upload_file(self.make_upload().content)]
+        files = [upload.content, self.make_upload().content]
         upload.fill_in(id=self.dish.pk, picture=files)
         return upload
 
@@ -146,7 +143,7 @@ class CutTests(LineTestCase):
         """Kill the client when the server has received at least so much of the upload."""
         file = Path(self.enterContext(TemporaryDirectory(prefix="gourmious-")), "body")
         file.write_bytes(upload.body)
-        headers = client_headers(self.https, secure=True) | {"Content-Type": MULTIPART_CONTENT}
+        headers = client_headers(self.https, secure=True) | {"Content-Type": FORM_TYPE}
         options = [f"-H{name}: {value}" for name, value in headers.items()]
         url = f"https://{self.https}/upload?X-Progress-ID={upload.progress_id}"
         command = ["curl", "-sk", "--http2", "--limit-rate", "800k", "--data-binary", f"@{file}"]
