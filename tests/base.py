@@ -46,7 +46,8 @@ def store(dish, content, name="dish.jpg", **options):
         file.write(content)
         file.flush()
         file.digest = hashlib.sha256(content).hexdigest()
-        return Picture.objects.store(dish, file, **options)
+        picture, _ = Picture.objects.get_or_store(dish, file, **options)
+        return picture
 
 
 class FoldersMixin:

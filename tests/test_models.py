@@ -154,7 +154,7 @@ class RenditionTests(UploadTestCase):
     def test_old_renditions_that_cannot_be_deleted_harm_nothing(self):
         with (
             patch.object(FileSystemStorage, "delete", side_effect=PermissionError),
-            self.assertLogs("uploads.models", "ERROR"),
+            self.assertLogs("uploads.storage", "ERROR"),
             self.captureOnCommitCallbacks(execute=True),
         ):
             self.picture.show()
@@ -263,7 +263,7 @@ class DeleteTests(UploadTestCase):
 
         with (
             patch.object(FileSystemStorage, "delete", fail_once),
-            self.assertLogs("uploads.models", "ERROR"),
+            self.assertLogs("uploads.storage", "ERROR"),
             self.captureOnCommitCallbacks(execute=True),
         ):
             self.dish.delete()

@@ -16,8 +16,9 @@ from PIL import Image
 from uploads import images
 from uploads.models import Dish, Picture
 from uploads.progress import writer
+from uploads.responses import PICTURES_PER_PAGE
 from uploads.uploadhandler import PictureFileUploadHandler, UploadProgressCachedHandler
-from uploads.views import DISHES_PER_PAGE, PICTURES_PER_PAGE
+from uploads.views import DISHES_PER_PAGE
 
 from .base import UploadTestCase, make_dish, store, upload_file
 from .bombs import png

@@ -69,14 +69,24 @@ class UploadForm(forms.Form):
         return refusals.get_refusal(next(iter(self.errors.as_data().values()))[0])
 
     def save(self, diner="", client=""):
-        """Store each file alone, and return the pictures and the refusals of the others."""
-        pictures, refused = [], [*self.refused]
+        """Store each file alone.
+
+        Return pairs of a picture and whether it is new, and the refusals of the other files.
+        """
+        stored, refused = [], [*self.refused]
         for file in self.cleaned_data["picture"]:
             try:
-                pictures.append(Picture.objects.store(self.cleaned_data["id"], file, diner, client))
+                stored.append(self._save_file(file, diner, client))
             except Exception as error:  # noqa: BLE001
                 refused.append(refusals.get_refusal(error, file.name))
-        return pictures, refused
+        return stored, refused
+
+    def _save_file(self, file, diner, client):
+        dish = self.cleaned_data["id"]
+        picture, created = Picture.objects.get_or_store(dish, file, diner, client)
+        if picture.hidden:
+            raise refusals.HIDDEN.error()
+        return picture, created
 
 
 def validate_before_reading(request):

@@ -1,13 +1,8 @@
 """The dishes, and the pictures that diners uploaded of them."""
 
-import errno
-import logging
-import os
 import secrets
 from functools import partial
 
-from django.conf import settings
-from django.core.files.storage import FileSystemStorage
 from django.db import IntegrityError, connection, models, transaction
 from django.db.models.signals import pre_delete
 from django.dispatch import receiver
@@ -15,8 +10,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from . import images, refusals, renderer
-
-logger = logging.getLogger(__name__)
+from .storage import OriginalStorage, delete_files, move
 
 DISPLAY_SUFFIX = f"-{images.DISPLAY_SIZE}.jpg"
 THUMBNAIL_SUFFIX = f"-{images.THUMBNAIL_SIZE}.jpg"
@@ -60,17 +54,6 @@ class Dish(models.Model):
         return self.newest[0] if self.newest else None
 
 
-class OriginalStorage(FileSystemStorage):
-    """Store the originals below ORIGINALS_ROOT, without URLs, and readable only by the server."""
-
-    base_url = None
-    file_permissions_mode = 0o600
-
-    @property
-    def base_location(self):
-        return settings.ORIGINALS_ROOT
-
-
 class PictureQuerySet(models.QuerySet):
     def shown(self):
         return self.filter(hidden=False)
@@ -80,18 +63,18 @@ class PictureQuerySet(models.QuerySet):
         present = models.Q(display__endswith=DISPLAY_SUFFIX, thumbnail__endswith=THUMBNAIL_SUFFIX)
         return self.shown().exclude(present)
 
-    def store(self, dish, upload, diner="", client=""):
-        """Keep an uploaded file as a picture of a dish: its files by renaming, then its row.
+    def get_or_store(self, dish, upload, diner="", client=""):
+        """Return the picture of an uploaded file, and whether it was created.
 
-        The same bytes are kept once for a dish: return the picture that is there already. Where
-        anything fails, nothing is kept. The file has a digest, and comes from a client's network,
-        with whose other files it waits to be rendered. Raise ValidationError where the file cannot
-        be rendered, its picture is hidden, or the dish is gone, OSError where the disk fails,
-        DatabaseError where the row cannot be written.
+        The same bytes are kept once for a dish, whether their picture is shown or hidden. The file
+        has a digest, and comes from a client's network, with whose other files it waits to be
+        rendered. Where anything fails, nothing is kept: raise ValidationError where the file cannot
+        be rendered, or the dish is gone; OSError where the disk fails; DatabaseError where the row
+        cannot be written.
         """
         twins = self.filter(dish=dish, digest=upload.digest)
         if twin := twins.first():
-            return twin.recognize()
+            return twin, False
         close_database()  # The wait for a renderer may be long.
 
         with renderer.render(upload.temporary_file_path(), client) as renditions:
@@ -100,11 +83,11 @@ class PictureQuerySet(models.QuerySet):
                 picture.write(upload, renditions)
             except IntegrityError:
                 if twin := twins.first():  # Another upload of the same bytes was faster.
-                    return twin.recognize()
+                    return twin, False
                 if not Dish.objects.filter(pk=dish.pk).exists():
                     raise refusals.DELETED_DISH.error() from None
                 raise
-        return picture
+        return picture, True
 
 
 class Picture(models.Model):
@@ -120,7 +103,6 @@ class Picture(models.Model):
     diner = models.CharField(max_length=32, editable=False, help_text="Who may take it back.")
 
     objects = PictureQuerySet.as_manager()
-    known = False  # whether it was here before somebody uploaded the same bytes again
 
     class Meta:
         ordering = ["-uploaded", "-pk"]
@@ -145,13 +127,6 @@ class Picture(models.Model):
 
     def files(self):
         return [self.original, *self.renditions()]
-
-    def recognize(self):
-        """Return the picture, as known; raise ValidationError, code hidden, where staff hid it."""
-        if self.hidden:
-            raise refusals.HIDDEN.error()
-        self.known = True
-        return self
 
     def show(self):
         """Make new renditions, and show the picture with them.
@@ -213,26 +188,6 @@ def close_database():
     """Close the connection before a wait that may be long: it holds files and memory."""
     if not connection.in_atomic_block:
         connection.close()
-
-
-def move(upload, file):
-    """Store an uploaded file by renaming; raise OSError where not all of it has arrived.
-
-    Between two file systems Django (5.2) copies the file, and does not notice when a full disk
-    takes only a part of the last write.
-    """
-    file.storage.save(file.name, upload)
-    if file.size != upload.size:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.path)
-
-
-def delete_files(files):
-    """Delete what can be deleted; prune_uploads removes the rest, which no row names."""
-    for file in filter(None, files):
-        try:
-            file.storage.delete(file.name)
-        except OSError:
-            logger.exception("A file could not be deleted.")
 
 
 @receiver(pre_delete, sender=Picture)

@@ -10,7 +10,7 @@ from .progress import progress_of
 logger = logging.getLogger(__name__)
 
 
-def log_upload(request, dish, pictures, refused):
+def log_upload(request, dish, stored, refused):
     """Log the outcome of an upload, the bytes of its files, and its seconds.
 
     Receiving takes as long as the diner's connection needs, processing as long as the server does.
@@ -20,9 +20,9 @@ def log_upload(request, dish, pictures, refused):
         json.dumps(
             {
                 "event": "upload",
-                "outcome": get_outcome(pictures, refused),
+                "outcome": get_outcome(stored, refused),
                 "dish": dish and dish.pk,
-                "files": len(pictures) + sum(bool(refusal.file) for refusal in refused),
+                "files": len(stored) + sum(bool(refusal.file) for refusal in refused),
                 "bytes": progress.uploaded,
                 "receiving": round(progress.ended - progress.started, 3),
                 "processing": round(time.monotonic() - progress.ended, 3),
@@ -32,9 +32,9 @@ def log_upload(request, dish, pictures, refused):
     )
 
 
-def get_outcome(pictures, refused):
+def get_outcome(stored, refused):
     """Return ok, partial, or the code of the first refusal."""
-    if pictures:
+    if stored:
         return "partial" if refused else "ok"
     return refused[0].code
 

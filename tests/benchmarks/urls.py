@@ -6,7 +6,7 @@ from django.http import HttpResponse
 from django.urls import include, path
 from django.views.decorators.csrf import csrf_exempt
 
-from uploads.models import OriginalStorage
+from uploads.storage import OriginalStorage
 
 
 @csrf_exempt

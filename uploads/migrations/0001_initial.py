@@ -2,7 +2,7 @@
 
 import django.db.models.deletion
 import django.utils.timezone
-import uploads.models
+import uploads.storage
 from django.db import migrations, models
 
 
@@ -32,7 +32,7 @@ class Migration(migrations.Migration):
             name='Picture',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('original', models.FileField(editable=False, storage=uploads.models.OriginalStorage, upload_to='')),
+                ('original', models.FileField(editable=False, storage=uploads.storage.OriginalStorage, upload_to='')),
                 ('display', models.FileField(editable=False, upload_to='')),
                 ('thumbnail', models.FileField(editable=False, upload_to='')),
                 ('width', models.PositiveIntegerField(editable=False, help_text='Of the original, in pixels.')),

@@ -72,7 +72,7 @@ class Command(BaseCommand):
             "sockets": {name: clean_nginx_path(path) for name, path in settings.SOCKETS.items()},
             "content_security_policy": "; ".join(sorted(build_policy().split("; "))),
         }
-        self.stdout.write(render("nginx.conf", context))
+        self.stdout.write(render_template("nginx.conf", context))
 
     def systemd(self, *, unit, **options):
         for path in (settings.BASE_DIR, settings.DATA_DIR):
@@ -89,17 +89,17 @@ class Command(BaseCommand):
             self.stdout.write(f"# {name}\n{render_unit(name)}")
 
     def env(self, **options):
-        self.stdout.write(render("gourmious.env", {"new_key": secrets.token_urlsafe(48)}))
+        self.stdout.write(render_template("gourmious.env", {"new_key": secrets.token_urlsafe(48)}))
 
 
 def render_unit(name):
     python = f'"{sys.executable.replace("%", "%%")}"'
     service = name.removeprefix("gourmious-").removesuffix(".service")
     run_dir = settings.RUN_DIR.relative_to("/run")
-    return render(UNITS[name], {"python": python, "service": service, "run_dir": run_dir})
+    return render_template(UNITS[name], {"python": python, "service": service, "run_dir": run_dir})
 
 
-def render(name, context):
+def render_template(name, context):
     return render_to_string(f"deploy/{name}", {"settings": settings, **context})
 
 

@@ -1,0 +1,106 @@
+"""The responses that show pictures: the XML of an upload for the script, or pages with the form."""
+
+import secrets
+from http import HTTPStatus
+from xml.etree import ElementTree
+
+from django.conf import settings
+from django.core.paginator import Paginator
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+
+from .forms import UploadForm
+
+PICTURES_PER_PAGE = 24
+
+
+def upload_response(request, dish, stored, refused):
+    """Return what became of each file: XML, or a page for a browser without scripts.
+
+    The stored are pairs of a picture and whether it is new.
+    """
+    status = HTTPStatus.OK if stored else refused[0].status
+    if request.get_preferred_type(["application/xml", "text/html"]) != "text/html":
+        return xml_response(stored, refused, get_diner(request), status)
+
+    if dish is None:
+        return render(request, "uploads/refused.html", {"refusals": refused}, status=status)
+
+    return dish_response(request, dish, refused, status) if refused else redirect(dish)
+
+
+def xml_response(stored, refused, diner, status):
+    upload = ElementTree.Element("upload")
+    outcome = ElementTree.SubElement(upload, "status")
+    outcome.text = ("partial" if refused else "ok") if stored else "error"
+    for picture, created in stored:
+        ElementTree.SubElement(upload, "picture", picture_attributes(picture, created, diner))
+    for refusal in refused:
+        error = ElementTree.SubElement(upload, "error", error_attributes(refusal))
+        error.text = refusal.message
+    content = ElementTree.tostring(upload, "utf-8")
+    return HttpResponse(content, content_type="application/xml", status=status)
+
+
+def picture_attributes(picture, created, diner):
+    width, height = picture.thumbnail_size
+    attributes = {
+        "id": str(picture.pk),
+        "url": picture.display.url,
+        "thumbnail": picture.thumbnail.url,
+        "srcset": picture.srcset,
+        "width": str(width),
+        "height": str(height),
+    }
+    if diner and picture.diner == diner:
+        attributes["take_back"] = reverse("take_back", args=[picture.pk])
+    if not created:
+        attributes["known"] = "true"
+    return attributes
+
+
+def error_attributes(refusal):
+    attributes = {"code": refusal.code}
+    if refusal.file:
+        attributes["file"] = refusal.file
+    if refusal.retry:
+        attributes["retry"] = "true"
+    return attributes
+
+
+def dish_response(request, dish, refused=(), status=HTTPStatus.OK):
+    pictures = dish.pictures.shown()
+    page = Paginator(pictures, PICTURES_PER_PAGE).get_page(request.GET.get("page"))
+
+    context = {"dish": dish, "page": page, "refusals": refused, "diner": get_diner(request)}
+    return form_response(request, "uploads/dish_detail.html", context, status)
+
+
+def form_response(request, template, context, status=HTTPStatus.OK):
+    """Return a page that holds the form, and set the cookie of its browser."""
+    form = {"form": UploadForm(auto_id="%s"), "poll_interval": settings.PROGRESS_POLL_INTERVAL}
+    response = render(request, template, {**context, **form}, status=status)
+    set_diner(request, response)
+    return response
+
+
+def get_diner(request):
+    """Return the random id of this browser, or "" where it has seen no form yet."""
+    return request.get_signed_cookie("diner", default="")
+
+
+def set_diner(request, response):
+    """Set the cookie with the page: parallel first uploads would each set a different one.
+
+    The cookie is signed. A session would cost a row for each visitor.
+    """
+    if not get_diner(request):
+        response.set_signed_cookie(
+            "diner",
+            secrets.token_hex(16),
+            max_age=365 * 24 * 3600,
+            secure=request.is_secure(),
+            httponly=True,
+            samesite="Lax",
+        )
