@@ -6,7 +6,7 @@ import {paintBar} from './row.js';
 import {showDone, showError, showNewState, showState} from './show.js';
 import {SENDING, findUploads, startAttempt} from './state.js';
 
-const CONCURRENT_UPLOADS = 3; // of the six connections that a browser opens
+const CONCURRENT_UPLOADS = 3; // a browser opens six connections, and polls need some
 const RETRY_PAUSES = [1000, 3000, 9000]; // milliseconds
 
 const $form = $('#form_upload');

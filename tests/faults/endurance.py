@@ -3,7 +3,7 @@
     MINUTES=30 SEED=1 python manage.py test tests.faults.endurance
 
 Once a minute it prints what the servers hold. At the end, when they are idle, they must hold no
-more than in the first minute. All answers are compared with what is stored.
+more than in the first minute. All answers are compared with the stored rows and files.
 """
 
 import os

@@ -204,7 +204,7 @@ class DiskTestCase(FaultTestCase):
         self.assertEqual(get(self.http, "/healthz").status, 200)
 
     def assert_unhealthy(self, name):
-        """Assert that /healthz says what is wrong."""
+        """Assert that /healthz reports a fault, with a sentence."""
         answer = get(self.http, "/healthz")
         self.assertEqual(answer.status, 503, answer.text)
         self.assertRegex(json.loads(answer.text)[name], r"^[A-Z].*\.$")

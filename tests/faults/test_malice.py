@@ -1,4 +1,4 @@
-"""Clients that mean harm: every answer is as the contract says, and nothing is left."""
+"""Hostile clients. Every answer keeps the contract, and nothing is left behind."""
 
 import hashlib
 import pickle
@@ -61,13 +61,13 @@ class MaliceTestCase(FaultTestCase):
         cls.pages = (cls.http, cls.stack.pages.address)
 
     def form(self, disposition='name="picture"; filename="dish.jpg"', content=None, *headers):
-        """Return the body of a form with a file, from this Content-Disposition on."""
+        """Return the body of a form with a file that has this Content-Disposition."""
         self.content = content if content is not None else self.photo + self.rng.randbytes(8)
         file = part(disposition, self.content, *headers)
         return field("id", str(self.dish.pk).encode()) + file + END
 
     def request(self, body, content_type=MULTIPART, query="", **headers):
-        """Return the bytes of an upload; a header that is None is left out."""
+        """Return the bytes of an upload. A header that is None is left out."""
         own = {"Host": self.http, "Content-Type": content_type, "Content-Length": len(body)}
         csrf = {"Cookie": f"csrftoken={TOKEN}", "X-CSRFToken": TOKEN}
         given = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -87,14 +87,14 @@ class MaliceTestCase(FaultTestCase):
             return receive(client)
 
     def attack(self, data, *codes, address=None):
-        """Assert that an upload is answered with one of these codes, or None: it is kept."""
+        """Assert that an upload is answered with one of these codes. None means that it is kept."""
         entry = self.note(self.exchange(data, address))
         error = entry.upload.find("error")
         self.assertIn(None if error is None else error.get("code"), codes, entry)
         self.assertNotIn("x-evil", entry.answer.headers)
 
     def assert_interrupted(self, data):
-        """Send so much to the app itself, and no more."""
+        """Send only these bytes straight to the app, and assert that it answers `interrupted`."""
         with self.connect(self.stack.uploads.address) as client:
             client.sendall(data)
             client.shutdown(socket.SHUT_WR)
@@ -102,7 +102,7 @@ class MaliceTestCase(FaultTestCase):
         self.assertEqual(upload.find("error").get("code"), "interrupted")
 
     def note(self, answer):
-        """Write what the last form was answered into the ledger."""
+        """Enter the answer to the last form in the ledger."""
         entry = Entry("none", self.digest(), answer, whole=True)
         self.ledger.note(entry)
         return entry
@@ -111,7 +111,7 @@ class MaliceTestCase(FaultTestCase):
         return hashlib.sha256(self.content).hexdigest()
 
     def attack_all(self, fault, requests, *codes):
-        """Attack with each of some functions that make a request, by nginx and around it."""
+        """Attack with the request of each function, through nginx and straight to the app."""
         for make_request in requests:
             for address in self.addresses:
                 for _ in range(TIMES):
@@ -121,32 +121,33 @@ class MaliceTestCase(FaultTestCase):
 
 
 class FormTests(MaliceTestCase):
-    def forms(self, *dispositions):
-        """Return functions that make an upload whose file has one of these dispositions."""
+    def make_forms(self, *dispositions):
+        """Return a function for each disposition, which makes an upload of such a file."""
         return [
             lambda disposition=disposition: self.request(self.form(disposition))
             for disposition in dispositions
         ]
 
-    def typed(self, *content_types):
+    def make_typed_forms(self, *content_types):
+        """Return a function for each content type, which makes an upload of such a form."""
         return [
             lambda content_type=content_type: self.request(self.form(), content_type)
             for content_type in content_types
         ]
 
-    def test_a_charset_of_the_clients_is_of_no_account(self):
+    def test_the_charset_of_a_form_is_ignored(self):
         charsets = ("undefined", "hex", "unknown", "base64", "rot13", "utf-16")
 
-        types = self.typed(*(f"{MULTIPART}; charset={charset}" for charset in charsets))
-        self.attack_all("a charset of the client's", types, None)
+        types = self.make_typed_forms(*(f"{MULTIPART}; charset={charset}" for charset in charsets))
+        self.attack_all("an odd charset of a form", types, None)
 
-    def test_a_content_type_in_a_charset_that_decodes_nothing(self):
+    def test_a_content_type_in_an_unusable_charset_is_refused(self):
         charsets = ("undefined", "unknown")
 
-        types = self.typed(*(f"{MULTIPART}; x*={charset}''%FF" for charset in charsets))
-        self.attack_all("a charset that decodes nothing", types, "no_picture")
+        types = self.make_typed_forms(*(f"{MULTIPART}; x*={charset}''%FF" for charset in charsets))
+        self.attack_all("a content type in an unusable charset", types, "no_picture")
 
-    def test_a_query_whose_charset_decodes_nothing(self):
+    def test_the_charset_of_a_query_is_ignored(self):
         queries = {"?" + "&a" * 1100: "too_many", "?x=%61": None}
         for query, code in queries.items():
             requests = [
@@ -155,9 +156,9 @@ class FormTests(MaliceTestCase):
                 )
                 for name in ("undefined", "idna", "hex", "utf-8")
             ]
-            self.attack_all("a query in a charset that decodes nothing", requests, code)
+            self.attack_all("a query in an unusable charset", requests, code)
 
-    def test_no_page_is_read_in_a_charset_of_the_clients(self):
+    def test_a_page_ignores_the_charset_of_its_request(self):
         for address in self.pages:
             for name in ("undefined", "idna"):
                 headers = {"Content-Type": f"text/plain; charset={name}"}
@@ -166,13 +167,13 @@ class FormTests(MaliceTestCase):
                 for path in ("/?page=%31", "/admin/login/?next=%2F"):
                     self.assertEqual(get(address, path, headers).status, 200)
 
-    def test_a_form_that_nobody_can_parse_sent_to_no_page(self):
+    def test_a_malformed_form_to_a_missing_page_gets_a_404(self):
         body = self.request(self.form(), f"{MULTIPART[:-1]}{'b' * 7000}")
         for address in self.pages:
             answer = self.exchange(body.replace(b"/upload", b"/menu"), address)
             self.assertEqual(answer.status, 404)
 
-    def test_a_photo_that_breaks_off_in_another_form_is_not_kept(self):
+    def test_a_broken_photo_in_another_form_leaves_no_file(self):
         encoding = "Content-Transfer-Encoding: base64"
         content = b64encode(self.photo) + b"="
         for _ in range(10):
@@ -181,19 +182,19 @@ class FormTests(MaliceTestCase):
 
         self.assertEqual(self.files("incoming"), [])
 
-    def test_a_name_in_a_charset_that_decodes_nothing(self):
+    def test_a_name_in_an_unusable_charset_is_refused(self):
         dispositions = [
             f"name=picture; filename=dish.jpg; {name}*={charset}''%FF%00"
             for charset in ("undefined", "unknown")
             for name in ("filename", "name")
         ]
 
-        forms = self.forms(*dispositions, "name=picture; filename*0=a; filename*=b")
-        self.attack_all("a name in such a charset", forms, "no_picture")
+        forms = self.make_forms(*dispositions, "name=picture; filename*0=a; filename*=b")
+        self.attack_all("a name in an unusable charset", forms, "no_picture")
 
-    def test_a_name_in_a_charset_that_may_decode_it(self):
-        """Whether these replace what they cannot decode is for Python to say."""
-        forms = self.forms(
+    def test_a_name_in_an_odd_charset_is_kept_or_refused(self):
+        """Some releases of Python replace the bytes that these charsets cannot decode."""
+        forms = self.make_forms(
             *(
                 f"name=picture; filename*={charset}''%FF%00"
                 for charset in ("idna", "punycode", "unicode_escape")
@@ -202,7 +203,7 @@ class FormTests(MaliceTestCase):
 
         self.attack_all("a name in an odd charset", forms, None, "no_picture")
 
-    def test_names_that_break_out_of_headers_paths_and_pages(self):
+    def test_names_do_not_break_out_of_headers_paths_and_pages(self):
         names = (
             "a\rb\nc\0d.jpg",
             "../../../../etc/passwd",
@@ -211,16 +212,16 @@ class FormTests(MaliceTestCase):
             "x" * 900,
             SCRIPT,
         )
-        forms = self.forms(*(f'name="picture"; filename="{name}"' for name in names))
+        forms = self.make_forms(*(f'name="picture"; filename="{name}"' for name in names))
 
         self.attack_all("a file's name that breaks out", forms, None)
 
-    def test_a_name_that_ends_the_headers_of_its_part(self):
-        forms = self.forms('name="picture"; filename="a\r\nX-Evil: 1\r\n\r\nb.jpg"')
+    def test_a_name_that_ends_the_headers_of_its_part_is_refused(self):
+        forms = self.make_forms('name="picture"; filename="a\r\nX-Evil: 1\r\n\r\nb.jpg"')
 
         self.attack_all("a file's name that ends the headers", forms, "not_an_image")
 
-    def test_no_name_of_a_clients_is_on_the_disk(self):
+    def test_no_path_contains_a_name_from_a_client(self):
         folder = self.stack.folder
         names = ("../../evil", "..\\..\\evil", f"{folder}/evil", "dish.evil", "evil\0.jpg")
         with self.processing_held_back(), ExitStack() as sent:
@@ -228,17 +229,17 @@ class FormTests(MaliceTestCase):
                 client = sent.enter_context(self.connect())
                 client.sendall(self.request(self.form(f'name=picture; filename="{name}"')))
                 self.ledger.note(Entry("none", self.digest(), None, whole=True))
-            wait_for(lambda: self.count_whole() == len(names))
+            wait_for(lambda: self.count_complete() == len(names))
             self.assertEqual(list(folder.rglob("*evil*")), [])
 
         self.audit("a file's name that is a path", len(names))
 
-    def count_whole(self):
-        """Return how many files have arrived, up to the last byte."""
+    def count_complete(self):
+        """Return how many files have arrived completely."""
         sizes = [path.stat().st_size for path in self.files("incoming")]
         return sizes.count(len(self.content))
 
-    def test_a_dish_that_is_not_a_number(self):
+    def test_a_dish_that_is_not_a_number_is_refused(self):
         values = (b"1 OR 1=1", b"1\r\nX: 1", b"../1", b"9" * 5000, b"\xff", b"1\0", b"-1", b"1e0")
         self.form()
         bodies = [
@@ -247,9 +248,9 @@ class FormTests(MaliceTestCase):
         ]
 
         requests = [lambda body=body: self.request(body) for body in bodies]
-        self.attack_all("a dish that is none", requests, "unknown_dish")
+        self.attack_all("a dish that is not a number", requests, "unknown_dish")
 
-    def test_boundaries(self):
+    def test_a_boundary_may_have_70_characters_but_not_7000(self):
         for length, codes in ((70, [None]), (7000, ["no_picture"])):
             boundary = "b" * length
 
@@ -259,7 +260,7 @@ class FormTests(MaliceTestCase):
 
             self.attack_all(f"a boundary of {length} characters", [make_request], *codes)
 
-    def test_ten_thousand_parts_and_fields(self):
+    def test_ten_thousand_files_or_fields_are_refused(self):
         files = b"".join(part("name=picture; filename=a", self.photo) for _ in range(10_000))
         fields = b"".join(field(number, b"x") for number in range(10_000))
         bodies = [self.form()[: -len(END)] + more + END for more in (files, fields)]
@@ -267,7 +268,7 @@ class FormTests(MaliceTestCase):
         requests = [lambda body=body: self.request(body) for body in bodies]
         self.attack_all("10,000 files, or fields", requests, "too_many")
 
-    def test_a_form_in_a_form(self):
+    def test_a_form_in_a_form_is_refused(self):
         def make_request():
             inner = part("name=picture; filename=dish.jpg", self.photo).replace(b"--b", b"--c")
             own = "Content-Type: multipart/mixed; boundary=c"
@@ -275,7 +276,7 @@ class FormTests(MaliceTestCase):
 
         self.attack_all("a form in a form", [make_request], "no_picture")
 
-    def test_base64(self):
+    def test_base64_is_decoded_and_broken_base64_is_refused(self):
         encoding = "Content-Transfer-Encoding: base64"
 
         def make_request():
@@ -292,13 +293,13 @@ class FormTests(MaliceTestCase):
         ]
         self.attack_all("a file in broken base64", junk, "no_picture")
 
-    def test_a_form_without_its_end(self):
+    def test_a_form_without_its_last_boundary_is_refused(self):
         def make_request():
             return self.request(self.form()[: -len(END) - 4])
 
         self.attack_all("a form without its last boundary", [make_request], "interrupted")
 
-    def test_a_form_that_ends_between_two_photos(self):
+    def test_a_form_that_ends_between_two_photos_is_refused(self):
         second = part("name=picture; filename=second.jpg", photo(40, 30))
         data = self.request(self.form()[: -len(END)] + second + END)
         start = data.index(second)
@@ -310,22 +311,22 @@ class FormTests(MaliceTestCase):
 
 
 class HeaderTests(MaliceTestCase):
-    def uploads(self, *variants):
+    def make_uploads(self, *variants):
         return [
             lambda headers=headers: self.request(self.form(), **headers) for headers in variants
         ]
 
-    def test_a_host_that_is_not_ours(self):
+    def test_an_upload_to_a_foreign_host_is_refused(self):
         hosts = [{"Host": host} for host in ("evil.example", "localhost.evil.example", "x:99999")]
 
-        self.attack_all("another site's name as the host", self.uploads(*hosts), "csrf")
+        self.attack_all("a foreign Host header", self.make_uploads(*hosts), "csrf")
 
-    def test_a_foreign_origin(self):
+    def test_an_upload_from_a_foreign_origin_is_refused(self):
         origins = [{"Origin": origin} for origin in (EVIL, "null", "http://[x")]
 
-        self.attack_all("a form of another site", self.uploads(*origins), "csrf")
+        self.attack_all("a foreign Origin header", self.make_uploads(*origins), "csrf")
 
-    def test_a_host_that_is_not_ours_has_no_page(self):
+    def test_a_foreign_host_has_no_page(self):
         paths = ("/", "/dishes/new", self.dish.get_absolute_url(), "/admin/login/", "/healthz")
         for address in self.pages:
             for path in paths:
@@ -334,7 +335,7 @@ class HeaderTests(MaliceTestCase):
                 self.assertNotIn("evil.example", f"{answer.headers} {answer.text}")
                 self.assertNotIn("set-cookie", answer.headers)
 
-    def test_a_foreign_origin_may_post_no_other_form(self):
+    def test_a_foreign_origin_cannot_post_the_other_forms(self):
         form, pages = "name=Evil&restaurant=Evil&username=x&password=x", get(self.http, "/").text
         own = {"Content-Type": "application/x-www-form-urlencoded", "Origin": EVIL}
         for address in self.pages:
@@ -345,12 +346,12 @@ class HeaderTests(MaliceTestCase):
 
         self.assertEqual(get(self.http, "/").text.count("Evil"), pages.count("Evil"))
 
-    def test_no_token(self):
+    def test_an_upload_without_a_valid_token_is_refused(self):
         tokens = [{"Cookie": None}, {"X_CSRFToken": "y" * 32}, {"Cookie": "csrftoken=x"}]
 
-        self.attack_all("a form without our token", self.uploads(*tokens), "csrf")
+        self.attack_all("a form without a valid token", self.make_uploads(*tokens), "csrf")
 
-    def test_headers_that_mean_nothing(self):
+    def test_meaningless_headers_are_ignored(self):
         headers = [
             {"Accept": "a/b;q=x, */*;q=2;;, ,text/html;q=nan"},
             {"Accept": "application/xml; x*=unknown''a"},
@@ -362,22 +363,22 @@ class HeaderTests(MaliceTestCase):
             {"Content_Encoding": "gzip"},
         ]
 
-        self.attack_all("a header that means nothing", self.uploads(*headers), None)
+        self.attack_all("a meaningless header", self.make_uploads(*headers), None)
 
-    def test_ids_with_control_characters_are_no_keys_of_memcached(self):
+    def test_a_malformed_id_does_not_reach_memcached(self):
         before = self.stack.memcached.ask("stats items")
         for evil in ("a%0D%0Aset%20x%200%200%201%0D%0Ay", "a%20b", "%00", "a:b", "x" * 65):
             requests = [
                 lambda query=f"?X-Progress-ID={evil}": self.request(self.form(), query=query)
             ]
-            self.attack_all("an id that no key may hold", requests, "bad_progress_id")
+            self.attack_all("a malformed id", requests, "bad_progress_id")
             for address in self.pages:
                 answer = get(address, f"/get_upload_progress?X-Progress-ID={evil}")
                 self.assertEqual(answer.status, 400)
 
         self.assertEqual(self.stack.memcached.ask("stats items"), before)
 
-    def test_lengths_that_contradict_each_other(self):
+    def test_lengths_that_contradict_each_other_are_refused(self):
         self.form()
         for headers in (
             {"Content_Length": "5\r\nContent-Length: 7"},
@@ -390,30 +391,30 @@ class HeaderTests(MaliceTestCase):
 
         self.audit("lengths that contradict each other", 4)
 
-    def test_a_length_that_is_too_short(self):
+    def test_a_length_that_is_too_short_is_refused(self):
         def make_request():
             body = self.form()
             return self.request(body, Content_Length=len(body) - 20)
 
         self.attack_all("a length that is too short", [make_request], "interrupted")
 
-    def test_a_length_that_is_too_long(self):
+    def test_a_length_that_is_too_long_is_refused(self):
         for more in (1, 20, 5000) * TIMES:
             body = self.form()
             self.assert_interrupted(self.request(body, Content_Length=len(body) + more))
 
         self.audit("a length that is too long", 3 * TIMES)
 
-    def test_a_body_in_chunks_without_a_length(self):
+    def test_a_chunked_body_without_a_length_is_refused(self):
         def make_request():
             chunk = b"%x\r\n%b\r\n" % (60_000, bytes(60_000))
             start = self.request(b"", Content_Length=None, Transfer_Encoding="chunked")
             return start + self.rng.choice([1, 400]) * chunk + b"0\r\n\r\n"
 
         self.form()
-        self.attack_all("a body in chunks", 4 * [make_request], "no_picture")
+        self.attack_all("a chunked body", 4 * [make_request], "no_picture")
 
-    def test_a_client_that_asks_first(self):
+    def test_a_client_may_wait_for_100_continue(self):
         data = self.request(self.form(), Expect="100-continue")
         head, _, body = data.partition(b"\r\n\r\n")
         with self.connect() as client:
@@ -422,27 +423,27 @@ class HeaderTests(MaliceTestCase):
             client.sendall(body)
             self.assertTrue(self.note(receive(client)).kept)
 
-        self.audit("a client that asks first", 1)
+        self.audit("a client that waits for 100 Continue", 1)
 
-    def test_two_requests_at_once_on_a_line(self):
+    def test_two_pipelined_requests_are_both_answered(self):
         form = self.form()
         with self.connect() as client:
             client.sendall(self.request(form) + self.request(form, Connection="close"))
             data = b"".join(iter(lambda: client.recv(2**16), b"")).decode()
 
-        # Both may have come at once, of which one reader would take more than its own.
+        # Both answers may arrive together: HTTPResponse would read more than its own.
         first, second = data.split("HTTP/1.1 ")[1:]
         for answer in (first, second):
             self.assertTrue(answer.startswith("200 "), answer)
             self.note(Answer(200, {}, answer.partition("\r\n\r\n")[2]))
         self.assertNotIn("known", first)
         self.assertIn("known", second)
-        self.audit("two requests at once on a line", 2)
+        self.audit("two pipelined requests", 2)
 
 
 class OtherTests(MaliceTestCase):
-    def test_the_body_of_a_forged_form_never_comes_to_the_disk(self):
-        body = self.form(content=self.photo + bytes(20_000_000))  # more than sockets hold
+    def test_the_body_of_a_forged_form_never_reaches_the_disk(self):
+        body = self.form(content=self.photo + bytes(20_000_000))  # more than sockets buffer
         data = self.request(body, Origin=EVIL)
         with self.connect() as client:
             client.sendall(data[:-1000])
@@ -452,7 +453,7 @@ class OtherTests(MaliceTestCase):
 
         self.audit("a forged form of megabytes", 1)
 
-    def test_an_upload_with_anothers_id_takes_nothing_from_it(self):
+    def test_an_upload_with_the_id_of_another_does_not_disturb_it(self):
         with self.make_upload(photo(1600, 1200), "mine") as victim:
             victim.send(100_000)
             wait_for(lambda: poll(self.http, "mine"))
@@ -463,9 +464,9 @@ class OtherTests(MaliceTestCase):
             wait_for(lambda: victim.send(next(place)) or poll(self.http, "mine"))
             self.assertEqual(victim.answer().status, 200)
 
-        self.audit("an id that is another's", 2)
+        self.audit("the id of another upload", 2)
 
-    def test_what_is_planted_in_memcached_is_never_run(self):
+    def test_a_pickle_in_memcached_is_never_executed(self):
         touched = Path(self.stack.folder, "touched")
         planted = pickle.dumps(Plant(str(touched)), 0).decode()
         for number, text in enumerate((planted, "<script>alert(1)</script>")):
@@ -494,33 +495,33 @@ class OtherTests(MaliceTestCase):
             self.assertIn("&lt;script&gt;alert", page.text)
             self.assertIn("default-src 'self'", page.headers["content-security-policy"])
 
-    def test_nothing_of_the_site_can_be_framed(self):
+    def test_no_page_can_be_framed(self):
         for path in ("/", self.dish.get_absolute_url(), "/admin/login/", "/menu", "/healthz"):
             headers = get(self.http, path).headers
             self.assertEqual(headers["x-frame-options"], "DENY")
             self.assertIn("frame-ancestors 'none'", headers["content-security-policy"])
 
-    def test_what_nginx_answers_itself_cannot_be_framed_either(self):
+    def test_no_answer_of_nginx_itself_can_be_framed(self):
         for accept, source in (("text/html", "127.0.0.7"), ("*/*", "127.0.0.8")):
-            self.assert_unframed(self.answer_too_large(accept), 413)
-            self.assert_unframed(self.answer_busy(accept, source), 429)
+            self.assert_unframeable(self.send_too_large(accept), 413)
+            self.assert_unframeable(self.send_too_many(accept, source), 429)
         for server in (self.stack.pages, self.stack.uploads):
             server.stop()
             self.addCleanup(server.start)
         for accept in ("text/html", "*/*"):
-            self.assert_unframed(self.exchange(self.request(b"", Accept=accept)), 502)
-        self.assert_unframed(get(self.http, "/"), 502)
+            self.assert_unframeable(self.exchange(self.request(b"", Accept=accept)), 502)
+        self.assert_unframeable(get(self.http, "/"), 502)
 
-    def assert_unframed(self, answer, status):
+    def assert_unframeable(self, answer, status):
         self.assertEqual(answer.status, status)
         self.assertIn("frame-ancestors 'none'", answer.headers["content-security-policy"])
         self.assertEqual(answer.headers["x-content-type-options"], "nosniff")
 
-    def answer_too_large(self, accept):
+    def send_too_large(self, accept):
         return self.exchange(self.request(b"", Accept=accept, Content_Length=10**9))
 
-    def answer_busy(self, accept, source):
-        """Begin one upload more than an address may send, and return what that one is answered."""
+    def send_too_many(self, accept, source):
+        """Begin one upload more than an address may send, and return the refusal."""
         head = self.request(b"", Accept=accept, Content_Length=1000)
         with ExitStack() as begun:
             clients = []
@@ -530,16 +531,16 @@ class OtherTests(MaliceTestCase):
             [refused], _, _ = select.select(clients, [], [], 20)
             return receive(refused)
 
-    def test_five_hundred_connections_that_never_send_keep_nobody_out(self):
+    def test_500_idle_connections_keep_nobody_out(self):
         with ExitStack() as idle:
             for number in range(500):
                 client = idle.enter_context(self.connect())
                 client.sendall(self.request(self.form())[: number % 2 * 100])
             self.assert_open()
 
-        self.audit("500 connections that never send", 500)
+        self.audit("500 idle connections", 500)
 
-    def test_nor_do_those_that_never_send_over_tls(self):
+    def test_500_idle_connections_over_tls_keep_nobody_out(self):
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         with ExitStack() as idle:
@@ -549,9 +550,9 @@ class OtherTests(MaliceTestCase):
                     idle.enter_context(context.wrap_socket(client))
             self.assert_open()
 
-        self.audit("500 connections that never send over TLS", 500)
+        self.audit("500 idle connections over TLS", 500)
 
-    def test_nor_do_those_that_send_no_body(self):
+    def test_500_connections_that_send_no_body_keep_nobody_out(self):
         head = self.request(b"", Content_Length=1000)
         with ExitStack() as idle:
             for number in range(500):
@@ -568,7 +569,7 @@ class OtherTests(MaliceTestCase):
 
 
 class Plant:
-    """What touches a file when somebody unpickles it."""
+    """An object that touches a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
