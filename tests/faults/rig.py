@@ -1,4 +1,4 @@
-"""The base of the fault tests: a ledger of all answers, and an audit of what is stored."""
+"""The base of the fault tests: a ledger of all answers, and an audit of rows, files and records."""
 
 import hashlib
 import os
@@ -30,7 +30,7 @@ SEED = int(os.environ.get("SEED", "1"))
 DATA = re.compile(r"db\.sqlite3(-wal|-shm)?|incoming|originals|media|static")
 NGINX = re.compile(r"nginx\.conf|pid|(access|error)\.log")
 
-TOLERANCE = 15  # of 255: the colours of a rendition may differ from the photo's by this much
+TOLERANCE = 15  # the colours of a photo and its rendition may differ by this much of 255
 
 CODES = set(BY_CODE)
 

@@ -1,4 +1,4 @@
-"""Lines that end, stall, crawl and waver, wherever in an upload they do."""
+"""Connections that end, stall, crawl or waver, anywhere in an upload."""
 
 import subprocess
 import time
@@ -16,7 +16,7 @@ from tests.waiting import wait_for
 
 from .rig import SEED, TIMES, Entry, FaultTestCase, Upload
 
-# What begins at the places where a line is cut, and the id of the dish.
+# Connections end where these parts of an upload begin, and the id of the dish.
 PARTS = (
     b"Content-Type: multipart",
     b"\r\n\r\n",
@@ -28,46 +28,46 @@ PARTS = (
 )
 
 
-class LineTestCase(FaultTestCase):
-    # An upload whose client is gone counts until the server is through with it.
+class ConnectionTestCase(FaultTestCase):
+    # After a client hangs up, its upload counts until the server has finished it.
     variables = {"GOURMIOUS_MAX_UPLOADS": "900", "GOURMIOUS_MAX_UPLOADS_PER_ADDRESS": "900"}
 
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
         cls.addresses = (cls.http, cls.stack.uploads.address)
-        for number in range(9):  # so that an id that is cut to its first digit is another dish's
+        for number in range(9):  # an id that is cut to its first digit names another dish
             add_dish(cls.http, f"Dish {number}")
 
-    def places(self, upload):
-        """Return bytes of an upload at which something begins, is going on, or ends."""
+    def choose_places(self, upload):
+        """Return offsets in an upload: at the starts of parts, inside them, and near the end."""
         starts = [upload.data.index(part) for part in (*PARTS, f"{self.dish.pk}\r\n--".encode())]
         inside = [self.rng.randrange(len(upload.data)) for _ in range(5 * TIMES)]
         return [*starts, *(start + 1 for start in starts), *inside, len(upload.data) - 1]
 
-    def id_last(self, **options):
-        """Return an upload whose photo is whole before it is known of which dish it is."""
+    def make_upload_with_id_last(self, **options):
+        """Return an upload that sends its photo before the id of the dish."""
         upload = self.make_upload(**options)
         upload.fill_in(picture=upload.content, id=self.dish.pk)
         return upload
 
-    def two_photos(self, **options):
+    def make_upload_of_two_photos(self, **options):
         upload = self.make_upload(**options)
         files = [upload.content, self.make_upload().content]
         upload.fill_in(id=self.dish.pk, picture=files)
         return upload
 
-    def at_all_places(self):
-        """Yield uploads by nginx and around it, each with a place of it, which comes next."""
-        for make_upload in (self.make_upload, self.id_last):
+    def make_uploads_for_all_places(self):
+        """Yield pairs of an upload and a place in it, through nginx and straight to the app."""
+        for make_upload in (self.make_upload, self.make_upload_with_id_last):
             for address in self.addresses:
-                for number in range(len(self.places(make_upload()))):
+                for number in range(len(self.choose_places(make_upload()))):
                     upload = make_upload(address=address)
-                    yield upload, self.places(upload)[number]
+                    yield upload, self.choose_places(upload)[number]
 
     @contextmanager
-    def witness(self):
-        """Begin an upload, and end it well after the block, whatever happened there."""
+    def upload_beside(self):
+        """Begin an upload before the block, and assert that it succeeds after the block."""
         with self.make_upload() as upload:
             upload.send(100_000)
             wait_for(lambda: poll(self.http, upload.progress_id))
@@ -75,8 +75,8 @@ class LineTestCase(FaultTestCase):
             self.assertEqual(upload.answer().status, 200)
 
 
-class CutTests(LineTestCase):
-    """nginx sends on nothing of what it holds when a line ends: so it ends at the app as well."""
+class CutTests(ConnectionTestCase):
+    """When a client's connection ends, nginx ends its own to the app, and drops what it holds."""
 
     def cut(self, upload, place, reset):
         with upload:
@@ -84,32 +84,32 @@ class CutTests(LineTestCase):
             upload.hang_up(reset)
 
     def cut_everywhere(self, reset):
-        with self.witness():
-            return [self.cut(*cut, reset) for cut in self.at_all_places()]
+        with self.upload_beside():
+            return [self.cut(*cut, reset) for cut in self.make_uploads_for_all_places()]
 
-    def test_a_line_may_end_anywhere(self):
+    def test_a_connection_may_end_anywhere(self):
         cuts = self.cut_everywhere(reset=False)
 
-        self.audit("the line ends, anywhere in the upload", len(cuts))
+        self.audit("the connection ends, anywhere in the upload", len(cuts))
 
-    def test_a_line_may_be_reset_anywhere(self):
+    def test_a_connection_may_be_reset_anywhere(self):
         cuts = self.cut_everywhere(reset=True)
 
-        self.audit("the line is reset, anywhere in the upload", len(cuts))
+        self.audit("the connection is reset, anywhere in the upload", len(cuts))
 
-    def test_a_line_may_end_between_two_photos(self):
+    def test_a_connection_may_end_between_two_photos(self):
         for address in self.addresses * TIMES:
             for part in (f"\r\n--{BOUNDARY}\r\n", 'name="picture"'):
                 for reset in (False, True):
-                    upload = self.two_photos(address=address)
+                    upload = self.make_upload_of_two_photos(address=address)
                     place = upload.data.rindex(part.encode())
                     self.cut(upload, self.rng.randrange(place, place + 80), reset)
 
-        self.audit("the line ends between two photos", 8 * TIMES)
+        self.audit("the connection ends between two photos", 8 * TIMES)
 
-    def test_a_client_that_sends_no_more_is_told_that_its_upload_broke_off(self):
+    def test_an_upload_that_stops_early_is_answered_as_interrupted(self):
         times = 0
-        for upload, place in self.at_all_places():
+        for upload, place in self.make_uploads_for_all_places():
             with upload:
                 upload.send(place)
                 upload.send_no_more()
@@ -119,28 +119,28 @@ class CutTests(LineTestCase):
                 self.assertEqual(upload.reply.status, 400)
                 self.assertIn('code="interrupted"', upload.reply.text)
 
-        self.audit("a client sends no more, and still listens", times)
+        self.audit("a client stops sending, and still listens", times)
 
-    def test_a_line_may_end_before_the_answer(self):
+    def test_a_connection_may_end_before_the_answer(self):
         for number in range(6 * TIMES):
             with self.make_upload() as upload:
                 upload.send()
                 upload.hang_up(reset=number % 2)
 
         self.assert_uploads_work()
-        self.audit("the line ends between the last byte and the answer", 6 * TIMES)
+        self.audit("the connection ends between the last byte and the answer", 6 * TIMES)
 
     @requires("curl")
-    def test_a_line_over_http_2_may_end(self):
+    def test_a_connection_over_http_2_may_end(self):
         content = photo(1600, 1200, randbytes=self.rng.randbytes)
         for _ in range(2 * TIMES):
             self.cut_over_http_2(self.make_upload(content))
 
         self.assert_uploads_work()
-        self.audit("the line ends in the middle of an upload over HTTP/2", 2 * TIMES)
+        self.audit("the connection ends in the middle of an upload over HTTP/2", 2 * TIMES)
 
     def cut_over_http_2(self, upload):
-        """Kill the client when the server has received at least so much of the upload."""
+        """Kill the client when the server has received some part of the upload."""
         file = Path(self.enterContext(TemporaryDirectory(prefix="gourmious-")), "body")
         file.write_bytes(upload.body)
         headers = client_headers(self.https, secure=True) | {"Content-Type": FORM_TYPE}
@@ -149,40 +149,40 @@ class CutTests(LineTestCase):
         command = ["curl", "-sk", "--http2", "--limit-rate", "800k", "--data-binary", f"@{file}"]
         least = self.rng.randrange(len(upload.body) // 2)
         with subprocess.Popen([*command, *options, url], stdout=subprocess.DEVNULL) as curl:
-            wait_for(lambda: self.received(upload) > least)
+            wait_for(lambda: self.count_received(upload) > least)
             curl.kill()
-        whole = curl.returncode == 0  # the machine was so busy that it was through before
+        whole = curl.returncode == 0  # on a busy machine, the client may have finished first
         self.ledger.note(Entry(upload.progress_id, upload.digest, None, whole, self.dish.pk))
 
-    def received(self, upload):
+    def count_received(self, upload):
         record = poll(self.http, upload.progress_id)
         return record["uploaded"] if record else 0
 
 
-class StallTests(LineTestCase):
-    variables = {**LineTestCase.variables, "DJANGO_SETTINGS_MODULE": "tests.settings_small"}
+class StallTests(ConnectionTestCase):
+    variables = {**ConnectionTestCase.variables, "DJANGO_SETTINGS_MODULE": "tests.settings_small"}
 
-    def test_a_line_may_stall_anywhere(self):
-        with ExitStack() as stalled:
-            ends = [
-                self.stall(stalled.enter_context(upload), place)
-                for upload, place in self.at_all_places()
+    def test_a_connection_that_stalls_anywhere_is_closed(self):
+        with ExitStack() as uploads:
+            waits = [
+                self.stall(uploads.enter_context(upload), place)
+                for upload, place in self.make_uploads_for_all_places()
                 if place >= len(upload.head) and upload.address == self.http
             ]
-            for end in ends:
-                self.assertEqual(end(), b"")
+            for wait_for_end in waits:
+                self.assertEqual(wait_for_end(), b"")
 
-        self.audit("the line stalls, anywhere in the body", len(ends))
+        self.audit("the connection stalls, anywhere in the body", len(waits))
 
     def stall(self, upload, place):
-        """Send no more, and return a function that waits for the end of the line."""
+        """Stop sending, and return a function that waits until the server ends the connection."""
         upload.send(place)
-        upload.socket.settimeout(20)  # less than nginx waits where nobody told it how long
+        upload.socket.settimeout(20)  # seconds; less than nginx's default timeout
         return partial(upload.socket.recv, 1)
 
 
-class SlowTests(LineTestCase):
-    def test_a_line_may_bring_one_byte_at_a_time(self):
+class SlowTests(ConnectionTestCase):
+    def test_an_upload_may_arrive_one_byte_at_a_time(self):
         with self.make_upload(photo(16, 16, randbytes=self.rng.randbytes)) as upload:
             end = len(upload.data)
             middle = upload.data.index(b"\xff\xd8\xff") + len(upload.content) // 2
@@ -190,30 +190,30 @@ class SlowTests(LineTestCase):
             for until in range(end):
                 upload.send(until)
                 if until in slow:
-                    time.sleep(1)  # what a line of a byte a second is
+                    time.sleep(1)  # one byte a second
             self.assertEqual(upload.answer().status, 200)
 
-        self.audit("the line brings each byte by itself, some of them once a second", TIMES)
+        self.audit("each byte is sent alone, some of them one a second", TIMES)
 
-    def test_a_line_may_waver(self):
+    def test_a_connection_may_waver(self):
         uploads = [self.make_upload() for _ in range(8 * TIMES)]
 
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(self.send_wavering, uploads))
 
         self.assertEqual({answer.status for answer in answers}, {200})
-        self.audit("the line wavers by 50 milliseconds", len(answers))
+        self.audit("the connection wavers by 50 milliseconds", len(answers))
 
     def send_wavering(self, upload):
         rng = Random(f"{SEED} {upload.progress_id}")
         with upload:
             for until in range(0, len(upload.data), 2**14):
                 upload.send(until)
-                time.sleep(rng.random() * 0.05)  # what such a line is
+                time.sleep(rng.random() * 0.05)  # up to 50 milliseconds
             return upload.answer()
 
 
-class IdTests(LineTestCase):
+class IdTests(ConnectionTestCase):
     def test_two_uploads_may_have_the_same_id(self):
         for number in range(2 * TIMES):
             twins = [self.make_upload(progress_id=f"twin-{number}") for _ in range(2)]
@@ -228,7 +228,7 @@ class IdTests(LineTestCase):
     def test_the_same_photo_may_come_with_the_same_id_at_once(self):
         for _ in range(2 * TIMES):
             first = self.make_upload()
-            with first, self.anew(first) as second, ThreadPoolExecutor(2) as pool:
+            with first, self.repeat(first) as second, ThreadPoolExecutor(2) as pool:
                 for upload in (first, second):
                     upload.send(len(upload.data) - 1)
                 answers = [pool.submit(upload.answer) for upload in (first, second)]
@@ -237,25 +237,26 @@ class IdTests(LineTestCase):
 
         self.audit("the same photo comes twice at once, with the same id", 2 * TIMES)
 
-    def test_a_photo_whose_answer_was_lost_is_kept_once_when_it_is_sent_anew(self):
+    def test_a_photo_whose_answer_was_lost_is_kept_once_when_it_is_sent_again(self):
         for number in range(4 * TIMES):
             with self.make_upload() as lost:
                 lost.send()
                 lost.hang_up(reset=number % 2)
-            with self.anew(lost) as again:
+            with self.repeat(lost) as again:
                 self.assertEqual(again.answer().status, 200)
             self.assertEqual(self.count_rows(lost), 1)
 
-        self.audit("a photo is sent anew whose answer was lost", 4 * TIMES)
+        self.audit("a photo is sent again after its answer was lost", 4 * TIMES)
 
-    def anew(self, upload):
+    def repeat(self, upload):
+        """Return a second upload of the same photo with the same id."""
         return Upload(self.ledger, self.dish, upload.content, upload.progress_id)
 
     def count_rows(self, upload):
         return [row["digest"] for row in self.ledger.read_rows()].count(upload.digest)
 
-    def test_the_address_of_the_polls_may_change(self):
-        with self.witness() as upload:
+    def test_a_poll_from_another_address_sees_nothing(self):
+        with self.upload_beside() as upload:
             for number in range(2, 10):
                 self.assertIsNone(poll(self.http, upload.progress_id, source=f"127.0.0.{number}"))
             self.assertIsNotNone(poll(self.http, upload.progress_id))
