@@ -1,4 +1,4 @@
-"""Servers that are killed, stopped, restarted and reloaded while twenty uploads run."""
+"""Servers that are killed, stopped, restarted or reloaded while 20 uploads run."""
 
 import os
 import signal
@@ -21,10 +21,10 @@ from .rig import TIMES, FaultTestCase
 
 UPLOADS = 20
 
-# How many of them are certain to be kept, at least and at most.
+# The numbers of uploads that are kept, at least and at most.
 ANY, ALL = (0, UPLOADS), (UPLOADS, UPLOADS)
 
-# Every file that no upload holds and that is of no row is removed as soon as it is this old.
+# Removes orphaned files as soon as they are a third of a second old.
 PRUNE = """
 import time
 from django.core.management import call_command
@@ -56,21 +56,21 @@ class ProcessTestCase(FaultTestCase):
         super().tearDown()
 
     def assert_pruned(self):
-        """Assert that prune_uploads is at work: what belongs to nobody is gone at once."""
-        left = self.stack.data / "incoming" / "left.upload"
-        left.touch()
-        wait_for(lambda: not left.exists())
+        """Assert that prune_uploads is running: it must remove an orphaned file soon."""
+        orphan = self.stack.data / "incoming" / "orphan.upload"
+        orphan.touch()
+        wait_for(lambda: not orphan.exists())
 
-    def place(self, upload):
-        """Return where an upload waits for the fault: in its head, its body, or at its end."""
+    def choose_place(self, upload):
+        """Return where an upload waits for the fault: after its head, inside, or at its end."""
         head = upload.data.index(b"\r\n\r\n") + 4
         inside = self.rng.randrange(len(upload.data))
         return self.rng.choice([head, inside, inside, len(upload.data)])
 
     def strike(self, break_something, mend=lambda: None):
-        """Let twenty uploads come to a place each, break something, let them go on, and mend it.
+        """Send 20 uploads up to a place each, break something, send the rest, and mend it.
 
-        What breaks something returns how many are to be kept, at least and at most.
+        `break_something` returns how many uploads must be kept, at least and at most.
         """
         ready, go_on = Barrier(UPLOADS + 1, timeout=60), Event()
 
@@ -83,7 +83,7 @@ class ProcessTestCase(FaultTestCase):
 
         self.uploads = [self.make_upload() for _ in range(UPLOADS)]
         with ThreadPoolExecutor(UPLOADS) as pool:
-            jobs = [pool.submit(send, upload, self.place(upload)) for upload in self.uploads]
+            jobs = [pool.submit(send, upload, self.choose_place(upload)) for upload in self.uploads]
             ready.wait()
             try:
                 least, most = break_something()
@@ -101,15 +101,15 @@ class ProcessTestCase(FaultTestCase):
         self.assertIn(kept, range(least, most + 1), replies)
 
     def await_answers(self):
-        """Wait until those that have been sent to their end are answered."""
+        """Wait until all uploads that were sent to their end are answered."""
         for upload in self.uploads:
-            if upload not in self.running():
+            if upload not in self.list_unfinished():
                 upload.socket.recv(1, MSG_PEEK)
 
     def await_all(self):
-        """Wait until the app knows of each upload, or has answered it."""
+        """Wait until the app is receiving each upload, or has answered it."""
         self.await_answers()
-        for upload in self.running():
+        for upload in self.list_unfinished():
             upload.send(100_000)
             wait_for(lambda upload=upload: poll(self.http, upload.progress_id))
 
@@ -120,19 +120,19 @@ class ProcessTestCase(FaultTestCase):
             self.assert_uploads_work()
         self.audit(f"{fault}, {UPLOADS} uploads running", TIMES, killed=True)
 
-    def running(self):
-        """Return the uploads that have not been sent to their end."""
+    def list_unfinished(self):
+        """Return the uploads that were not sent to their end."""
         return [upload for upload in self.uploads if upload.sent < len(upload.data)]
 
     def is_up(self):
-        """Tell whether pages are served, and uploads, of which there are none to GET."""
+        """Return whether both services answer. GET is not allowed for uploads."""
         with suppress(OSError):
             return [get(self.http, path).status for path in ("/", "/upload")] == [200, 405]
 
     def kill(self, *servers):
         for server in servers:
             Server.stop(server)
-        for server in servers:  # the workers may take a moment longer than their parent
+        for server in servers:  # its workers may live a moment longer
             wait_for(lambda server=server: not server.listens())
 
     def kill_and_start(self, *servers):
@@ -140,26 +140,26 @@ class ProcessTestCase(FaultTestCase):
         for server in servers:
             server.start()
 
-    def stop(self, *workers):
-        """Stop some of Granian's workers in their tracks."""
+    def suspend(self, *workers):
+        """Suspend some of Granian's workers."""
         for pid in workers:
-            self.addCleanup(self.go_on, pid)
+            self.addCleanup(self.resume, pid)
             os.kill(int(pid), signal.SIGSTOP)
             wait_for(lambda pid=pid: is_stopped(pid))
 
-    def go_on(self, pid):
+    def resume(self, pid):
         with suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGCONT)
 
     def is_receiving(self, pid):
-        """Tell whether a worker has a photo that it has not stored yet."""
+        """Return whether a worker has a photo that it has not stored yet."""
         return has_opened(pid, self.stack.data / "incoming")
 
-    def receivers(self):
+    def list_receivers(self):
         return [pid for pid in self.stack.uploads.workers() if self.is_receiving(pid)]
 
     def kill_workers(self, count):
-        """Kill some of Granian's workers, and wait until there are others."""
+        """Kill some of Granian's workers, and wait until they are replaced."""
         self.kill_and_await(set(self.rng.sample(self.stack.uploads.workers(), count)))
 
     def kill_and_await(self, killed):
@@ -171,7 +171,7 @@ class ProcessTestCase(FaultTestCase):
         wait_for(self.is_up)
 
     def kill_renderers(self):
-        """Kill all renderers, each of which may have a photo in work."""
+        """Kill all renderers. Each may be rendering a photo."""
         renderers = self.stack.uploads.renderers()
         self.kill_processes(renderers)
         return UPLOADS - len(renderers), UPLOADS
@@ -183,7 +183,7 @@ class ProcessTestCase(FaultTestCase):
         wait_for(lambda: not set(pids) & set(self.stack.uploads.processes()))
 
     def kill_forkservers(self):
-        """Kill all renderers, and what starts them: one photo may be in work, and one come next."""
+        """Kill all renderers and their forkservers. Each renderer may fail with two photos."""
         renderers = self.stack.uploads.renderers()
         self.kill_processes([*self.stack.uploads.forkservers(), *renderers])
         return UPLOADS - 2 * len(renderers), UPLOADS
@@ -194,10 +194,10 @@ class ProcessTests(ProcessTestCase):
         self.strike_often("a worker is killed", self.kill_a_worker)
 
     def kill_a_worker(self):
-        killed = self.rng.choice(wait_for(self.receivers))
-        self.stop(killed)  # so that nothing of it is stored meanwhile
+        killed = self.rng.choice(wait_for(self.list_receivers))
+        self.suspend(killed)  # it must not store a photo in the meantime
         most = UPLOADS - self.is_receiving(killed)
-        least = int(self.receivers() not in ([], [killed]))  # nginx may have sent all to one
+        least = int(self.list_receivers() not in ([], [killed]))  # nginx may have sent all to one
         self.kill_and_await({killed})
         return least, most
 
@@ -216,9 +216,9 @@ class ProcessTests(ProcessTestCase):
 
     def kill_uploads(self):
         server = self.stack.uploads
-        wait_for(self.receivers)
-        self.stop(*server.workers())
-        most = UPLOADS - bool(self.receivers())
+        wait_for(self.list_receivers)
+        self.suspend(*server.workers())
+        most = UPLOADS - bool(self.list_receivers())
         self.kill_and_start(server)
         return 0, most
 
@@ -233,7 +233,7 @@ class ProcessTests(ProcessTestCase):
         self.strike_often("all renderers are killed", self.kill_renderers)
 
     def test_forkservers_may_be_killed(self):
-        self.strike_often("renderers, and what starts them, are killed", self.kill_forkservers)
+        self.strike_often("all renderers and their forkservers are killed", self.kill_forkservers)
 
     def test_nginx_may_be_killed(self):
         self.strike_often("nginx is killed", lambda: self.cut_off(self.stack.http))
@@ -244,9 +244,9 @@ class ProcessTests(ProcessTestCase):
         self.strike_often("all are killed", lambda: self.cut_off(*servers))
 
     def cut_off(self, *servers):
-        """Kill nginx, maybe among others: what was not sent to its end has no line any more."""
+        """Kill nginx and maybe other servers: unfinished uploads lose their connections."""
         self.kill_and_start(*servers)
-        return 0, UPLOADS - len(self.running())
+        return 0, UPLOADS - len(self.list_unfinished())
 
     def test_memcached_may_be_killed(self):
         def kill_and_start():
@@ -255,7 +255,7 @@ class ProcessTests(ProcessTestCase):
 
         self.strike_often("memcached is killed", kill_and_start)
 
-    def test_memcached_may_be_away_for_a_while(self):
+    def test_memcached_may_be_down_for_a_while(self):
         memcached = self.stack.memcached
 
         def kill():
@@ -264,13 +264,13 @@ class ProcessTests(ProcessTestCase):
 
         def start():
             try:
-                wait_for(self.are_some_answered)
+                wait_for(self.is_half_answered)
             finally:
                 memcached.start()
 
-        self.strike_often("memcached is away for a while", kill, start)
+        self.strike_often("memcached is down for a while", kill, start)
 
-    def are_some_answered(self):
+    def is_half_answered(self):
         return sum(upload.reply is not None for upload in self.uploads) >= UPLOADS / 2
 
     def test_the_workers_may_be_killed_while_photos_are_processed(self):
@@ -288,7 +288,7 @@ class ProcessTests(ProcessTestCase):
         self.audit("all workers are killed before a row is written", TIMES, killed=True)
 
     def kill_while_waiting(self, folder, count):
-        """Send five uploads, and kill all workers once so many files more are in a folder."""
+        """Send five uploads, and kill all workers when a folder has this many new files."""
         with ThreadPoolExecutor(5) as pool:
             jobs = self.send_five(pool, folder, count)
             self.kill_workers(2)
@@ -297,25 +297,25 @@ class ProcessTests(ProcessTestCase):
     def send_five(self, pool, folder, count):
         before = set(self.files(folder))
         jobs = [pool.submit(self.send_whole) for _ in range(5)]
-        wait_for(lambda: self.count_begun(set(self.files(folder)) - before) >= count)
+        wait_for(lambda: self.count_filled(set(self.files(folder)) - before) >= count)
         return jobs
 
-    def count_begun(self, files):
-        """Return how many have bytes; those of renditions that wait to be made have none."""
+    def count_filled(self, files):
+        """Return how many files have bytes. Files that wait for their renditions are empty."""
         return sum(path.stat().st_size > 0 for path in files)
 
-    def test_what_waits_for_its_row_is_not_pruned(self):
+    def test_files_that_wait_for_their_row_are_not_pruned(self):
         with ThreadPoolExecutor(5) as pool:
             with self.lock_database():
                 jobs = self.send_five(pool, "media", 10)
-                for _ in range(2):  # when the second is over, so is all of the first
+                for _ in range(2):  # the second time, one run of prune_uploads is complete
                     self.assert_pruned()
             self.assertTrue(all(job.result() for job in jobs))
 
-        self.audit("uploads wait for their rows, prune_uploads at work", 5, killed=True)
+        self.audit("prune_uploads runs while uploads wait for their rows", 5, killed=True)
 
     def send_whole(self):
-        """Send an upload, and tell whether it was kept."""
+        """Send an upload, and return whether it was kept."""
         with self.make_upload() as upload:
             answer = upload.answer()
             return answer is not None and answer.status == 200
@@ -341,21 +341,23 @@ class ProcessTests(ProcessTestCase):
         self.audit(f"memcached hangs, {UPLOADS} uploads running", 1, killed=True)
 
     def test_a_worker_may_stop_for_a_while(self):
-        self.strike_often("a worker is stopped for a while", self.stop_a_worker, self.let_go_on)
+        self.strike_often(
+            "a worker is stopped for a while", self.suspend_a_worker, self.resume_the_worker
+        )
 
-    def stop_a_worker(self):
-        self.await_answers()  # else a photo may be processed for ever
-        self.awaited = self.running()
-        # nginx may have sent all to one, which then goes on.
-        other = self.rng.choice(wait_for(self.receivers))
-        [self.stopped] = set(self.stack.uploads.workers()) - {other}
-        self.stop(self.stopped)
+    def suspend_a_worker(self):
+        self.await_answers()  # a suspended worker would never answer them
+        self.awaited = self.list_unfinished()
+        # nginx may have sent all uploads to one worker: suspend the other.
+        other = self.rng.choice(wait_for(self.list_receivers))
+        [self.suspended] = set(self.stack.uploads.workers()) - {other}
+        self.suspend(self.suspended)
         return ALL
 
-    def let_go_on(self):
-        """Let the worker go on when some upload of the other is through."""
+    def resume_the_worker(self):
+        """Resume the worker when the other has answered an upload."""
         wait_for(lambda: any(upload.reply for upload in self.awaited))
-        self.go_on(self.stopped)
+        self.resume(self.suspended)
 
     def test_the_server_of_uploads_may_be_reloaded(self):
         self.reload_often("the server of uploads", self.stack.uploads)
@@ -370,7 +372,7 @@ class ProcessTests(ProcessTestCase):
         for _ in range(TIMES):
             old = set(server.workers())
             self.strike(lambda old=old: self.reload(server, old))
-            # Until the old ones have ended Granian replaces none that dies.
+            # Until the old workers have ended, Granian replaces none that dies.
             wait_for(lambda old=old: not old & set(server.workers()), 60)
             self.assert_uploads_work()
         self.audit(f"{name} is reloaded, {UPLOADS} uploads running", TIMES, killed=True)
@@ -391,7 +393,7 @@ class ProcessTests(ProcessTestCase):
 
     def end_often(self, name, server, kept):
         def end():
-            self.await_all()  # one that nginx has not sent on yet comes too late
+            self.await_all()  # nginx must have passed on each upload before the server ends
             server.process.terminate()
             return kept
 
@@ -406,7 +408,7 @@ class ProcessTests(ProcessTestCase):
 
 
 class StormTests(ProcessTestCase):
-    """Servers are killed while uploads come and go without a pause, wherever each of them is."""
+    """Servers are killed at any moment, while uploads come and go without a pause."""
 
     def test_servers_may_be_killed_at_any_moment(self):
         self.photo = photo(160, 120, randbytes=self.rng.randbytes)
@@ -425,7 +427,7 @@ class StormTests(ProcessTestCase):
 
     @contextmanager
     def storm(self):
-        """Upload all the while; the block begins and ends at some moment of it."""
+        """Upload without a pause while the block runs. It begins and ends at a random moment."""
         ended = Event()
         with ThreadPoolExecutor(UPLOADS) as pool:
             generators = [Random(self.rng.random()) for _ in range(UPLOADS)]
@@ -448,6 +450,6 @@ class StormTests(ProcessTestCase):
                     upload.answer()
 
     def wait_for_some(self):
-        """Wait until a number of uploads more have come to their end."""
+        """Wait until a random number of uploads has ended."""
         count = len(self.ledger.entries) + self.rng.randrange(2 * UPLOADS)
         wait_for(lambda: len(self.ledger.entries) > count, 60)
