@@ -38,7 +38,7 @@ class ClientTestCase(FaultTestCase):
         self.assertEqual(refused.upload.find("error").get("file"), NAME)
         self.audit(self._testMethodName.removeprefix("test_").replace("_", " "), 1)
 
-    def file(self, content):
+    def write_file(self, content):
         path = self.folder / NAME
         path.write_bytes(content)
         return path

@@ -14,7 +14,7 @@ class JavaTests(ClientTestCase):
     def test_java_can_upload(self):
         def send(content):
             headers = [word for header in self.headers.items() for word in header]
-            arguments = [self.url, str(self.dish.pk), self.file(content), *headers]
+            arguments = [self.url, str(self.dish.pk), self.write_file(content), *headers]
             return run_client("java", PROGRAM, *arguments)
 
         self.assert_understood(send)

@@ -27,7 +27,7 @@ fetch(url, {method: 'POST', headers, body: form})
 class ClientTests(ClientTestCase):
     def curl(self, content, *options):
         headers = [f"-H{name}: {value}" for name, value in self.headers.items()]
-        form = ["-F", f"id={self.dish.pk}", "-F", f"picture=@{self.file(content)}"]
+        form = ["-F", f"id={self.dish.pk}", "-F", f"picture=@{self.write_file(content)}"]
         return run_client("curl", "-sk", "-w", "%{http_code}", *options, *headers, *form, self.url)
 
     @requires("curl")
@@ -48,7 +48,13 @@ class ClientTests(ClientTestCase):
     @requires("node")
     def test_node_can_upload(self):
         def send(content):
-            arguments = [self.url, self.headers, str(self.dish.pk), str(self.file(content)), NAME]
+            arguments = [
+                self.url,
+                self.headers,
+                str(self.dish.pk),
+                str(self.write_file(content)),
+                NAME,
+            ]
             return run_client("node", "-e", NODE, json.dumps(arguments))
 
         self.assert_understood(send)
@@ -86,7 +92,7 @@ class ClientTests(ClientTestCase):
 
         self.assert_understood(lambda content: asyncio.run(send(content)))
 
-    def form(self, content, boundary, *headers):
+    def make_form(self, content, boundary, *headers):
         """Return a form whose file has these additional headers."""
         lines = [f'Content-Disposition: form-data; name="picture"; filename="{NAME}"', *headers]
         field = f'Content-Disposition: form-data; name="id"\r\n\r\n{self.dish.pk}'
@@ -97,7 +103,7 @@ class ClientTests(ClientTestCase):
     def test_wget_can_upload(self):
         def send(content):
             body = self.folder / "body"
-            body.write_bytes(self.form(content, "wget", "Content-Type: image/jpeg"))
+            body.write_bytes(self.make_form(content, "wget", "Content-Type: image/jpeg"))
             given = {**self.headers, "Content-Type": "multipart/form-data; boundary=wget"}
             headers = [f"--header={name}: {value}" for name, value in given.items()]
             options = ["-qS", "--no-proxy", "--content-on-error", "-O", "-", f"--post-file={body}"]
@@ -121,7 +127,7 @@ class ClientTests(ClientTestCase):
 
         def send(content):
             headers = ("Content-Type: image/jpeg", f"Content-Length: {len(content)}")
-            return self.send_form(self.form(content, boundary, *headers), boundary)
+            return self.send_form(self.make_form(content, boundary, *headers), boundary)
 
         self.assert_understood(send)
 
@@ -129,5 +135,5 @@ class ClientTests(ClientTestCase):
         boundary = "Boundary-6E1B4C0A-5D0C-4F4B-8B7E-3C1B0C9F2D11"
 
         self.assert_understood(
-            lambda content: self.send_form(self.form(content, boundary), boundary)
+            lambda content: self.send_form(self.make_form(content, boundary), boundary)
         )

@@ -167,7 +167,7 @@ class DiskTestCase(FaultTestCase):
                 sizes[path] = path.stat().st_size
         return {path: size for path, size in sizes.items() if size}
 
-    def answer(self, upload):
+    def send_whole(self, upload):
         with upload:
             return upload.answer()
 
@@ -268,7 +268,7 @@ class DiskTests(DiskTestCase):
             with self.fill_disk(500_000) if self.can_mount else self.limit_file_size(60_000):
                 uploads = [self.make_upload() for _ in range(6)]
                 with ThreadPoolExecutor(6) as threads:
-                    answers = [*threads.map(self.answer, uploads)]
+                    answers = [*threads.map(self.send_whole, uploads)]
                 self.assertEqual({answer.status for answer in answers} - {200}, {507})
                 self.assert_pages_stay_up()
             self.assert_uploads_work()

@@ -36,13 +36,13 @@ EVIL = "https://evil.example"
 END = b"--b--\r\n"
 
 
-def part(disposition, content, *headers):
+def make_part(disposition, content, *headers):
     lines = [f"--b\r\nContent-Disposition: form-data; {disposition}", *headers]
     return "\r\n".join([*lines, "\r\n"]).encode() + content + b"\r\n"
 
 
-def field(name, value):
-    return part(f'name="{name}"', value)
+def make_field(name, value):
+    return make_part(f'name="{name}"', value)
 
 
 def receive(client):
@@ -60,13 +60,13 @@ class MaliceTestCase(FaultTestCase):
         cls.addresses = (cls.http, cls.stack.uploads.address)
         cls.pages = (cls.http, cls.stack.pages.address)
 
-    def form(self, disposition='name="picture"; filename="dish.jpg"', content=None, *headers):
+    def make_form(self, disposition='name="picture"; filename="dish.jpg"', content=None, *headers):
         """Return the body of a form with a file that has this Content-Disposition."""
         self.content = content if content is not None else self.photo + self.rng.randbytes(8)
-        file = part(disposition, self.content, *headers)
-        return field("id", str(self.dish.pk).encode()) + file + END
+        file = make_part(disposition, self.content, *headers)
+        return make_field("id", str(self.dish.pk).encode()) + file + END
 
-    def request(self, body, content_type=MULTIPART, query="", **headers):
+    def build_request(self, body, content_type=MULTIPART, query="", **headers):
         """Return the bytes of an upload. A header that is None is left out."""
         own = {"Host": self.http, "Content-Type": content_type, "Content-Length": len(body)}
         csrf = {"Cookie": f"csrftoken={TOKEN}", "X-CSRFToken": TOKEN}
@@ -103,11 +103,11 @@ class MaliceTestCase(FaultTestCase):
 
     def note(self, answer):
         """Enter the answer to the last form in the ledger."""
-        entry = Entry("none", self.digest(), answer, whole=True)
+        entry = Entry("none", self.compute_digest(), answer, whole=True)
         self.ledger.note(entry)
         return entry
 
-    def digest(self):
+    def compute_digest(self):
         return hashlib.sha256(self.content).hexdigest()
 
     def attack_all(self, fault, requests, *codes):
@@ -124,14 +124,14 @@ class FormTests(MaliceTestCase):
     def make_forms(self, *dispositions):
         """Return a function for each disposition, which makes an upload of such a file."""
         return [
-            lambda disposition=disposition: self.request(self.form(disposition))
+            lambda disposition=disposition: self.build_request(self.make_form(disposition))
             for disposition in dispositions
         ]
 
     def make_typed_forms(self, *content_types):
         """Return a function for each content type, which makes an upload of such a form."""
         return [
-            lambda content_type=content_type: self.request(self.form(), content_type)
+            lambda content_type=content_type: self.build_request(self.make_form(), content_type)
             for content_type in content_types
         ]
 
@@ -151,8 +151,8 @@ class FormTests(MaliceTestCase):
         queries = {"?" + "&a" * 1100: "too_many", "?x=%61": None}
         for query, code in queries.items():
             requests = [
-                lambda query=query, name=name: self.request(
-                    self.form(), f"{MULTIPART}; charset={name}", query
+                lambda query=query, name=name: self.build_request(
+                    self.make_form(), f"{MULTIPART}; charset={name}", query
                 )
                 for name in ("undefined", "idna", "hex", "utf-8")
             ]
@@ -168,7 +168,7 @@ class FormTests(MaliceTestCase):
                     self.assertEqual(get(address, path, headers).status, 200)
 
     def test_a_malformed_form_to_a_missing_page_gets_a_404(self):
-        body = self.request(self.form(), f"{MULTIPART[:-1]}{'b' * 7000}")
+        body = self.build_request(self.make_form(), f"{MULTIPART[:-1]}{'b' * 7000}")
         for address in self.pages:
             answer = self.exchange(body.replace(b"/upload", b"/menu"), address)
             self.assertEqual(answer.status, 404)
@@ -177,8 +177,8 @@ class FormTests(MaliceTestCase):
         encoding = "Content-Transfer-Encoding: base64"
         content = b64encode(self.photo) + b"="
         for _ in range(10):
-            body = self.form("name=picture; filename=a", content, encoding)
-            self.exchange(self.request(body).replace(b"/upload", b"/dishes/new"))
+            body = self.make_form("name=picture; filename=a", content, encoding)
+            self.exchange(self.build_request(body).replace(b"/upload", b"/dishes/new"))
 
         self.assertEqual(self.files("incoming"), [])
 
@@ -227,8 +227,10 @@ class FormTests(MaliceTestCase):
         with self.processing_held_back(), ExitStack() as sent:
             for name in names:
                 client = sent.enter_context(self.connect())
-                client.sendall(self.request(self.form(f'name=picture; filename="{name}"')))
-                self.ledger.note(Entry("none", self.digest(), None, whole=True))
+                client.sendall(
+                    self.build_request(self.make_form(f'name=picture; filename="{name}"'))
+                )
+                self.ledger.note(Entry("none", self.compute_digest(), None, whole=True))
             wait_for(lambda: self.count_complete() == len(names))
             self.assertEqual(list(folder.rglob("*evil*")), [])
 
@@ -241,13 +243,13 @@ class FormTests(MaliceTestCase):
 
     def test_a_dish_that_is_not_a_number_is_refused(self):
         values = (b"1 OR 1=1", b"1\r\nX: 1", b"../1", b"9" * 5000, b"\xff", b"1\0", b"-1", b"1e0")
-        self.form()
+        self.make_form()
         bodies = [
-            field("id", value) + part("name=picture; filename=a", self.photo) + END
+            make_field("id", value) + make_part("name=picture; filename=a", self.photo) + END
             for value in values
         ]
 
-        requests = [lambda body=body: self.request(body) for body in bodies]
+        requests = [lambda body=body: self.build_request(body) for body in bodies]
         self.attack_all("a dish that is not a number", requests, "unknown_dish")
 
     def test_a_boundary_may_have_70_characters_but_not_7000(self):
@@ -255,24 +257,24 @@ class FormTests(MaliceTestCase):
             boundary = "b" * length
 
             def make_request(boundary=boundary):
-                body = self.form().replace(b"--b", f"--{boundary}".encode())
-                return self.request(body, f"multipart/form-data; boundary={boundary}")
+                body = self.make_form().replace(b"--b", f"--{boundary}".encode())
+                return self.build_request(body, f"multipart/form-data; boundary={boundary}")
 
             self.attack_all(f"a boundary of {length} characters", [make_request], *codes)
 
     def test_ten_thousand_files_or_fields_are_refused(self):
-        files = b"".join(part("name=picture; filename=a", self.photo) for _ in range(10_000))
-        fields = b"".join(field(number, b"x") for number in range(10_000))
-        bodies = [self.form()[: -len(END)] + more + END for more in (files, fields)]
+        files = b"".join(make_part("name=picture; filename=a", self.photo) for _ in range(10_000))
+        fields = b"".join(make_field(number, b"x") for number in range(10_000))
+        bodies = [self.make_form()[: -len(END)] + more + END for more in (files, fields)]
 
-        requests = [lambda body=body: self.request(body) for body in bodies]
+        requests = [lambda body=body: self.build_request(body) for body in bodies]
         self.attack_all("10,000 files, or fields", requests, "too_many")
 
     def test_a_form_in_a_form_is_refused(self):
         def make_request():
-            inner = part("name=picture; filename=dish.jpg", self.photo).replace(b"--b", b"--c")
+            inner = make_part("name=picture; filename=dish.jpg", self.photo).replace(b"--b", b"--c")
             own = "Content-Type: multipart/mixed; boundary=c"
-            return self.request(self.form("name=picture", inner + b"--c--", own))
+            return self.build_request(self.make_form("name=picture", inner + b"--c--", own))
 
         self.attack_all("a form in a form", [make_request], "no_picture")
 
@@ -281,27 +283,29 @@ class FormTests(MaliceTestCase):
 
         def make_request():
             content = self.photo + self.rng.randbytes(9)
-            body = self.form('name="picture"; filename="dish.jpg"', b64encode(content), encoding)
+            body = self.make_form(
+                'name="picture"; filename="dish.jpg"', b64encode(content), encoding
+            )
             self.content = content
-            return self.request(body)
+            return self.build_request(body)
 
         self.attack_all("a file in base64", [make_request], None)
         junk = [
-            lambda: self.request(
-                self.form("name=picture; filename=a", b"/9j/" * 5 + b"=", encoding)
+            lambda: self.build_request(
+                self.make_form("name=picture; filename=a", b"/9j/" * 5 + b"=", encoding)
             )
         ]
         self.attack_all("a file in broken base64", junk, "no_picture")
 
     def test_a_form_without_its_last_boundary_is_refused(self):
         def make_request():
-            return self.request(self.form()[: -len(END) - 4])
+            return self.build_request(self.make_form()[: -len(END) - 4])
 
         self.attack_all("a form without its last boundary", [make_request], "interrupted")
 
     def test_a_form_that_ends_between_two_photos_is_refused(self):
-        second = part("name=picture; filename=second.jpg", photo(40, 30))
-        data = self.request(self.form()[: -len(END)] + second + END)
+        second = make_part("name=picture; filename=second.jpg", photo(40, 30))
+        data = self.build_request(self.make_form()[: -len(END)] + second + END)
         start = data.index(second)
 
         places = (start, start + 1, start + 3, start + 30, start + len(second))
@@ -313,7 +317,8 @@ class FormTests(MaliceTestCase):
 class HeaderTests(MaliceTestCase):
     def make_uploads(self, *variants):
         return [
-            lambda headers=headers: self.request(self.form(), **headers) for headers in variants
+            lambda headers=headers: self.build_request(self.make_form(), **headers)
+            for headers in variants
         ]
 
     def test_an_upload_to_a_foreign_host_is_refused(self):
@@ -369,7 +374,9 @@ class HeaderTests(MaliceTestCase):
         before = self.stack.memcached.ask("stats items")
         for evil in ("a%0D%0Aset%20x%200%200%201%0D%0Ay", "a%20b", "%00", "a:b", "x" * 65):
             requests = [
-                lambda query=f"?X-Progress-ID={evil}": self.request(self.form(), query=query)
+                lambda query=f"?X-Progress-ID={evil}": self.build_request(
+                    self.make_form(), query=query
+                )
             ]
             self.attack_all("a malformed id", requests, "bad_progress_id")
             for address in self.pages:
@@ -379,43 +386,43 @@ class HeaderTests(MaliceTestCase):
         self.assertEqual(self.stack.memcached.ask("stats items"), before)
 
     def test_lengths_that_contradict_each_other_are_refused(self):
-        self.form()
+        self.make_form()
         for headers in (
             {"Content_Length": "5\r\nContent-Length: 7"},
             {"Transfer_Encoding": "chunked"},
             {"Content_Length": "9" * 5000},
             {"Content_Length": "-5"},
         ):
-            answer = self.exchange(self.request(self.form(), **headers))
+            answer = self.exchange(self.build_request(self.make_form(), **headers))
             self.assertEqual(answer.status, 400)
 
         self.audit("lengths that contradict each other", 4)
 
     def test_a_length_that_is_too_short_is_refused(self):
         def make_request():
-            body = self.form()
-            return self.request(body, Content_Length=len(body) - 20)
+            body = self.make_form()
+            return self.build_request(body, Content_Length=len(body) - 20)
 
         self.attack_all("a length that is too short", [make_request], "interrupted")
 
     def test_a_length_that_is_too_long_is_refused(self):
         for more in (1, 20, 5000) * TIMES:
-            body = self.form()
-            self.assert_interrupted(self.request(body, Content_Length=len(body) + more))
+            body = self.make_form()
+            self.assert_interrupted(self.build_request(body, Content_Length=len(body) + more))
 
         self.audit("a length that is too long", 3 * TIMES)
 
     def test_a_chunked_body_without_a_length_is_refused(self):
         def make_request():
             chunk = b"%x\r\n%b\r\n" % (60_000, bytes(60_000))
-            start = self.request(b"", Content_Length=None, Transfer_Encoding="chunked")
+            start = self.build_request(b"", Content_Length=None, Transfer_Encoding="chunked")
             return start + self.rng.choice([1, 400]) * chunk + b"0\r\n\r\n"
 
-        self.form()
+        self.make_form()
         self.attack_all("a chunked body", 4 * [make_request], "no_picture")
 
     def test_a_client_may_wait_for_100_continue(self):
-        data = self.request(self.form(), Expect="100-continue")
+        data = self.build_request(self.make_form(), Expect="100-continue")
         head, _, body = data.partition(b"\r\n\r\n")
         with self.connect() as client:
             client.sendall(head + b"\r\n\r\n")
@@ -426,9 +433,9 @@ class HeaderTests(MaliceTestCase):
         self.audit("a client that waits for 100 Continue", 1)
 
     def test_two_pipelined_requests_are_both_answered(self):
-        form = self.form()
+        form = self.make_form()
         with self.connect() as client:
-            client.sendall(self.request(form) + self.request(form, Connection="close"))
+            client.sendall(self.build_request(form) + self.build_request(form, Connection="close"))
             data = b"".join(iter(lambda: client.recv(2**16), b"")).decode()
 
         # Both answers may arrive together: HTTPResponse would read more than its own.
@@ -443,8 +450,8 @@ class HeaderTests(MaliceTestCase):
 
 class OtherTests(MaliceTestCase):
     def test_the_body_of_a_forged_form_never_reaches_the_disk(self):
-        body = self.form(content=self.photo + bytes(20_000_000))  # more than sockets buffer
-        data = self.request(body, Origin=EVIL)
+        body = self.make_form(content=self.photo + bytes(20_000_000))  # more than sockets buffer
+        data = self.build_request(body, Origin=EVIL)
         with self.connect() as client:
             client.sendall(data[:-1000])
             self.assertEqual(self.files("incoming"), [])
@@ -481,8 +488,8 @@ class OtherTests(MaliceTestCase):
 
     def test_nothing_that_a_diner_writes_becomes_a_script(self):
         dish = add_dish(self.http, f"{SCRIPT}{self.rng.random()}")
-        refused = self.request(
-            self.form(f'name="picture"; filename="{SCRIPT}"', b"A text."), Accept="text/html"
+        refused = self.build_request(
+            self.make_form(f'name="picture"; filename="{SCRIPT}"', b"A text."), Accept="text/html"
         )
         pages = [
             self.exchange(refused),
@@ -509,7 +516,7 @@ class OtherTests(MaliceTestCase):
             server.stop()
             self.addCleanup(server.start)
         for accept in ("text/html", "*/*"):
-            self.assert_unframeable(self.exchange(self.request(b"", Accept=accept)), 502)
+            self.assert_unframeable(self.exchange(self.build_request(b"", Accept=accept)), 502)
         self.assert_unframeable(get(self.http, "/"), 502)
 
     def assert_unframeable(self, answer, status):
@@ -518,11 +525,11 @@ class OtherTests(MaliceTestCase):
         self.assertEqual(answer.headers["x-content-type-options"], "nosniff")
 
     def send_too_large(self, accept):
-        return self.exchange(self.request(b"", Accept=accept, Content_Length=10**9))
+        return self.exchange(self.build_request(b"", Accept=accept, Content_Length=10**9))
 
     def send_too_many(self, accept, source):
         """Begin one upload more than an address may send, and return the refusal."""
-        head = self.request(b"", Accept=accept, Content_Length=1000)
+        head = self.build_request(b"", Accept=accept, Content_Length=1000)
         with ExitStack() as begun:
             clients = []
             for _ in range(settings.MAX_UPLOADS_PER_ADDRESS + 1):
@@ -535,7 +542,7 @@ class OtherTests(MaliceTestCase):
         with ExitStack() as idle:
             for number in range(500):
                 client = idle.enter_context(self.connect())
-                client.sendall(self.request(self.form())[: number % 2 * 100])
+                client.sendall(self.build_request(self.make_form())[: number % 2 * 100])
             self.assert_open()
 
         self.audit("500 idle connections", 500)
@@ -553,7 +560,7 @@ class OtherTests(MaliceTestCase):
         self.audit("500 idle connections over TLS", 500)
 
     def test_500_connections_that_send_no_body_keep_nobody_out(self):
-        head = self.request(b"", Content_Length=1000)
+        head = self.build_request(b"", Content_Length=1000)
         with ExitStack() as idle:
             for number in range(500):
                 source = f"127.0.0.{10 + number % 5}"

@@ -340,9 +340,9 @@ class ProcessTests(ProcessTestCase):
 
         self.audit(f"memcached hangs, {UPLOADS} uploads running", 1, killed=True)
 
-    def test_a_worker_may_stop_for_a_while(self):
+    def test_a_worker_may_be_suspended_for_a_while(self):
         self.strike_often(
-            "a worker is stopped for a while", self.suspend_a_worker, self.resume_the_worker
+            "a worker is suspended for a while", self.suspend_a_worker, self.resume_the_worker
         )
 
     def suspend_a_worker(self):
