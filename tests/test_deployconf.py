@@ -10,12 +10,16 @@ from tempfile import TemporaryDirectory
 from django.core.management import CommandError, call_command
 from django.test import SimpleTestCase, override_settings
 
-from uploads import refusals
-from uploads.management.commands.deployconf import UNITS
-
 from .base import PRODUCTION, read_settings
 from .servers import NGINX, manage, requires
 from .stack import make_certificate
+
+UNITS = (
+    "gourmious-pages.service",
+    "gourmious-uploads.service",
+    "gourmious-prune.service",
+    "gourmious-prune.timer",
+)
 
 
 def judge(*command):
@@ -84,8 +88,10 @@ class NginxTests(DeployconfTestCase):
     def test_its_own_refusals_are_those_of_the_table(self):
         site = self.deployconf("nginx")
 
-        self.assertIn(f'429 "{refusals.BUSY.message}";', site)
-        self.assertIn(f'default "{refusals.UNREACHABLE.message}";', site)
+        busy = "Too many photos are being uploaded at the moment; please try again in a minute."
+        unreachable = "The server cannot be reached at the moment; please try again in a minute."
+        self.assertIn(f'429 "{busy}";', site)
+        self.assertIn(f'default "{unreachable}";', site)
 
     def test_it_is_the_same_each_time(self):
         self.assertEqual(self.deployconf("nginx"), self.deployconf("nginx"))

@@ -7,14 +7,7 @@ from django.core.exceptions import ValidationError
 from django.test import RequestFactory, SimpleTestCase, override_settings
 
 from uploads import progress, refusals
-from uploads.progress import (
-    BATCH,
-    WRITE_INTERVAL,
-    UploadProgress,
-    get_progress_id,
-    get_record,
-    writer,
-)
+from uploads.progress import BATCH, UploadProgress, get_progress_id, get_record, writer
 
 from .base import FoldersMixin
 from .servers import free_port
@@ -90,9 +83,10 @@ class WriterTests(WriterTestCase):
         wait_for(self.record)
 
         self.assertGreaterEqual(upload.written, (0, None))
-        with patch("time.monotonic", return_value=upload.started + WRITE_INTERVAL - 0.01):
-            upload.add(1)
-            self.assertFalse(upload.is_due())
+        for age, is_due in ((0.49, False), (0.51, True)):
+            with patch("time.monotonic", return_value=upload.started + age):
+                upload.add(1)
+                self.assertEqual(upload.is_due(), is_due)
 
     def test_an_upload_that_is_over_before_never_touches_the_cache(self):
         with self.watch("set_many") as set_many, self.watch("delete_many") as delete_many:

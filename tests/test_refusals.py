@@ -14,23 +14,7 @@ from django.test import SimpleTestCase, override_settings
 from uploads import images, refusals
 from uploads.refusals import BY_CODE, Refusal, get_refusal
 
-# What the contract says of each code: its status, and whether trying again may help.
-CONTRACT = {
-    "no_picture": (400, False),
-    "bad_progress_id": (400, False),
-    "too_many": (400, False),
-    "interrupted": (400, True),
-    "csrf": (403, False),
-    "hidden": (403, False),
-    "unknown_dish": (404, False),
-    "too_large": (413, False),
-    "not_an_image": (415, False),
-    "too_many_pixels": (415, False),
-    "too_complex": (415, False),
-    "busy": (429, True),
-    "server_error": (500, True),
-    "storage_full": (507, True),
-}
+from .contract import REFUSALS
 
 
 def database_error(code):
@@ -44,11 +28,11 @@ class TableTests(SimpleTestCase):
     rows = [row for row in vars(refusals).values() if type(row) is Refusal]
 
     def test_every_code_has_the_status_and_the_retry_of_the_contract(self):
-        self.assertEqual({code: row[1:3] for code, row in BY_CODE.items()}, CONTRACT)
+        self.assertEqual({code: row[1:3] for code, row in BY_CODE.items()}, REFUSALS)
 
     def test_all_rows_of_a_code_agree_on_whether_to_retry(self):
         for row in self.rows:
-            self.assertEqual(row.retry, BY_CODE[row.code].retry)
+            self.assertEqual(row.retry, REFUSALS[row.code][1])
 
     def test_every_message_is_a_sentence_once_its_placeholders_are_filled(self):
         values = {"formats": images.LABELS, "millions": "24", "format": "WebP"}
@@ -78,7 +62,7 @@ class GetRefusalTests(SimpleTestCase):
             with self.subTest(error=error):
                 refusal = get_refusal(error)
                 self.assertEqual(refusal.code, code)
-                self.assertEqual(refusal[1:3], CONTRACT[code])
+                self.assertEqual(refusal[1:3], REFUSALS[code])
                 self.assertRegex(refusal.message, r"^[A-Z][^%]*\.$")
 
     def test_any_other_exception_is_logged(self):

@@ -6,7 +6,6 @@ from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
 
-from django.conf import settings
 from django.contrib.staticfiles.storage import staticfiles_storage
 from django.core.files.storage import FileSystemStorage
 from django.core.management import call_command
@@ -114,4 +113,4 @@ class StaticFilesStorageTests(FoldersMixin, SimpleTestCase):
         self.collect()
 
         modes = {path.stat().st_mode & 0o777 for path in self.files("static")}
-        self.assertEqual(modes, {settings.FILE_UPLOAD_PERMISSIONS})
+        self.assertEqual(modes, {0o644})

@@ -11,7 +11,6 @@ from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 from uploads.progress import get_record
 from uploads.refusals import UploadInterrupted
 from uploads.uploadhandler import (
-    MIN_READ_SIZE,
     PictureFileUploadHandler,
     UploadProgressCachedHandler,
     end_upload,
@@ -151,12 +150,12 @@ class ParserTests(HandlerTestCase):
         return line.asked
 
     def test_on_a_slow_line_few_bytes_are_asked_for_at_once(self):
-        self.assertEqual(max(self.asked_for(seconds=0.5)), MIN_READ_SIZE)
+        self.assertEqual(max(self.asked_for(seconds=0.5)), 2**15)
 
     def test_on_a_fast_line_as_many_as_django_asks_for(self):
         asked = self.asked_for(seconds=0.0001)
 
-        self.assertEqual(asked[:4], [MIN_READ_SIZE, 2**16, 2**16, 2**16])
+        self.assertEqual(asked[:4], [2**15, 2**16, 2**16, 2**16])
 
     def test_a_body_that_ends_early_anywhere_is_an_interrupted_upload(self):
         body = multipart(JPEG + b"x" * 1000, JPEG + b"y" * 1000)

@@ -19,9 +19,9 @@ from threading import Event, Lock
 from typing import NamedTuple
 
 from tests.client import Answer, add_dish, get
+from tests.contract import RECORD_LIFETIME
 from tests.photos import photo
 from tests.waiting import wait_for
-from uploads.progress import LIFETIME
 
 from .rig import SEED, FaultTestCase, Upload
 
@@ -227,7 +227,7 @@ class EnduranceTests(FaultTestCase):
             job.result()
 
         wait_for(lambda: count_threads(list_workers(self.stack)) < 40, 120)
-        wait_for(lambda: not list_records(self.stack.memcached), LIFETIME + 10)
+        wait_for(lambda: not list_records(self.stack.memcached), RECORD_LIFETIME + 10)
         self.assert_no_growth(first, self.report("idle", load))
         self.assertEqual(load.surprises, [])
         print(f"{dict(load.counts)}; {self.count_statuses()}")

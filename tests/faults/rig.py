@@ -17,11 +17,10 @@ from PIL import Image, ImageChops, ImageStat
 from tests import client
 from tests.cases import StackTestCase
 from tests.client import Answer
+from tests.contract import RECORD_LIFETIME, REFUSALS
 from tests.photos import encoded, photo
 from tests.servers import ADDRESS, manage
 from tests.waiting import wait_for
-from uploads.progress import LIFETIME
-from uploads.refusals import BY_CODE
 
 TIMES = int(os.environ.get("TIMES", "1"))  # repeats each fault this many times
 SEED = int(os.environ.get("SEED", "1"))
@@ -31,8 +30,6 @@ DATA = re.compile(r"db\.sqlite3(-wal|-shm)?|incoming|originals|media|static")
 NGINX = re.compile(r"nginx\.conf|pid|(access|error)\.log")
 
 TOLERANCE = 15  # the colours of a photo and its rendition may differ by this much of 255
-
-CODES = set(BY_CODE)
 
 
 class Entry(NamedTuple):
@@ -167,7 +164,7 @@ class Ledger:
             key = f":1:{ADDRESS}_{entry.progress_id}"
             if found := re.search(r"HD t(-?\d+)", self.stack.memcached.ask(f"mg {key} t")):
                 seconds = int(found[1])
-                if self.at_once or not 0 < seconds <= LIFETIME:
+                if self.at_once or not 0 < seconds <= RECORD_LIFETIME:
                     yield f"{entry.progress_id} has a record for {seconds} seconds."
 
     def audit(self, killed=False):
@@ -245,7 +242,11 @@ def check_answer(entry):
     except ElementTree.ParseError:
         yield f"{entry.progress_id} was not answered in XML: {entry.answer}"
         return
-    if status != ("ok" if entry.kept else "error") or codes - CODES or entry.kept == bool(codes):
+    if (
+        status != ("ok" if entry.kept else "error")
+        or codes - set(REFUSALS)
+        or entry.kept == bool(codes)
+    ):
         yield f"{entry.progress_id} was not answered as the contract says: {entry.answer}"
 
 

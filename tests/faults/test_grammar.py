@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from tests.client import client_headers, connect, get_answer, poll
+from tests.contract import REFUSALS
 from tests.photos import photo
 from tests.waiting import wait_for
-from uploads.refusals import BY_CODE
 
 from .rig import SEED, TIMES, Entry, FaultTestCase, check_answer
 
@@ -160,7 +160,7 @@ class GrammarTests(FaultTestCase):
             self.assertEqual(entry.upload.findtext("status"), "partial", (mark, body))
         else:
             self.assertEqual(list(check_answer(entry)), [], (mark, body))
-            self.assertEqual(entry.answer.status, BY_CODE[codes[0]].status if codes else 200)
+            self.assertEqual(entry.answer.status, REFUSALS[codes[0]][0] if codes else 200)
         pictures = [picture.get("id") for picture in entry.upload.iter("picture")]
         self.assertEqual(bool(pictures), entry.kept, (mark, body))
         self.kept |= dict.fromkeys(pictures, body)
