@@ -72,19 +72,14 @@ def env_socket_folder(name, default):
     return Path(folder)
 
 
-def env_data_folder(*parts):
-    """Return a folder below GOURMIOUS_DATA_DIR, made where it is missing."""
-    folder = Path(os.environ.get("GOURMIOUS_DATA_DIR") or BASE_DIR / "var", *parts).resolve()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror
-    else:
-        reason = None if os.access(folder, os.W_OK | os.X_OK) else "Permission denied"
-    if reason:
+def env_folder(name, default):
+    """Return a folder that is there, or that `manage.py migrate` can make; raise for others."""
+    folder = Path(os.environ.get(name) or default).resolve()
+    nearest = next(path for path in (folder, *folder.parents) if os.access(path, os.F_OK))
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise ImproperlyConfigured(
-            "GOURMIOUS_DATA_DIR must be a folder that the server can write to; "
-            f"{folder} cannot be used: {reason}."
+            f"{name} holds {str(folder)!r}; it may be a folder that the server can write to, and "
+            f"{nearest} is none."
         )
     return folder
 
@@ -186,6 +181,7 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
 SECURE_HSTS_SECONDS = 0 if DEBUG else 30 * 24 * 3600
 SECURE_REFERRER_POLICY = SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 SILENCED_SYSTEM_CHECKS = [
+    "files.E001",  # migrate makes the folder, and so does the handler of an upload.
     "security.W005",  # Subdomains may not have HTTPS; the app does not know.
     "security.W008",  # nginx redirects to HTTPS before a request comes here.
     "security.W021",  # Only the domain's owner can ask for HSTS preloading.
@@ -206,7 +202,7 @@ TEMPLATES = [
     },
 ]
 
-DATA_DIR = env_data_folder()
+DATA_DIR = env_folder("GOURMIOUS_DATA_DIR", BASE_DIR / "var")
 
 DATABASES = {
     "default": {
@@ -262,13 +258,13 @@ FILE_UPLOAD_HANDLERS = [
 # Every upload goes to the disk, so that memory does not depend on its size. It is the disk of the
 # pictures, so that storing one is a rename.
 FILE_UPLOAD_MAX_MEMORY_SIZE = 0
-FILE_UPLOAD_TEMP_DIR = env_data_folder("incoming")
+FILE_UPLOAD_TEMP_DIR = DATA_DIR / "incoming"
 DATA_UPLOAD_MAX_NUMBER_FILES = 10
 
 # The originals, as they were sent. No URL leads there.
-ORIGINALS_ROOT = env_data_folder("originals")
+ORIGINALS_ROOT = DATA_DIR / "originals"
 # The renditions, which anybody may see.
-MEDIA_ROOT = env_data_folder("media")
+MEDIA_ROOT = DATA_DIR / "media"
 MEDIA_URL = "media/"
 
 PICTURE_MAX_SIZE = 25 * 2**20  # bytes

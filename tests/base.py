@@ -25,10 +25,7 @@ PRODUCTION = {
 
 def read_settings(**environment):
     """Return the settings as they are with this environment and no other."""
-    with (
-        TemporaryDirectory() as folder,
-        patch.dict(os.environ, {"GOURMIOUS_DATA_DIR": folder, **environment}, clear=True),
-    ):
+    with patch.dict(os.environ, environment, clear=True):
         return runpy.run_path(ROOT / "gourmious" / "settings.py")
 
 

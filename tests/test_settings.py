@@ -7,6 +7,7 @@ from django.db import connection
 from django.test import SimpleTestCase, TestCase
 
 from .base import PRODUCTION, read_settings
+from .servers import manage
 
 
 class SettingsTests(SimpleTestCase):
@@ -73,16 +74,29 @@ class SettingsTests(SimpleTestCase):
             self.assertEqual(options["dead_timeout"], seconds)
 
     def test_a_data_folder_that_cannot_be_made_stops_the_start(self):
-        self.assert_improper("GOURMIOUS_DATA_DIR", GOURMIOUS_DATA_DIR=__file__)
+        for folder in (__file__, f"{__file__}/below"):
+            self.assert_improper("GOURMIOUS_DATA_DIR", GOURMIOUS_DATA_DIR=folder)
 
     def test_the_data_folder_holds_everything_that_is_kept(self):
         with TemporaryDirectory() as folder:
-            settings = read_settings(GOURMIOUS_DATA_DIR=folder)
+            data = Path(folder, "data")
+            settings = read_settings(GOURMIOUS_DATA_DIR=str(data))
 
-            for name in ("FILE_UPLOAD_TEMP_DIR", "ORIGINALS_ROOT", "MEDIA_ROOT"):
-                self.assertEqual(settings[name].parent, Path(folder))
-                self.assertTrue(settings[name].is_dir())
-            self.assertEqual(settings["DATABASES"]["default"]["NAME"].parent, Path(folder))
+            for name in ("FILE_UPLOAD_TEMP_DIR", "ORIGINALS_ROOT", "MEDIA_ROOT", "STATIC_ROOT"):
+                self.assertEqual(settings[name].parent, data)
+            self.assertEqual(settings["DATABASES"]["default"]["NAME"].parent, data)
+
+    def test_only_migrate_makes_the_folders(self):
+        with TemporaryDirectory() as folder:
+            data = Path(folder, "data")
+
+            manage("check", GOURMIOUS_DATA_DIR=str(data))
+            self.assertFalse(data.exists())
+            manage("migrate", GOURMIOUS_DATA_DIR=str(data))
+            self.assertEqual(
+                {path.name for path in data.iterdir() if path.is_dir()},
+                {"incoming", "originals", "media"},
+            )
 
 
 class DatabaseTests(TestCase):

@@ -120,5 +120,8 @@ def memcached_fault(address):
 
 
 def device(folder):
-    """Return the number of a folder's file system, or None where there is no such folder."""
-    return Path(folder).stat().st_dev if folder and Path(folder).is_dir() else None
+    """Return the number of the file system that a folder is on, or will be; None for no folder."""
+    if folder is None:
+        return None
+    folder = Path(folder).absolute()
+    return next(path for path in (folder, *folder.parents) if path.exists()).stat().st_dev
