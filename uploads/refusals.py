@@ -15,7 +15,6 @@ from django.core.exceptions import (
     TooManyFilesSent,
     ValidationError,
 )
-from django.db import OperationalError
 from django.http.multipartparser import MultiPartParserError
 from django.template.defaultfilters import filesizeformat
 
@@ -83,6 +82,15 @@ STORAGE_FULL = Refusal("storage_full", 507, True, "There is no room for more pho
 # The first of each code; all of one code agree in whether to retry.
 BY_CODE = {row.code: row for row in reversed([*globals().values()]) if type(row) is Refusal}
 
+# The most special class of exceptions comes first.
+PARSER_ERRORS = {
+    UploadInterrupted: INTERRUPTED,
+    TooManyFilesSent: TOO_MANY,
+    TooManyFieldsSent: TOO_MANY_FIELDS,
+    RequestDataTooBig: FIELDS_TOO_LARGE,
+    MultiPartParserError: NO_FORM,
+}
+
 
 def get_refusal(error, file=""):
     """Return the refusal that an exception means: of the upload, or of this file of it.
@@ -100,28 +108,22 @@ def classify(error):
 
     Log an error of our own.
     """
-    match error:
-        case UploadInterrupted():
-            return INTERRUPTED
-        case TooManyFilesSent():
-            return TOO_MANY.fill()
-        case TooManyFieldsSent():
-            return TOO_MANY_FIELDS
-        case RequestDataTooBig():
-            return FIELDS_TOO_LARGE
-        case MultiPartParserError():
-            return NO_FORM
-        case (
-            OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EFBIG)
-            # Without a quota, or room for its index, SQLite says no more than what it was writing.
-            | OperationalError(
-                __cause__=sqlite3.Error(
-                    sqlite_errorcode=sqlite3.SQLITE_FULL
-                    | sqlite3.SQLITE_IOERR_WRITE
-                    | sqlite3.SQLITE_IOERR_SHMSIZE
-                )
-            )
-        ):
-            return STORAGE_FULL
+    for kind, row in PARSER_ERRORS.items():
+        if isinstance(error, kind):
+            return row.fill()
+    if is_out_of_space(error):
+        return STORAGE_FULL
     logger.error("An upload failed.", exc_info=error)
     return SERVER_ERROR
+
+
+def is_out_of_space(error):
+    """Tell whether there is no room on the disk, for a file or for the database."""
+    if isinstance(error, OSError):
+        return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    # Without a quota, or room for its index, SQLite says no more than what it was writing.
+    return getattr(error.__cause__, "sqlite_errorcode", None) in {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR_WRITE,
+        sqlite3.SQLITE_IOERR_SHMSIZE,
+    }
