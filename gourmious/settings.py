@@ -206,7 +206,7 @@ DATA_DIR = env_folder("GOURMIOUS_DATA_DIR", BASE_DIR / "var")
 
 DATABASES = {
     "default": {
-        "ENGINE": "django.db.backends.sqlite3",
+        "ENGINE": "gourmious.sqlite",
         "NAME": DATA_DIR / "db.sqlite3",
         "OPTIONS": {
             # Pages can be read while an upload's row is written.
