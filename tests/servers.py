@@ -97,8 +97,9 @@ class Server:
     def start(self):
         if self.listens():
             raise RuntimeError(f"{self.address} is taken.")
-        # In a group of its own: Ctrl-C in a terminal does not reach it, and it is stopped in turn.
-        self.process = subprocess.Popen(self.command, process_group=0, **self.options)
+        # In a session of its own, as systemd starts it: Ctrl-C in a terminal does not reach it, and
+        # the kernel shares the cores equally between sessions.
+        self.process = subprocess.Popen(self.command, start_new_session=True, **self.options)
         try:
             wait_for(lambda: self.process.poll() is not None or self.listens())
             if self.process.poll() is not None:
