@@ -5,24 +5,29 @@ or two, from one of many client addresses, and each address polls for its upload
 page and a dish's are asked for all the while: before the crowd comes, while its bytes arrive, and
 while its photos are processed.
 
+    pip install -r tests/benchmarks/requirements.txt
     python -m tests.benchmarks.crowd
 
-That takes a quarter of an hour. A column alone, or some, are chosen by their uploads, and by the
-seconds within which these begin: `python -m tests.benchmarks.crowd 3000 10000/60`.
+That takes half an hour. Name the columns to measure only some, by their uploads, and by the seconds
+within which these begin: `python -m tests.benchmarks.crowd 3000 10000/60`.
 """
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import re
 import resource
 import sqlite3
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import pairwise
 from statistics import median, quantiles
+
+import uvloop
 
 from tests.client import add_dish, upload_head
 from tests.photos import photo
@@ -38,17 +43,15 @@ UPLOADS_PER_ADDRESS = 10
 POLL_INTERVAL = 0.5  # seconds between two polls of an address, for one upload or another
 PAGE_INTERVAL = 0.5
 MEMORY_INTERVAL = 5
-ANSWER = re.compile(
-    rb"HTTP/1.1 (\d+) .*?\r\ncontent-length: (\d+)\r\n(?:.*?\r\n)??\r\n(.*)",
-    re.IGNORECASE | re.DOTALL,
-)
-# What goes on: nothing, until the crowd comes; nothing else, until the first photo is whole; this.
+TICK = 0.01  # seconds between two looks for pieces that are due
+CONTENT_LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
+# The phases: before the crowd comes, until the first photo is whole, and until all are answered.
 REST, ARRIVING, PROCESSING = "at rest", "while photos arrive", "while photos are processed"
 
 
 @dataclass
 class Size:
-    """So many uploads of a photo of so many pixels, which is filled up to so many bytes."""
+    """How many uploads there are, and the size of their photo in pixels and in bytes."""
 
     count: int
     length: int
@@ -81,6 +84,8 @@ class Upload:
     answer: str = ""
     answered: bool = False
     waited: float = 0  # seconds from the last byte to the answer
+    pieces_sent: int = 0
+    last_piece: float = 0  # when it was sent, or the head
 
     @property
     def source(self):
@@ -92,11 +97,28 @@ class Upload:
     def progress_id(self):
         return f"crowd-{self.number}"
 
+    def begin(self, connection):
+        """Note the connection on which the head was sent."""
+        self.connection = connection
+        self.sent = asyncio.get_running_loop().create_future()
+        self.last_piece = time.perf_counter()
+
+    def send(self, pieces):
+        """Send the next piece; return whether there is another, and no answer yet."""
+        if not self.connection.answer.done():
+            self.connection.send(pieces[self.pieces_sent])
+            self.pieces_sent += 1
+            self.last_piece = time.perf_counter()
+            if self.pieces_sent < len(pieces):
+                return True
+        self.sent.set_result(None)
+        return False
+
 
 class Connection(asyncio.Protocol):
     """A connection of HTTP/1.1 from an address of the client's choice, kept open.
 
-    asyncio's streams would take several times as much of the cores, which the servers share.
+    It costs a fraction of asyncio's streams: the servers need the cores.
     """
 
     def __init__(self, port, source=ADDRESS):
@@ -134,11 +156,10 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data):
         self.received += data
-        if answer := ANSWER.fullmatch(self.received):
-            status, length, body = answer.groups()
-            if len(body) == int(length):
-                self.received = b""
-                self.answer.set_result((int(status), body))
+        head, end, body = self.received.partition(b"\r\n\r\n")
+        if end and len(body) == int(CONTENT_LENGTH.search(head)[1]):
+            self.received = b""
+            self.answer.set_result((int(head.split()[1]), body))
 
     def connection_lost(self, exc):
         self.received = b""
@@ -159,13 +180,16 @@ class Crowd:
         self.pages = defaultdict(list)  # seconds, by phase
         self.errors = Counter()
         self.memory = defaultdict(list)  # pairs of bytes, of Granian and of nginx, by phase
-        self.body = memoryview(self._body())
+        self.pieces = self._pieces()
+        self.sending = deque()  # uploads, in the order in which their next pieces are due
 
-    def _body(self):
-        """Return the body that all share, up to each one's own end."""
+    def _pieces(self):
+        """Return the body that all share, up to each one's own end, in equal pieces."""
         content = photo(*self.size.pixels)
         assert len(content) <= self.size.length - OWN_LENGTH
-        return body_start(content.ljust(self.size.length - OWN_LENGTH, b"\0"))
+        body = body_start(content.ljust(self.size.length - OWN_LENGTH, b"\0"))
+        places = [len(body) * step // STEPS for step in range(STEPS + 1)]
+        return [body[first:last] for first, last in pairwise(places)]
 
     async def run(self):
         watchers = [self._watch_page("/"), self._watch_page("/dishes/1/"), self._watch_memory()]
@@ -187,22 +211,28 @@ class Crowd:
         self.phase = ARRIVING
         self.uploads = [Upload(number) for number in range(count)]
         begins = time.perf_counter()
+        sender = asyncio.create_task(self._send_pieces(duration / STEPS))
         async with asyncio.TaskGroup() as group:
             for upload in self.uploads:
                 delay = self.size.spread * upload.number / self.size.count
-                group.create_task(self._upload(upload, begins + delay, duration))
+                group.create_task(self._upload(upload, begins + delay))
             for first in range(0, count, UPLOADS_PER_ADDRESS):
                 group.create_task(self._poll(self.uploads[first : first + UPLOADS_PER_ADDRESS]))
+        sender.cancel()
         self.phase = REST
 
-    async def _upload(self, upload, begins, duration):
+    async def _upload(self, upload, begins):
         await wait_until(begins)
         end = body_end()
         try:
             with closing(Connection(self.port, upload.source)) as connection:
                 await connection.connect()
-                answer = connection.ask(self._head(upload, len(self.body) + len(end)))
-                await self._send(connection, begins, duration)
+                length = sum(map(len, self.pieces)) + len(end)
+                answer = connection.ask(self._head(upload, length))
+                upload.begin(connection)
+                self.sending.append(upload)
+                await upload.sent
+                self.phase = PROCESSING
                 connection.send(end)
                 sent = time.perf_counter()
                 status, text = await answer
@@ -216,15 +246,15 @@ class Crowd:
         query = {"id": 1, "size": self.size.length}
         return upload_head(ADDRESS, length, upload.progress_id, **query)
 
-    async def _send(self, connection, begins, duration):
-        """Send the shared body in even steps; stop once the server has answered."""
-        for step in range(STEPS):
-            await wait_until(begins + (step + 1) * duration / STEPS)
-            if connection.answer.done():
-                return
-            first, last = (len(self.body) * number // STEPS for number in (step, step + 1))
-            connection.send(self.body[first:last])
-        self.phase = PROCESSING
+    async def _send_pieces(self, interval):
+        """Send each upload's next piece when it is due: one task for all, which is cheap."""
+        while True:
+            now = time.perf_counter()
+            while self.sending and self.sending[0].last_piece + interval <= now:
+                upload = self.sending.popleft()
+                if upload.send(self.pieces):
+                    self.sending.append(upload)
+            await asyncio.sleep(TICK)
 
     async def _poll(self, uploads):
         """Poll for the uploads of one address in turn, until they are answered."""
@@ -338,7 +368,7 @@ def measure(size):
     with Stack(GOURMIOUS_MAX_UPLOADS=str(size.count)) as stack:
         add_dish(stack.http.address)
         crowd = Crowd(stack, size)
-        asyncio.run(crowd.run())
+        uvloop.run(crowd.run())
         yield size.title, dict(describe(crowd, load))
 
 
@@ -358,6 +388,7 @@ def main():
 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    gc.disable()  # The client's pauses would be counted as the servers'.
     columns = {}
     try:
         for size in sizes:
