@@ -128,7 +128,7 @@ def load_application(service):
         # A full disk may have no room for their socket. Then the first picture starts them.
         with suppress(OSError):
             import_module("uploads.renderer").renderers.start()
-    gc.freeze()  # What was imported stays; Python need not look for garbage in it.
+    gc.freeze()  # Imported objects are never garbage.
     gc.set_threshold(*GC_THRESHOLDS)
     return application
 

@@ -363,7 +363,7 @@ def in_megabytes(values):
 
 
 def measure(size):
-    """Yield what was measured before the servers are stopped, which may fail after a crowd."""
+    """Yield the results before the servers are stopped, as that may fail after a crowd."""
     load = os.getloadavg()[0]
     with Stack(GOURMIOUS_MAX_UPLOADS=str(size.count)) as stack:
         add_dish(stack.http.address)

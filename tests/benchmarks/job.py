@@ -1,14 +1,14 @@
-"""The whole job of an upload, renditions and all: here, in Node with sharp, and in plain Django.
+"""Measure the whole job of an upload: here, in Node with sharp, and in plain Django.
 
-Eight clients send photos like a camera's: as they come from it, with 12 megapixels, and as a
-browser reduces them, to 3200 pixels. They go through the same site of nginx. Here the real app
-keeps them, with its checks and its database. The others only store the photo, and make the same two
-renditions. After each measurement every photo counted must be there, whole, with its renditions.
+Eight clients send lifelike photos through the same nginx site: of 12 megapixels, as a camera takes
+them, and of 3200 pixels, as a browser reduces them. This app keeps them with all its checks and its
+database. The others only store the photo and make the same two renditions. After each measurement,
+every counted photo must be stored whole, with its renditions.
 
     pip install -r tests/benchmarks/requirements.txt
     python -m tests.benchmarks.job
 
-What is not installed does not take part; Node's busboy and sharp need npm.
+A server that is not installed is left out. Node's busboy and sharp need npm.
 """
 
 import sqlite3

@@ -44,7 +44,7 @@ def body_start(content):
 
 
 def body_end():
-    """Return a photo's own bytes, different each time, and what comes in the body after it."""
+    """Return a photo's own bytes, which differ each time, and the end of the body."""
     return os.urandom(OWN_LENGTH) + FORM_END
 
 

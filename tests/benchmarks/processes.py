@@ -28,7 +28,7 @@ def cpu_since(before, pids):
 
 
 def shared_fairly(pids):
-    """Return the memory of processes in bytes; what several share is divided among them (PSS)."""
+    """Return the memory of processes in bytes; shared pages are divided among them (PSS)."""
     total = 0
     for pid in pids:
         with suppress(FileNotFoundError, ProcessLookupError):  # It has just ended.

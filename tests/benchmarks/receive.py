@@ -1,13 +1,13 @@
-"""How fast photos are received: here, in the tutorial, in other frameworks, and at the most.
+"""Measure how fast photos are received: here, by the tutorial, and by other frameworks.
 
-Eight clients send photos of 4 MB, each one after the other on a connection that is kept, through
-the same site of nginx; every photo is stored on the disk. All servers have two processes. They take
-turns, and what is compared was measured in the same round.
+Eight clients send photos of 4 MB through the same nginx site, one after the other on a persistent
+connection. Every photo is stored on the disk. All servers have two processes. They take turns, and
+only measurements of the same round are compared.
 
     pip install -r tests/benchmarks/requirements.txt
     python -m tests.benchmarks.receive
 
-What is not installed does not take part; Node's busboy needs npm.
+A server that is not installed is left out. Node's busboy needs npm.
 """
 
 import os
@@ -22,7 +22,7 @@ from .sides import BUSBOY, Bench, Variant, bare, granian, gunicorn, node, uvicor
 
 SIZE = 4_000_000  # bytes of a photo
 ROUNDS = 9
-SECONDS = 2  # that a measurement takes
+SECONDS = 2  # for one measurement
 
 UNCOUNTED = partial(granian, settings="tests.benchmarks.settings_uncounted")
 TUTORIAL = partial(gunicorn, module="tutorial")

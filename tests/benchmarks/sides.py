@@ -1,7 +1,7 @@
-"""What takes part in a comparison: servers with their folders, each behind the same site of nginx.
+"""The servers that are compared, each with its folders and behind the same nginx site.
 
-All servers have two processes. Eight clients send photos, each one after the other on a connection
-that is kept.
+All servers have two processes. Eight clients send photos, one after the other on a persistent
+connection.
 """
 
 import os
@@ -35,7 +35,7 @@ BUSBOY = "busboy@~1.6.0"
 
 
 class Missing(Exception):
-    """What a variant needs is not installed."""
+    """A program or package that a variant needs is not installed."""
 
 
 class Photo(NamedTuple):
@@ -128,14 +128,14 @@ class Side:
             yield nginx
 
     def upload(self, photo, seconds):
-        """Upload a photo for so long; return how many were stored, and how many in a second."""
+        """Upload a photo again and again; return how many were stored, and how many in a second."""
         with self.nginx() as nginx:
             count, rate = load.result(load.start(load.uploads, nginx.address, photo.body, seconds))
         self.check_originals(photo, count)
         return count, rate
 
     def check_originals(self, photo, count):
-        """Assert that so many photos are stored, each of them whole."""
+        """Assert that this many photos are stored, each of them whole."""
         files = list(self.originals.iterdir())
         length = len(photo.content) + OWN_LENGTH + FORM_LENGTH * self.variant.stores_body
         assert len(files) == count, f"{len(files)} of {count} photos are stored."
@@ -143,10 +143,10 @@ class Side:
         assert photo.content in secrets.choice(files).read_bytes()
 
     def empty(self):
-        """Empty what is stored.
+        """Truncate the stored files, and keep them.
 
-        The files stay. Deleted, they would cost the next variant that makes files: for some seconds
-        ext4 does not use their inodes again, and passes over each of them, every time.
+        Deleting them would slow down the next variant: for some seconds ext4 does not use their
+        inodes again, and skips each of them whenever a file is made.
         """
         for folder in (self.originals, self.media):
             for file in folder.iterdir():

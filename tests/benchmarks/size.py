@@ -34,7 +34,7 @@ WARM_UPS = 6  # enough for both workers to have some
 
 @dataclass
 class Run:
-    """What one upload took: seconds, and bytes of memory."""
+    """The seconds and the bytes of memory that one upload took."""
 
     sending: float  # the client's, from the first byte of the body to the last
     receiving: float  # the server's, as its log has it
