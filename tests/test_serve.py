@@ -5,13 +5,17 @@ import re
 import signal
 import socket
 import stat
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
+
+from django.test import SimpleTestCase
 
 from .cases import GranianTestCase
 from .client import Upload, add_dish, get, poll
 from .photos import photo
-from .servers import ADDRESS, Granian, Server, free_port, listens
+from .servers import ADDRESS, ROOT, Granian, Server, free_port, listens
 from .waiting import wait_for
 
 SERVICES = ("pages", "uploads")
@@ -23,8 +27,22 @@ PATHS = (
     "/healthz",
     "/menu",
 )
+# Print the number of buckets for futexes, or -1 where the kernel has one table for all processes.
+COUNT_BUCKETS = """
+import ctypes
+from gourmious.serve import spread_futexes
+spread_futexes(5000)
+print(ctypes.CDLL(None).prctl(78, 2, 0, 0, 0))
+"""
 # What Python writes when it imports a module that a release may replace.
 OURS = re.compile(r"^import '((?:csp|django|gourmious|uploads)\b.*?)' #", re.MULTILINE)
+
+
+class FutexTests(SimpleTestCase):
+    def test_the_kernel_has_a_bucket_for_each_thread(self):
+        command = [sys.executable, "-c", COUNT_BUCKETS]
+        output = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
+        self.assertIn(int(output), {8192, -1})
 
 
 class SocketTests(GranianTestCase):
