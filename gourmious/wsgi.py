@@ -1,12 +1,7 @@
 import os
-from contextlib import suppress
-from functools import cache
 
 from django.conf import settings
-from django.core.signals import request_started
 from django.core.wsgi import get_wsgi_application
-from django.db import DatabaseError, connection
-from django.dispatch import receiver
 from granian.utils.proxies import wrap_wsgi_with_proxy_headers
 
 from .request import Request
@@ -27,21 +22,3 @@ def application(environ, start_response):
     # A connection to the Unix socket has no address. It comes from nginx, on this machine.
     environ["REMOTE_ADDR"] = environ["REMOTE_ADDR"] or "127.0.0.1"
     return behind_proxy(environ, start_response)
-
-
-@receiver(request_started)
-def prepare_for_a_full_disk(**kwargs):
-    with suppress(DatabaseError):  # The view will meet the error, too; the next request retries.
-        keep_database_open()
-
-
-@cache
-def keep_database_open():
-    """Return a connection that has read, and stays open.
-
-    SQLite needs the WAL and its index even to read, and the last connection that closes deletes
-    them: on a full or read-only disk they could not be made again, and no page could be read.
-    """
-    keeper = connection.copy()
-    keeper.introspection.table_names()
-    return keeper

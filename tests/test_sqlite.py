@@ -51,6 +51,13 @@ class PoolTests(SimpleTestCase):
 
         self.assertFalse(self.wrapper.pool)
 
+    def test_the_log_outlives_the_last_connection_that_is_closed(self):
+        self.wrapper.connection.execute("CREATE TABLE dish (id)")
+        self.wrapper.close()
+        self.empty_pool()
+
+        self.assertTrue(Path(f"{self.settings['NAME']}-wal").exists())
+
     def test_only_a_few_connections_are_kept(self):
         wrappers = [self.wrapper, *(self.connect() for _ in range(MAX_IDLE))]
         for wrapper in wrappers:

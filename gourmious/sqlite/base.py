@@ -7,6 +7,8 @@ uploads wait.
 
 import os
 from collections import defaultdict, deque
+from contextlib import suppress
+from functools import cache
 
 from django.db.backends.sqlite3 import base
 
@@ -16,18 +18,24 @@ idle = defaultdict(deque)  # by process and database
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """A connection that takes its place from the pool, and gives it back when it is closed."""
+    """A connection that comes from the pool, and returns to it when it is closed."""
+
+    @property
+    def key(self):
+        # A connection must not be used in a forked process.
+        return os.getpid(), str(self.settings_dict["NAME"])
 
     @property
     def pool(self):
-        # A connection must not be used in a process that was forked.
-        return idle[os.getpid(), str(self.settings_dict["NAME"])]
+        return idle[self.key]
 
     def get_new_connection(self, conn_params):
-        try:
+        with suppress(IndexError):
             return self.pool.pop()
-        except IndexError:
-            return super().get_new_connection(conn_params)
+        connection = super().get_new_connection(conn_params)
+        with suppress(base.Database.Error):  # The next new connection retries.
+            keep_open(*self.key)
+        return connection
 
     def is_usable(self):
         """Have Django close a connection after an error, which it asks this for."""
@@ -40,3 +48,15 @@ class DatabaseWrapper(base.DatabaseWrapper):
             super()._close()
         else:
             self.pool.append(self.connection)
+
+
+@cache
+def keep_open(process, database):
+    """Return a connection of a process that has read from a database, and stays open.
+
+    SQLite needs the WAL and its index even to read, and the last connection that closes deletes
+    them: on a full or read-only disk they could not be made again, and no page could be read.
+    """
+    keeper = base.Database.connect(database, check_same_thread=False)
+    keeper.execute("SELECT * FROM sqlite_master").fetchall()
+    return keeper
