@@ -20,7 +20,7 @@ from .progress import WRITE_INTERVAL, progress_of
 
 # On a slow connection read less than Django's 64 KiB at once, but at least this much: the bar moves
 # evenly, and thousands of uploads do not take turns for a few bytes each.
-MIN_READ_SIZE = 2**15
+MIN_READ_SIZE = 24 * 2**10
 READ_DURATION = WRITE_INTERVAL / 2  # seconds
 
 # The last boundary is looked for in this many bytes at the end of a body; no client sends more
