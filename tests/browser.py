@@ -11,6 +11,7 @@ from django.test import override_settings
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
+from . import guardian
 from .base import FoldersMixin, make_dish
 from .servers import ROOT, requires
 from .waiting import wait_for
@@ -63,6 +64,18 @@ WITNESS = """
 """
 
 
+class ChromeService(webdriver.ChromeService):
+    """chromedriver and the browser in a process group of their own, which the guardian ends."""
+
+    def start(self):
+        super().start()
+        guardian.watch(self.process.pid)
+
+    def stop(self):
+        super().stop()
+        guardian.forget(self.process.pid)
+
+
 @requires("chromium", "chromedriver")
 @override_settings(PROGRESS_POLL_INTERVAL=100)
 class BrowserTestCase(FoldersMixin, StaticLiveServerTestCase):
@@ -78,7 +91,7 @@ class BrowserTestCase(FoldersMixin, StaticLiveServerTestCase):
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
         for argument in ("--headless", f"--user-data-dir={profile}", *QUIET, *sandbox):
             options.add_argument(argument)
-        service = webdriver.ChromeService(shutil.which("chromedriver"))
+        service = ChromeService(shutil.which("chromedriver"), popen_kw={"process_group": 0})
         cls.browser = webdriver.Chrome(options, service)
         cls.addClassCleanup(cls.browser.quit)
         cls.cdp("Page.addScriptToEvaluateOnNewDocument", source=WITNESS)

@@ -1,14 +1,17 @@
 import logging
 import multiprocessing
 import os
+import signal
 import sys
+import tempfile
 from collections import Counter
 from multiprocessing import Value
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from django.db import connections
 from django.test.runner import DiscoverRunner, ParallelTestSuite
+
+from . import guardian
 
 PROCESSES = 2
 
@@ -19,6 +22,7 @@ class Suite(ParallelTestSuite):
     def init_worker(*arguments, **options):
         ParallelTestSuite.init_worker(*arguments, **options)
         multiprocessing.current_process().daemon = False
+        guardian.end_with_parent()
 
 
 class Runner(DiscoverRunner):
@@ -37,11 +41,16 @@ class Runner(DiscoverRunner):
         # The refusals that the tests provoke would fill the screen.
         for handler in logging.getLogger().handlers:
             handler.setLevel(logging.CRITICAL)
+        # A signal ends the run at once, and the guardian ends all else. unittest would leave
+        # servers and folders.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        self.folder = tempfile.mkdtemp(prefix="gourmious-")
+        guardian.watch(self.folder)
+        os.environ["TMPDIR"] = tempfile.tempdir = self.folder
 
     def setup_databases(self, **kwargs):
         # A file: SQLite in memory is one connection that all threads of a live server share.
-        self.folder = TemporaryDirectory(prefix="gourmious-database-")
-        name = Path(self.folder.name, "test.sqlite3")
+        name = Path(self.folder, "test.sqlite3")
         connections["default"].settings_dict["TEST"]["NAME"] = name
         # Django (5.2) copies the file alone, without the write-ahead log that the tables are in.
         processes, self.parallel = self.parallel, 0
@@ -58,10 +67,6 @@ class Runner(DiscoverRunner):
             cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         for number in range(1, processes + 1):
             connection.creation.clone_test_db(str(number), self.verbosity)
-
-    def teardown_databases(self, old_config, **kwargs):
-        super().teardown_databases(old_config, **kwargs)
-        self.folder.cleanup()
 
     def get_test_runner_kwargs(self):
         return {**super().get_test_runner_kwargs(), "warnings": "error"}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gourmious.settings import CORES, MALLOC
 
+from . import guardian
 from .processes import children, descendants, forks, processes_of, stopped
 from .waiting import wait_for
 
@@ -72,17 +73,12 @@ def listens(port):
         return client.connect_ex((ADDRESS, port)) == 0
 
 
-class Server:
-    """A program that listens on a port; it is stopped when the block ends, however that ends."""
+class Program:
+    """A program in a process group of its own. It is stopped when the block ends."""
 
-    def __init__(self, port, command, **options):
-        self.port = port
+    def __init__(self, command, **options):
         self.command = command
         self.options = options
-
-    @property
-    def address(self):
-        return f"{ADDRESS}:{self.port}"
 
     def __enter__(self):
         self.start()
@@ -91,15 +87,37 @@ class Server:
     def __exit__(self, *exc_info):
         self.stop()
 
+    def start(self):
+        # In a session of its own, as systemd starts it: Ctrl-C in a terminal does not reach it, and
+        # the kernel shares the cores equally between sessions.
+        self.process = subprocess.Popen(self.command, start_new_session=True, **self.options)
+        guardian.watch(self.process.pid)
+
+    def stop(self):
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        guardian.forget(self.process.pid)
+
+
+class Server(Program):
+    """A program that listens on a port, and has started when it does."""
+
+    def __init__(self, port, command, **options):
+        super().__init__(command, **options)
+        self.port = port
+
+    @property
+    def address(self):
+        return f"{ADDRESS}:{self.port}"
+
     def listens(self):
         return listens(self.port)
 
     def start(self):
         if self.listens():
             raise RuntimeError(f"{self.address} is taken.")
-        # In a session of its own, as systemd starts it: Ctrl-C in a terminal does not reach it, and
-        # the kernel shares the cores equally between sessions.
-        self.process = subprocess.Popen(self.command, start_new_session=True, **self.options)
+        super().start()
         try:
             wait_for(lambda: self.process.poll() is not None or self.listens())
             if self.process.poll() is not None:
@@ -107,11 +125,6 @@ class Server:
         except BaseException:
             self.stop()
             raise
-
-    def stop(self):
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
 
     def hung(self):
         """Stop the process in its tracks: it accepts connections, and never answers."""
@@ -231,7 +244,8 @@ class Runserver(Server):
         port = free_port()
         command = [sys.executable, "manage.py", "runserver", "--noreload", f"{ADDRESS}:{port}"]
         options = {
-            "env": {**os.environ, "GOURMIOUS_DATA_DIR": str(folder)},
+            # TMPDIR: killed, it leaves a folder that multiprocessing made.
+            "env": {**os.environ, "GOURMIOUS_DATA_DIR": str(folder), "TMPDIR": str(folder)},
             "stdout": subprocess.DEVNULL,
             "stderr": subprocess.DEVNULL,
         }

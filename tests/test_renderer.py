@@ -190,7 +190,7 @@ class ProcessTests(RendererTestCase):
     def test_a_parent_that_is_killed_leaves_no_renderer_even_in_mid_picture(self):
         small, slow = self.write(PHOTO, "small"), self.write(jpeg_of_scans(side=2048), "slow")
         script = self.write(PARENT.encode(), "parent.py")
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(self.folder)}
         command = [sys.executable, script, small, slow]
         with subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True

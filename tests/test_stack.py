@@ -23,8 +23,18 @@ from .browser import BrowserTestCase
 from .cases import PIECE, StackTestCase
 from .client import Upload, add_dish, client_headers, connect, get, get_answer, poll
 from .photos import photo
-from .processes import has_opened
-from .servers import ADDRESS, ROOT, Memcached, Nginx, free_port, listens, manage, requires
+from .processes import descendants, has_ended, has_opened
+from .servers import (
+    ADDRESS,
+    ROOT,
+    Memcached,
+    Nginx,
+    Program,
+    free_port,
+    listens,
+    manage,
+    requires,
+)
 from .stack import PROGRAMS, Stack, loopback_hosts
 from .waiting import wait_for
 
@@ -160,23 +170,38 @@ class SeveralMemcachedTests(SimpleTestCase):
 
 @requires(*PROGRAMS)
 class CommandTests(SimpleTestCase):
+    def start(self, *arguments):
+        """Start it, and return its process, and what it prints, by the servers' names."""
+        command = [sys.executable, "-m", "tests.stack", *arguments]
+        options = {"cwd": ROOT, "text": True, "stdout": subprocess.PIPE}
+        program = Program(command, stderr=subprocess.DEVNULL, **options)
+        process = self.enterContext(program).process
+        self.addCleanup(process.stdout.close)
+        return process, dict(process.stdout.readline().strip().split(": ") for _ in range(6))
+
     def test_it_says_where_it_listens_and_stops_when_it_is_told_to(self):
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             port = free_port()
-            command = [sys.executable, "-m", "tests.stack", f"--http={port}"]
-            options = {"cwd": ROOT, "text": True, "stdout": subprocess.PIPE}
-            with subprocess.Popen(command, stderr=subprocess.DEVNULL, **options) as stack:
-                lines = dict(stack.stdout.readline().strip().split(": ") for _ in range(6))
-                names = ["http", "https", "pages", "uploads", "memcached", "data"]
-                self.assertEqual(list(lines), names)
-                self.assertEqual(lines["http"], f"http://{ADDRESS}:{port}")
-                self.assertEqual(get(f"{ADDRESS}:{port}", "/healthz").status, 200)
-                https = lines["https"].removeprefix("https://")
-                self.assertEqual(get(https, "/", secure=True).status, 200)
-                stack.send_signal(number)
-                self.assertEqual(stack.wait(30), 0)
+            process, lines = self.start(f"--http={port}")
+            names = ["http", "https", "pages", "uploads", "memcached", "data"]
+            self.assertEqual(list(lines), names)
+            self.assertEqual(lines["http"], f"http://{ADDRESS}:{port}")
+            self.assertEqual(get(f"{ADDRESS}:{port}", "/healthz").status, 200)
+            https = lines["https"].removeprefix("https://")
+            self.assertEqual(get(https, "/", secure=True).status, 200)
+            process.send_signal(number)
+            self.assertEqual(process.wait(30), 0)
             self.assertFalse(listens(port))
             self.assertFalse(Path(lines["data"]).exists())
+
+    def test_no_server_outlives_it_when_it_is_killed(self):
+        process, _ = self.start()
+        servers = descendants(process.pid)
+        self.assertGreater(len(servers), 10)
+
+        process.kill()
+
+        wait_for(lambda: all(map(has_ended, servers)))
 
 
 class DeployTests(StackTestCase):

@@ -14,7 +14,7 @@ from threading import Barrier, Event
 from tests.client import get, poll
 from tests.photos import photo
 from tests.processes import has_opened, is_stopped
-from tests.servers import ROOT, Server
+from tests.servers import ROOT, Program, Server
 from tests.waiting import wait_for
 
 from .rig import TIMES, FaultTestCase
@@ -41,9 +41,7 @@ class ProcessTestCase(FaultTestCase):
         command = [sys.executable, "manage.py", "shell", "--verbosity", "0", "-c", PRUNE]
         environment = {**os.environ, **cls.stack.environment}
         devnull = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        prune = subprocess.Popen(command, cwd=ROOT, env=environment, **devnull)
-        cls.addClassCleanup(prune.wait)
-        cls.addClassCleanup(prune.kill)
+        cls.enterClassContext(Program(command, cwd=ROOT, env=environment, **devnull))
 
     def setUp(self):
         super().setUp()

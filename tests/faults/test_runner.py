@@ -1,0 +1,55 @@
+"""A run of the tests that is ended: no program and no folder is left."""
+
+import os
+import signal
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from django.test import SimpleTestCase
+
+from tests.processes import descendants, has_ended
+from tests.servers import ROOT, Program, requires
+from tests.stack import PROGRAMS
+from tests.waiting import wait_for
+
+from . import waiting_run
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
+
+
+@requires("chromium", "chromedriver", *PROGRAMS)
+class RunnerTests(SimpleTestCase):
+    def assert_nothing_left(self, number, *labels):
+        """Run tests that wait, end the run with a signal, and look for programs and folders."""
+        # A short path: the address of a Unix socket has an end.
+        folder = Path(self.enterContext(TemporaryDirectory(prefix="", dir="/tmp")))
+        command = [sys.executable, "manage.py", "test", *labels]
+        environment = {**os.environ, "TMPDIR": str(folder)}
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+        with (
+            Program(command, cwd=ROOT, env=environment, **options) as run,
+            run.process.stdout as lines,
+        ):
+            ready = islice(filter("ready\n".__eq__, lines), len(labels))
+            self.assertEqual(len(list(ready)), len(labels))
+            programs = descendants(run.process.pid)
+            self.assertGreater(len(programs), 5)
+
+            run.process.send_signal(number)
+            self.assertEqual(run.process.wait(20), -number)
+            wait_for(lambda: all(map(has_ended, programs)))
+            wait_for(lambda: not list(folder.iterdir()))
+
+    def test_a_run_in_two_processes(self):
+        labels = [f"{waiting_run.__name__}.{name}" for name in ("StackTests", "BrowserTests")]
+        for number in SIGNALS:
+            with self.subTest(number):
+                self.assert_nothing_left(number, *labels)
+
+    def test_a_run_in_one_process(self):
+        for name in ("StackTests", "BrowserTests"):
+            with self.subTest(name):
+                self.assert_nothing_left(signal.SIGKILL, f"{waiting_run.__name__}.{name}")
