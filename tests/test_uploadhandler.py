@@ -150,12 +150,13 @@ class ParserTests(HandlerTestCase):
         return line.asked
 
     def test_on_a_slow_line_few_bytes_are_asked_for_at_once(self):
-        self.assertEqual(max(self.asked_for(seconds=0.5)), 2**15)
+        self.assertLess(max(self.asked_for(seconds=0.5)), 2**16)
 
     def test_on_a_fast_line_as_many_as_django_asks_for(self):
         asked = self.asked_for(seconds=0.0001)
 
-        self.assertEqual(asked[:4], [2**15, 2**16, 2**16, 2**16])
+        self.assertLess(asked[0], 2**16)
+        self.assertEqual(asked[1:4], [2**16, 2**16, 2**16])
 
     def test_a_body_that_ends_early_anywhere_is_an_interrupted_upload(self):
         body = multipart(JPEG + b"x" * 1000, JPEG + b"y" * 1000)

@@ -24,7 +24,7 @@ from tests.waiting import wait_for
 from .rig import TIMES, Entry, FaultTestCase
 
 FOLDERS = ("incoming", "originals", "media")
-FIRST_READ = 34_000  # bytes; the server has read 32 KiB of them, and waits for more
+FIRST_READ = 34_000  # bytes; the server has read most of them, and waits for more
 LOCK = 30 if TIMES > 1 else 0.5  # seconds
 NO_ROOM = (507, "storage_full", "There is no room for more photos; please try again later.")
 NOT_STORED = (500, "server_error", "The server could not keep the photo; please try again later.")
