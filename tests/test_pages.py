@@ -104,7 +104,7 @@ class PageTests(BrowserTestCase):
 
     def test_what_has_failed(self):
         self.open(self.dish.get_absolute_url())
-        with patch.object(PictureQuerySet, "store", side_effect=OSError(ENOSPC, "full")):
+        with patch.object(PictureQuerySet, "get_or_store", side_effect=OSError(ENOSPC, "full")):
             self.upload(one=photo())
             self.wait_for_state("failed")
 
@@ -134,7 +134,7 @@ class PageTests(BrowserTestCase):
         self.assert_good()
 
     def test_the_page_for_the_servers_own_faults(self):
-        with patch("uploads.views.dish_page", side_effect=OSError):
+        with patch("uploads.views.dish_response", side_effect=OSError):
             self.open(self.dish.get_absolute_url())
 
         self.assertEqual(self.find_text("h1"), ["Something burnt in our kitchen"])

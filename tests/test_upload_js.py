@@ -138,7 +138,7 @@ class UploadTests(BrowserTestCase):
         )
 
     def test_what_the_server_failed_at_is_told_in_its_words_and_can_be_tried_again(self):
-        with patch.object(PictureQuerySet, "store", side_effect=OSError(ENOSPC, "full")):
+        with patch.object(PictureQuerySet, "get_or_store", side_effect=OSError(ENOSPC, "full")):
             self.upload(dish=photo())
             self.wait_for_state("failed")
         self.assertRegex(self.find_text(".upload-state")[0], r"^Failed\. There is no room .*\.$")
@@ -350,13 +350,13 @@ class CancelTests(BrowserTestCase):
     @contextmanager
     def store_held_back(self):
         """Let the server store no picture until the block ends."""
-        held, store = Event(), PictureQuerySet.store
+        held, get_or_store = Event(), PictureQuerySet.get_or_store
 
         def store_later(*args):
             held.wait(60)
-            return store(*args)
+            return get_or_store(*args)
 
-        with patch.object(PictureQuerySet, "store", store_later):
+        with patch.object(PictureQuerySet, "get_or_store", store_later):
             try:
                 yield
             finally:
