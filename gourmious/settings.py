@@ -113,7 +113,7 @@ WORKERS = env_int("GOURMIOUS_WORKERS", CORES)
 # The port of the pages' figures for Prometheus; those of the uploads are one port higher.
 METRICS_PORT = env_int("GOURMIOUS_METRICS_PORT")
 
-# How many uploads nginx accepts at once. Each holds a thread until its connection has brought it.
+# How many uploads nginx accepts at once. Each holds a thread until it is answered.
 MAX_UPLOADS = env_int("GOURMIOUS_MAX_UPLOADS", 200)
 MAX_UPLOADS_PER_ADDRESS = env_int("GOURMIOUS_MAX_UPLOADS_PER_ADDRESS", 30)
 # Threads of each process. The kernel may give all connections to one process, so each has a thread
@@ -261,7 +261,7 @@ FILE_UPLOAD_MAX_MEMORY_SIZE = 0
 FILE_UPLOAD_TEMP_DIR = DATA_DIR / "incoming"
 DATA_UPLOAD_MAX_NUMBER_FILES = 10
 
-# The originals, as they were sent. No URL leads there.
+# The originals, as they were sent. They have no public URL.
 ORIGINALS_ROOT = DATA_DIR / "originals"
 # The renditions, which anybody may see.
 MEDIA_ROOT = DATA_DIR / "media"

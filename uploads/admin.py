@@ -11,7 +11,7 @@ from .models import Dish, Picture
 
 
 def thumbnail(picture):
-    """Show the thumbnail of a picture that is shown; there is none of a hidden one."""
+    """Return the thumbnail as a link, or a dash: hidden pictures have none."""
     if not picture or picture.hidden:
         return "—"
     return format_html(
@@ -32,7 +32,7 @@ class DishAdmin(admin.ModelAdmin):
         return super().get_queryset(request).with_cover()
 
     def delete_queryset(self, request, queryset):
-        # In a transaction: a photo that is stored meanwhile would make it fail.
+        # Without a transaction, a photo that is stored in between would make it fail.
         with transaction.atomic():
             super().delete_queryset(request, queryset)
 
@@ -66,7 +66,7 @@ class PictureAdmin(admin.ModelAdmin):
         ]
 
     def original(self, request, pk):
-        """Answer with an original, byte for byte, which the browser saves and does not show."""
+        """Send an original, byte for byte, as a download."""
         picture = get_object_or_404(Picture, pk=pk)
         if not self.has_view_permission(request, picture):
             raise PermissionDenied

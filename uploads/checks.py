@@ -43,7 +43,7 @@ def check_temporary_folder_is_on_the_pictures_disk(**kwargs):
     return [
         CheckWarning(
             "FILE_UPLOAD_TEMP_DIR is not on the file system of ORIGINALS_ROOT and MEDIA_ROOT.",
-            hint="Put the three on one file system: storing a picture is then a rename, no copy.",
+            hint="Put the three on one file system: then a picture is stored by renaming.",
             id="uploads.W002",
         )
     ]

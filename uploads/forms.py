@@ -30,7 +30,7 @@ class PicturesInput(forms.FileInput):
     allow_multiple_selected = True
 
     def build_attrs(self, base_attrs, extra_attrs=None):
-        """Add what the script can tell a diner before anything is sent, in the same words."""
+        """Add the limits and sentences with which the script refuses a photo before sending it."""
         return super().build_attrs(base_attrs, extra_attrs) | {
             "accept": images.ACCEPT,
             "data-max-size": settings.PICTURE_MAX_SIZE,
@@ -42,7 +42,7 @@ class PicturesInput(forms.FileInput):
 
 
 class PicturesField(forms.Field):
-    """One file or several; whether each is a picture shows when it is stored."""
+    """One or more files. Whether they are pictures is checked when they are stored."""
 
     widget = PicturesInput
 
@@ -59,7 +59,7 @@ class UploadForm(forms.Form):
     id = DishField(Dish.objects)
 
     def __init__(self, *args, refused=(), **kwargs):
-        """Take also the files that were refused on their way: pairs of an error and a name."""
+        """Also take pairs of an error and a file name: the files that the handler refused."""
         super().__init__(*args, **kwargs)
         self.refused = [refusals.get_refusal(error, file) for error, file in refused]
         self.fields["picture"].required = not refused
@@ -69,7 +69,7 @@ class UploadForm(forms.Form):
         return refusals.get_refusal(next(iter(self.errors.as_data().values()))[0])
 
     def save(self, diner="", client=""):
-        """Store each file alone.
+        """Store the files one by one; a refused one does not affect the others.
 
         Return pairs of a picture and whether it is new, and the refusals of the other files.
         """
@@ -95,7 +95,8 @@ def validate_before_reading(request):
     get_progress_id(request)
     if request.content_type != "multipart/form-data":
         raise refusals.NO_FORM.error()
-    # The script tells the size of its one file; the length of the body may be that of several.
+    # The script sends one file, and its size in the query. A body may be longer: a form without
+    # the script may have several files.
     size = query.get("size", "")
     if size.isdecimal() and (len(size) > 20 or int(size) > settings.PICTURE_MAX_SIZE):
         raise refusals.TOO_LARGE.error()

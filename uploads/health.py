@@ -15,7 +15,7 @@ FILES_OF_UPLOAD = 3 * settings.DATA_UPLOAD_MAX_NUMBER_FILES
 
 
 def get_health():
-    """Return a sentence about the fault of each of them, or "ok".
+    """Return "ok" for the database, the cache and the disk, or a sentence about the fault.
 
     Anybody may read the sentences, so they name no path of the server.
     """

@@ -16,7 +16,7 @@ from pillow_heif import register_heif_opener
 
 
 class Format(NamedTuple):
-    """A format that is accepted: Pillow's name for it, people's, its suffix, its media types.
+    """A format that is accepted: Pillow's name for it, and its label in sentences.
 
     It may have as many pixels as its decoder can hold in 1 GiB, in the variants that cameras write.
     Others need more memory, such as a progressive JPEG without subsampling, and are refused.
@@ -48,19 +48,19 @@ LABELS = " and ".join(
     [", ".join(image_format.label for image_format in FORMATS[:-1]), FORMATS[-1].label]
 )
 
-# A photo has more than this many bytes for each of its pixels, if it has very many pixels.
+# A picture of more than ANY_DENSITY_PIXELS must have this many bytes for each pixel. Photos have.
 MIN_DENSITY = 1 / 2000
 ANY_DENSITY_PIXELS = 24_000_000
 
 # Bytes at the beginning of a file that tell Pillow which format it has.
 SIGNATURE_LENGTH = 16
 
-# The longest side of a rendition, in pixels: a phone's screen held upright at three pixels a
-# point, and a column of the grid at two.
+# The longest side of a rendition, in pixels. The one fits an upright phone with three device pixels
+# for each CSS pixel, the other a column of the grid with two.
 DISPLAY_SIZE = 1600
 THUMBNAIL_SIZE = 480
 
-# Pillow's default of 75 shows blocks in smooth sauces; above 85 bytes grow faster than looks.
+# Pillow's default of 75 shows blocks in smooth sauces; above 85 a file grows, and looks the same.
 # A progressive JPEG is a tenth smaller, and is seen at once on a slow connection.
 JPEG_OPTIONS = {"format": "JPEG", "quality": 82, "progressive": True}
 
@@ -106,7 +106,7 @@ class PictureError(Exception):
 
 
 class Picture(NamedTuple):
-    """An original's facts: the suffix of its format, and its size as a person sees it."""
+    """The suffix of an original's format, and its size when it is turned upright."""
 
     suffix: str
     width: int
@@ -147,7 +147,7 @@ def render(image, display, thumbnail):
     with warnings.catch_warnings(action="ignore"):
         size, picture = decode(lambda: load(image))
         write_jpeg(picture, display)
-        # By way of half the size, which takes half the time, and cannot be seen.
+        # Shrink to 1.5 times the size first: it takes half the time, and nobody sees a difference.
         small = picture.resize(
             fit(size, THUMBNAIL_SIZE), Image.Resampling.HAMMING, reducing_gap=1.5
         )
@@ -156,7 +156,7 @@ def render(image, display, thumbnail):
 
 
 def decode(function):
-    """Call a function that decodes, and make a PictureError of what a file can make it raise."""
+    """Call a function that decodes; raise PictureError for the exceptions of a bad file."""
     try:
         return function()
     except Exception as error:
@@ -169,7 +169,7 @@ def decode(function):
 
 
 def load(image):
-    """Return the size of an image as a person sees it, and it at a size for the pages."""
+    """Return the upright size of an image, and the image, upright and at DISPLAY_SIZE."""
     size = image.size
     if image.format in {"JPEG", "MPO"}:
         # Half of the time or less, as the decoder then works at a fraction of the size.
@@ -211,7 +211,7 @@ def flatten(image, size):
 def shrink(image):
     """Return a large image at a few times DISPLAY_SIZE, in a mode that can be interpolated.
 
-    It goes in strips, since a second copy of 100 megapixels costs another 400 MB.
+    Work in strips, since a second copy of 100 megapixels costs another 400 MB.
     """
     factor = max(image.size) // (2 * DISPLAY_SIZE)
     if factor < 2:
@@ -249,7 +249,7 @@ def to_srgb(image, profile):
             outputMode="RGB",
         )
     except (ImageCms.PyCMSError, OSError):
-        return colours  # The profile is damaged, or is not one of this image's colours.
+        return colours  # The profile is damaged, or is for another colour mode.
 
 
 def fit(size, longest_side):
@@ -259,7 +259,7 @@ def fit(size, longest_side):
 
 
 def write_jpeg(image, path):
-    # By way of memory: on a full disk Pillow would leave a file cut short, and raise nothing.
+    # Encode into memory first: on a full disk Pillow would write a truncated file, and not raise.
     content = BytesIO()
     image.save(content, **JPEG_OPTIONS)
     with path.open("wb") as file:

@@ -50,7 +50,7 @@ class Dish(models.Model):
 
     @property
     def cover(self):
-        """The newest picture, or None; the dish comes from with_cover()."""
+        """The newest shown picture, or None. Only dishes from with_cover() have it."""
         return self.newest[0] if self.newest else None
 
 
@@ -66,11 +66,11 @@ class PictureQuerySet(models.QuerySet):
     def get_or_store(self, dish, upload, diner="", client=""):
         """Return the picture of an uploaded file, and whether it was created.
 
-        The same bytes are kept once for a dish, whether their picture is shown or hidden. The file
-        has a digest, and comes from a client's network, with whose other files it waits to be
-        rendered. Where anything fails, nothing is kept: raise ValidationError where the file cannot
-        be rendered, or the dish is gone; OSError where the disk fails; DatabaseError where the row
-        cannot be written.
+        The same bytes are kept once for a dish, whether their picture is shown or hidden.
+        `upload.digest` is the SHA-256 of the file. `client` is the network it comes from; the files
+        of one network wait in one queue. If anything fails, nothing is kept. Raise ValidationError
+        if the file cannot be rendered or the dish is gone, OSError if the disk fails, DatabaseError
+        if the row cannot be written.
         """
         twins = self.filter(dish=dish, digest=upload.digest)
         if twin := twins.first():
@@ -139,7 +139,7 @@ class Picture(models.Model):
                 self._write_renditions(renditions)
                 self._replace(old)
             except BaseException:
-                # The row may name them already: Ctrl-C may come while the old ones are deleted.
+                # Keep them if the row names them: Ctrl-C may come while the old ones are deleted.
                 if not Picture.objects.filter(pk=self.pk, display=self.display.name).exists():
                     delete_files(self.renditions())
                 raise
@@ -185,14 +185,14 @@ class Picture(models.Model):
 
 
 def close_database():
-    """Close the connection before a wait that may be long: it holds files and memory."""
+    """Close the database connection before a long wait: it keeps files open and takes memory."""
     if not connection.in_atomic_block:
         connection.close()
 
 
 @receiver(pre_delete, sender=Picture)
 def delete_files_with_row(instance, **kwargs):
-    """Delete a picture's files after its row, also when many are deleted, or its dish."""
+    """Delete a picture's files after its row is deleted: alone, in bulk, or with its dish."""
     # Read the row again: it may have new renditions since the instance was read.
     for picture in Picture.objects.filter(pk=instance.pk):
         transaction.on_commit(partial(delete_files, picture.files()))

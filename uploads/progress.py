@@ -17,9 +17,9 @@ from django.core.exceptions import TooManyFieldsSent, ValidationError
 
 from . import refusals
 
-WRITE_INTERVAL = 0.5  # seconds between two writes, and the age of an upload at its first
-LIFETIME = 120  # seconds after the last write, for the record of a process that was killed
-BATCH = 200  # records written at once; between two batches the other threads have their turn
+WRITE_INTERVAL = 0.5  # seconds between two writes, and the age of an upload at its first write
+LIFETIME = 120  # seconds until a record expires, if its process was killed
+BATCH = 200  # records in one call, so that other threads can run between two calls
 
 PROGRESS_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -80,8 +80,9 @@ def progress_of(request):
 class UploadProgress:
     """Count the bytes of one upload. The writer keeps its record: {"length": …, "uploaded": …}.
 
-    Once the upload is refused, or a file of it, the record has three fields more: "error" is the
-    sentence, "code" its code, and "retry" tells whether trying again may help.
+    "length" is that of the body, "uploaded" counts its files' bytes. After a refusal the record has
+    three more fields: "error" is the sentence, "code" its code, and "retry" tells whether trying
+    again may help.
     """
 
     def __init__(self, request):
@@ -101,28 +102,28 @@ class UploadProgress:
         return progress_id and cache_key(request.META["REMOTE_ADDR"], progress_id)
 
     def start(self):
-        """Have the record written from now on."""
+        """Ask the writer to keep the record up to date."""
         if self.key:
             writer.follow(self)
 
     def add(self, count):
-        """Count so many bytes more."""
+        """Count more bytes."""
         self.uploaded += count
 
     def refuse(self, refusal):
-        """Have it written at once that the server has refused a file, and only reads the rest."""
+        """Add a refusal to the record, and ask the writer to write it at once."""
         self.refusal = self.refusal or refusal
         if self.key and not self.ended:
             writer.follow(self, at_once=True)
 
     def end(self):
-        """Have the record deleted."""
+        """Ask the writer to delete the record."""
         if not self.ended:
             self.ended = time.monotonic()
             writer.forget(self)
 
     def is_due(self):
-        """Tell whether the cache should have another record than it has."""
+        """Return whether the record must be written: it has changed, and is old enough."""
         if self.ended or self.written == (self.uploaded, self.refusal):
             return False
         return self.refusal or time.monotonic() - self.started >= WRITE_INTERVAL
@@ -138,11 +139,11 @@ class UploadProgress:
 
 
 class ProgressWriter:
-    """The thread that tells the cache about all uploads of this process.
+    """The thread that writes the records of all uploads of this process to the cache.
 
-    It starts with an upload, and ends when none is left. Every WRITE_INTERVAL it writes the records
-    that have changed; refusals and deletions it writes at once. It never reads the cache: the next
-    write restores an evicted record.
+    It is started with the first upload, and ends when none is left. Every WRITE_INTERVAL it writes
+    the records that have changed. It writes refusals and deletions at once. It never reads the
+    cache: the next write restores an evicted record.
     """
 
     def __init__(self):
@@ -182,6 +183,7 @@ class ProgressWriter:
 
     def _run(self):
         next_write = time.monotonic() + WRITE_INTERVAL
+        # When the process ends, the main thread is no longer alive: delete what is left.
         while self._has_work() and main_thread().is_alive():
             self.wake.wait(max(0, next_write - time.monotonic()))
             self.wake.clear()
@@ -205,8 +207,8 @@ class ProgressWriter:
         """Write the records that are due, and delete those of uploads that have ended."""
         due = [upload for upload in uploads if upload.is_due()]
         for start in range(0, len(due), BATCH):
-            # An upload may end just now. Either it sees what record() noted, and has the record
-            # deleted, or it has ended before, and is left out.
+            # An upload may end at this moment. If it ended before record() was called, it is left
+            # out. If it ends later, `written` is set, and end() has the record deleted.
             records = [(upload, upload.record()) for upload in due[start : start + BATCH]]
             self._attempt(
                 cache.set_many,

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 class UploadInterrupted(MultiPartParserError):
     """The body of an upload ended before its Content-Length, or without its last boundary.
 
-    It is an error of the parser, since Django remembers these and does not parse the body again.
+    After a MultiPartParserError Django does not try to parse the body again.
     """
 
 
@@ -38,9 +38,9 @@ class Refusal(NamedTuple):
     file: str = ""
 
     def error(self, **values):
-        """Return it as an exception, with these values in its placeholders.
+        """Return a ValidationError with these values in the placeholders of its message.
 
-        The limits of the settings need not be given.
+        The limits of the settings are filled in already.
         """
         limits = {
             "picture_size": filesizeformat(settings.PICTURE_MAX_SIZE),
@@ -79,10 +79,10 @@ UNREACHABLE = Refusal("server_error", 502, True, "The server cannot be reached a
 STORAGE_FULL = Refusal("storage_full", 507, True, "There is no room for more photos; please try again later.")
 # fmt: on
 
-# The first of each code; all of one code agree in whether to retry.
+# The first row of each code. Rows with the same code have the same `retry`.
 BY_CODE = {row.code: row for row in reversed([*globals().values()]) if type(row) is Refusal}
 
-# The most special class of exceptions comes first.
+# The most specific class comes first.
 PARSER_ERRORS = {
     UploadInterrupted: INTERRUPTED,
     TooManyFilesSent: TOO_MANY,
@@ -93,9 +93,9 @@ PARSER_ERRORS = {
 
 
 def get_refusal(error, file=""):
-    """Return the refusal that an exception means: of the upload, or of this file of it.
+    """Return the refusal for an exception. If a file is named, only that file is refused.
 
-    A form's own code, which the table does not have, is a bad request.
+    A code that is not in the table comes from a form field, and is a bad request.
     """
     if not isinstance(error, ValidationError):
         return classify(error)._replace(file=file)
@@ -104,9 +104,9 @@ def get_refusal(error, file=""):
 
 
 def classify(error):
-    """Return the row of the table that an exception of the parser, the database or the disk means.
+    """Return the row for an exception of the parser, the database or the disk.
 
-    Log an error of our own.
+    Log any other exception, and return SERVER_ERROR.
     """
     for kind, row in PARSER_ERRORS.items():
         if isinstance(error, kind):
@@ -121,7 +121,7 @@ def is_out_of_space(error):
     """Tell whether there is no room on the disk, for a file or for the database."""
     if isinstance(error, OSError):
         return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-    # Without a quota, or room for its index, SQLite says no more than what it was writing.
+    # If a quota is exceeded, or the WAL's index does not fit, SQLite only reports a failed write.
     return getattr(error.__cause__, "sqlite_errorcode", None) in {
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_IOERR_WRITE,

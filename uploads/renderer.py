@@ -28,8 +28,8 @@ from . import images, refusals
 HEADER_CPU = 2
 PIXELS_CPU = 2
 PIXELS_CPU_PER_MEGAPIXEL = 0.1
-# Seconds until a renderer is taken for hung. CPU time ends the others long before, even on a
-# machine so busy that they get a quarter of a core.
+# After this many seconds without an answer a renderer counts as hung. One that works reaches its
+# CPU limit earlier, even if it gets only a quarter of a core.
 HUNG_AFTER = 120
 # A renderer is replaced after this many pictures: a decoder may leak.
 MAX_PICTURES = 500
@@ -38,8 +38,8 @@ MAX_PICTURES = 500
 # parent sends SIGKILL when it is hung, and so does a kernel that has no memory left.
 LIMIT_SIGNALS = {-signal.SIGPROF, -signal.SIGKILL}
 
-# glibc's malloc keeps the memory of a picture for the next one: to have it zeroed and mapped again
-# takes an eighth of the time. The forkserver inherits this environment.
+# glibc's malloc keeps the memory of a picture for the next one: to map and zero it again would take
+# an eighth of the rendering time. The forkserver inherits this environment.
 MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
@@ -48,12 +48,13 @@ MALLOC = {
 # A forkserver, since a process with threads cannot fork safely.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload([__name__])
-# Each start looks after all children, and could take the exit code that another thread waits for.
+# Process.start() also collects exit codes of ended children, and could take one that another thread
+# waits for in join().
 starting_or_ending = Lock()
 
 
 class Renditions(NamedTuple):
-    """The renditions of an original, as temporary files; the other fields are the original's."""
+    """The renditions of an original, as temporary files. The other fields describe the original."""
 
     suffix: str
     width: int
@@ -66,9 +67,9 @@ class Renditions(NamedTuple):
 def render(path, client=""):
     """Make the renditions of a file; they are deleted after the block, unless it moved them.
 
-    The client is the network that the file comes from; each one's files wait in a queue of their
-    own. Raise ValidationError, code not_an_image, too_many_pixels or too_complex, where the file
-    cannot be rendered, and OSError where the disk fails.
+    `client` is the network that the file comes from. Each network has a queue of its own. Raise
+    ValidationError, code not_an_image, too_many_pixels or too_complex, if the file cannot be
+    rendered, and OSError if the disk fails.
     """
     with ExitStack() as files:
         with renderers.turn(client) as renderer:
@@ -95,15 +96,15 @@ def rendition_file():
 class FairQueue:
     """Renderers, and the queue for them, in which clients take turns.
 
-    The client with the fewest pictures in work has the next turn; if there are several, the one
-    that has waited longest. Within one client it is first come, first served.
+    The next turn goes to the client with the fewest pictures being rendered. Among equals it goes
+    to the one that has waited longest. Within one client it is first come, first served.
     """
 
     def __init__(self, count):
         self.lock = Lock()
         self.idle = [Renderer() for _ in range(count)]
         self.working = Counter()  # pictures by client
-        self.waiting = {}  # for each client, a deque of queues that will be given a renderer
+        self.waiting = {}  # by client, its calls of turn(): a queue each, for one renderer
 
     def start(self):
         """Start all renderers before the first picture comes."""
@@ -124,7 +125,7 @@ class FairQueue:
             with self.lock:
                 self.idle.append(renderer)
                 self.working[client] -= 1
-                if client in self.waiting:  # behind the others
+                if client in self.waiting:  # Move it to the end: min() takes the first of equals.
                     self.waiting[client] = self.waiting.pop(client)
                 self._hand_out()
 
@@ -149,7 +150,7 @@ class Renderer:
         Raise ValidationError where the original cannot be rendered, and OSError where the disk
         fails, or no process can be started.
         """
-        if not self.process or self.connection.poll():  # It closed its end: it died while idle.
+        if not self.process or self.connection.poll():  # It died while idle.
             self.start()
         answer = self._ask(paths)
         if answer["last"]:
@@ -161,7 +162,7 @@ class Renderer:
         return answer["picture"]
 
     def _ask(self, paths):
-        """Return the answer of the process, or what its end says of the picture."""
+        """Return the answer of the process, or the refusal that its end or its silence means."""
         with suppress(EOFError, ConnectionError):
             self.connection.send_bytes(json.dumps(paths).encode())
             if self.connection.poll(HUNG_AFTER):
@@ -196,7 +197,7 @@ renderers = FairQueue(settings.RENDERERS)
 
 
 def serve(connection, max_memory):
-    """Render the pictures that the connection names, one after the other: the child process."""
+    """Run in the child process: render the pictures whose paths come through the connection."""
     limit_process(max_memory)
     for count in range(1, MAX_PICTURES + 1):
         try:
@@ -211,13 +212,14 @@ def serve(connection, max_memory):
 
 
 def limit_process(max_memory):
-    """Let this process take no more than so many bytes, log nothing, and end with its parent."""
+    """Limit the memory of this process, silence its stderr, and let it end with its parent."""
     set_limit(resource.RLIMIT_DATA, max_memory)
     set_limit(resource.RLIMIT_CORE, 0)
     # libtiff, for one, writes a line for each fault of a file.
     with open(os.devnull, "wb") as null:  # noqa: PTH123
         os.dup2(null.fileno(), 2)
-    # The parent ends it: Ctrl-C in a terminal comes here as well, and its mask was inherited.
+    # A terminal sends Ctrl-C to this process, too, but the parent ends it. The signal mask was
+    # inherited from the parent.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     # The parent holds the other end of this pipe. When it ends, even by SIGKILL, the kernel sends
@@ -228,7 +230,7 @@ def limit_process(max_memory):
 
 
 def set_limit(kind, value):
-    """Set a soft limit of the process; the hard one may be lower, and is left."""
+    """Set a soft limit of this process, at most the hard limit, which stays."""
     _, hard = resource.getrlimit(kind)
     resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
@@ -236,14 +238,15 @@ def set_limit(kind, value):
 def allow_cpu(seconds):
     """Let this process use so many seconds of CPU time from now on; then SIGPROF ends it.
 
-    RLIMIT_CPU counts from the start of the process, by samples that getrusage() corrects. After a
-    minute the two differ by two seconds, which would be taken from a picture that needs little.
+    RLIMIT_CPU counts from the start of the process, so each picture would need the time used so
+    far, from getrusage(). The two clocks drift apart by two seconds in a minute: a small picture
+    would have no time left.
     """
     signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def has_grown(max_memory):
-    """Tell whether this process took half of its memory at some time: it may not give it back."""
+    """Return whether this process has ever used half of its memory: it may still have it."""
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak > max_memory / 2
 

@@ -1,4 +1,4 @@
-"""The responses that show pictures: the XML of an upload for the script, or pages with the form."""
+"""The XML answer to an upload, the pages that hold the form, and the cookie of a diner."""
 
 import secrets
 from http import HTTPStatus
@@ -16,9 +16,9 @@ PICTURES_PER_PAGE = 24
 
 
 def upload_response(request, dish, stored, refused):
-    """Return what became of each file: XML, or a page for a browser without scripts.
+    """Answer which files were stored and which were refused, in XML, or with a page.
 
-    The stored are pairs of a picture and whether it is new.
+    `stored` has pairs of a picture and whether it is new. A browser without scripts gets the page.
     """
     status = HTTPStatus.OK if stored else refused[0].status
     if request.get_preferred_type(["application/xml", "text/html"]) != "text/html":
@@ -91,7 +91,7 @@ def get_diner(request):
 
 
 def set_diner(request, response):
-    """Set the cookie with the page: parallel first uploads would each set a different one.
+    """Set the cookie with a page, not with an upload: parallel uploads would each set another.
 
     The cookie is signed. A session would cost a row for each visitor.
     """

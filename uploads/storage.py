@@ -22,7 +22,7 @@ class OriginalStorage(FileSystemStorage):
 
 
 def move(upload, file):
-    """Store an uploaded file by renaming; raise OSError where not all of it has arrived.
+    """Store an uploaded file by renaming; raise OSError if the stored file is shorter.
 
     Between two file systems Django (5.2) copies the file, and does not notice when a full disk
     takes only a part of the last write.

@@ -18,28 +18,28 @@ from django.http import UnreadablePostError
 from . import images, refusals
 from .progress import WRITE_INTERVAL, progress_of
 
-# On a slow connection read less than Django's 64 KiB at once, but at least this much: the bar moves
-# evenly, and thousands of uploads do not take turns for a few bytes each.
+# Django reads 64 KiB at a time. On a slow connection read less, so that the bar moves evenly. Never
+# read less than this, so that thousands of uploads do not switch threads for a few bytes.
 MIN_READ_SIZE = 24 * 2**10
 READ_DURATION = WRITE_INTERVAL / 2  # seconds
 
-# The last boundary is looked for in this many bytes at the end of a body; no client sends more
-# behind it.
+# The closing boundary must be within this many bytes of the end of a body.
 END_LENGTH = 2**10
 
 
 class UploadProgressCachedHandler(FileUploadHandler):
-    """Count the bytes of an upload, for get_upload_progress to tell."""
+    """Count the received bytes of an upload, so that get_upload_progress can report them."""
 
     def __init__(self, request=None):
         super().__init__(request)
         self.progress = progress_of(request)
         self.missing = 0  # bytes of the body that have not arrived
-        self.last = self.last_boundary = b""  # the last bytes, and what must be among them
+        self.tail = b""  # the last bytes that arrived
+        self.closing_boundary = b""
 
     def handle_raw_input(self, input_data, META, content_length, boundary, encoding=None):
-        if input_data is self.request:  # not a body that was read before it is parsed
-            self.missing, self.last_boundary = content_length, b"--%b--" % boundary
+        if input_data is self.request:  # Otherwise the body was read before, as request.body.
+            self.missing, self.closing_boundary = content_length, b"--%b--" % boundary
             self.request.read = self._count(self.request.read)
             self.progress.start()
 
@@ -53,18 +53,18 @@ class UploadProgressCachedHandler(FileUploadHandler):
     def upload_complete(self):
         """Raise UploadInterrupted where the body ended early.
 
-        Django raises nothing then. The view would take a part for the whole: an id cut to its
-        first digit, the first of two files.
+        Django does not raise. The view would treat what arrived as complete: an id of one digit
+        instead of two, or one file instead of two.
         """
         self.progress.end()
-        if self.missing or self.last_boundary not in self.last:
+        if self.missing or self.closing_boundary not in self.tail:
             raise refusals.UploadInterrupted("The upload ended before all of it had arrived.")
 
     def _count(self, read):
         """Wrap the request's read(): count bytes, and treat a broken connection as an early end.
 
-        Django's parser tells its handlers of an early end, but not of a broken connection. Granian
-        waits for all the bytes that it is asked for: on a slow connection ask for fewer.
+        If the connection breaks, Django's parser raises without calling its handlers. Granian waits
+        for all the requested bytes: on a slow connection request fewer.
         """
 
         def counted_read(size):
@@ -74,24 +74,24 @@ class UploadProgressCachedHandler(FileUploadHandler):
                 return b""
             self.missing -= len(data)
             if self.missing < END_LENGTH:
-                self.last = (self.last + data)[-END_LENGTH:]
+                self.tail = (self.tail + data)[-END_LENGTH:]
             return data
 
         return counted_read
 
     def _read_size(self):
-        """Return how many bytes come in READ_DURATION at the upload's average speed."""
+        """Return how many bytes arrive in READ_DURATION on average, but at least MIN_READ_SIZE."""
         received = self.progress.length - self.missing
         seconds = time.monotonic() - self.progress.started
         return max(MIN_READ_SIZE, int(received * READ_DURATION / (seconds or 1)))
 
 
 class PictureFileUploadHandler(TemporaryFileUploadHandler):
-    """Receive pictures in temporary files, and refuse bad files before they are on the disk.
+    """Write pictures to temporary files, and refuse bad files while they arrive.
 
-    A file is judged by its first bytes and by its size: the one that its part declares, which no
-    browser does, or the one it has reached. The rest of a refused file is read and dropped; other
-    files of the request are kept. A complete file has a digest, the SHA-256 of its bytes.
+    A file is refused if its first bytes are not those of a picture, or if it is too large. The rest
+    of it is read and dropped; other files of the request are kept. A complete file has a digest,
+    the SHA-256 of its bytes.
     """
 
     def __init__(self, request=None):
@@ -99,13 +99,13 @@ class PictureFileUploadHandler(TemporaryFileUploadHandler):
         self.refused = []  # pairs of a ValidationError and a file name
 
     def new_file(self, field_name, file_name, *args, **kwargs):
-        """Use no part of the client's file name: Django would take its suffix."""
+        """Use no part of the client's file name in the path; Django would use its suffix."""
         Path(settings.FILE_UPLOAD_TEMP_DIR).mkdir(exist_ok=True)
         super().new_file(field_name, "upload", *args, **kwargs)
         self.file.name = self.file_name = file_name
-        # Tells prune_uploads that the file is in use, wherever it is moved, until it is closed.
+        # The lock tells prune_uploads that the file is in use, even after it has been moved.
         locks.lock(self.file, locks.LOCK_SH)
-        self.held = b""  # the first bytes, until there are enough of them to be judged
+        self.held = b""  # the first bytes, or None once they were judged
         self.digest = hashlib.sha256()
         raise StopFutureHandlers
 
@@ -118,7 +118,7 @@ class PictureFileUploadHandler(TemporaryFileUploadHandler):
         super().receive_data_chunk(raw_data, start)
 
     def file_complete(self, file_size):
-        """Hand the file over: from now on it is not the handler's to delete."""
+        """Return the file, and forget it, so that upload_interrupted() does not delete it."""
         file = super().file_complete(file_size)
         file.digest = self.digest.hexdigest()
         del self.file
@@ -146,12 +146,12 @@ def get_refused_files(request):
 
 
 def end_upload(request):
-    """End an upload, however far it came: no file, no byte of the body and no record is left.
+    """End an upload, whether it succeeded or not: drop open files, the body's rest and the record.
 
-    Django's parser raises without a word to its handlers, which may hold a file.
+    If Django's parser raises, it does not tell its handlers, and one may still have a file.
     """
     for handler in request.upload_handlers:
-        with suppress(OSError):  # A full disk fails once more when the file is closed.
+        with suppress(OSError):  # On a full disk, closing the file fails as well.
             handler.upload_interrupted()
     drain(request)
     progress_of(request).end()
@@ -159,7 +159,8 @@ def end_upload(request):
 
 def drain(request):
     """Read the rest of the body: a proxy may lose an answer that is sent before."""
-    # Django reads no chunked body. A server that detects its end can be asked directly.
+    # Django ignores a body with "Transfer-Encoding: chunked". Read it from the server, if that
+    # stops at its end.
     terminated = request.environ.get("wsgi.input_terminated")
     body = request.environ["wsgi.input"] if terminated else request
     with suppress(OSError):

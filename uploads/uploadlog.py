@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 def log_upload(request, dish, stored, refused):
     """Log the outcome of an upload, the bytes of its files, and its seconds.
 
-    Receiving takes as long as the diner's connection needs, processing as long as the server does.
+    "receiving" is the time in which the body arrived, "processing" the time after it.
     """
     progress = progress_of(request)
     logger.info(

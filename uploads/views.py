@@ -1,4 +1,4 @@
-"""The pages, the upload and its progress, as HTTP."""
+"""The views: the pages, `upload`, `get_upload_progress` and `healthz`."""
 
 from http import HTTPStatus
 
@@ -69,12 +69,12 @@ def take_back(request, pk):
     return render(request, "uploads/take_back.html", {"picture": picture})
 
 
-# The CSRF check reads the form, which is the whole body. It is inside, so that reading errors are
-# answered like all others.
+# The CSRF check reads the form, which is the whole body. It runs in receive(), so that upload() can
+# answer the errors that reading raises.
 @csrf_exempt
 @require_POST
 def upload(request):
-    """Store the photos of a form, and answer in XML, or with a page, what became of each."""
+    """Store the photos of a form. Answer which were stored and which were refused."""
     try:
         validate_before_reading(request)
         close_database()  # The body may take minutes.
@@ -85,7 +85,7 @@ def upload(request):
 
 @csrf_protect
 def receive(request):
-    fields, files = request.POST, request.FILES  # parsed here, and judged on the way
+    fields, files = request.POST, request.FILES  # parsed by the CSRF check, or here
     form = UploadForm(fields, files, refused=get_refused_files(request))
     if not form.is_valid():
         return finish(request, form.cleaned_data.get("id"), refused=[form.get_refusal()])
@@ -112,13 +112,13 @@ def bad_request(request, exception):
 
 
 def not_found(request, exception):
-    """Answer without reading the form, as Django's own view does: it may be malformed."""
+    """Answer without reading the form, which may be malformed; Django's own view would read it."""
     return render(request, "404.html", status=HTTPStatus.NOT_FOUND)
 
 
 def finish(request, dish=None, stored=(), refused=()):
     """End an upload, log it, and return its response."""
-    if not stored:
+    if not stored:  # A poll can show the sentence while the rest of the body is read.
         progress_of(request).refuse(refused[0])
     end_upload(request)
     log_upload(request, dish, stored, refused)

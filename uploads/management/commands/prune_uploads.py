@@ -86,7 +86,7 @@ def find_old_files(folder, before):
 
 
 def is_locked(path):
-    """Return whether an upload has locked its file. It unlocks the file when it is answered."""
+    """Return whether an upload has locked its file. It releases the lock when it is answered."""
     with path.open("rb") as file:
         return not locks.lock(file, locks.LOCK_EX | locks.LOCK_NB)
 
