@@ -15,7 +15,7 @@ class PoolTests(SimpleTestCase):
         self.addCleanup(self.empty_pool)
 
     def connect(self):
-        wrapper = DatabaseWrapper(self.settings, "pooled")
+        wrapper = DatabaseWrapper({**self.settings}, "pooled")
         wrapper.ensure_connection()
         return wrapper
 
@@ -30,6 +30,15 @@ class PoolTests(SimpleTestCase):
         again = self.connect()
         self.assertIs(again.connection, first)
         again.close()
+
+    def test_a_connection_to_another_database_is_not_used(self):
+        self.wrapper.settings_dict["NAME"] = self.settings["NAME"].with_name("other.sqlite3")
+        self.wrapper.close()
+
+        self.wrapper.ensure_connection()
+        [(_, _, path)] = self.wrapper.connection.execute("PRAGMA database_list").fetchall()
+        self.assertEqual(Path(path).name, "other.sqlite3")
+        self.wrapper.close()
 
     def test_an_open_connection_is_not_shared(self):
         other = self.connect()

@@ -21,15 +21,12 @@ class DatabaseWrapper(base.DatabaseWrapper):
     """A connection that comes from the pool, and returns to it when it is closed."""
 
     @property
-    def key(self):
-        # A connection must not be used in a forked process.
-        return os.getpid(), str(self.settings_dict["NAME"])
-
-    @property
     def pool(self):
         return idle[self.key]
 
     def get_new_connection(self, conn_params):
+        # A connection must not be used in a forked process, and the tests change the database.
+        self.key = os.getpid(), str(conn_params["database"])
         with suppress(IndexError):
             return self.pool.pop()
         connection = super().get_new_connection(conn_params)
