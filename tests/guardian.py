@@ -1,11 +1,10 @@
 """The guardian of a process of the tests: it ends what that process leaves behind.
 
-It is a child, and reads from a pipe what is started and what is stopped again. The kernel closes
-the pipe at the latest when the process and its forks have ended, be it by SIGKILL. Then the
-guardian kills the programs and removes the folders that are still on its list.
+The guardian is a child process. It reads from a pipe what is started and what is stopped. When the
+process and its forks have ended, even by SIGKILL, the kernel closes the pipe. Then the guardian
+kills the programs and removes the folders that are still on its list.
 """
 
-import atexit
 import ctypes
 import os
 import shutil
@@ -14,6 +13,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from functools import cache
+from multiprocessing import util
 from pathlib import Path
 
 from .waiting import wait_for
@@ -41,9 +41,14 @@ def start_guardian():
     # In a session of its own: no signal of a terminal reaches it.
     options = {"cwd": Path(__file__).parent.parent, "stdin": subprocess.PIPE}
     guardian = subprocess.Popen(command, start_new_session=True, **options)
-    atexit.register(guardian.wait)
-    atexit.register(guardian.stdin.close)  # is called before the other
+    # At exit, but after multiprocessing has removed its own folder, with priority -100.
+    util.Finalize(None, dismiss, [guardian], exitpriority=-200)
     return guardian.stdin.fileno()
+
+
+def dismiss(guardian):
+    guardian.stdin.close()
+    guardian.wait()
 
 
 def end_with_parent():
@@ -58,7 +63,7 @@ def unmount_below(folder):
 
 
 def remove(folder):
-    """Remove a folder; what was killed a moment ago may still write to it."""
+    """Remove a folder, to which killed processes may still write for a moment."""
     unmount_below(f"{folder}/")
 
     def is_removed():
