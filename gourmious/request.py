@@ -12,7 +12,8 @@ class Request(WSGIRequest):
     """
 
     def _set_content_type_params(self, meta):
-        # No public method comes between; in the next Django look whether __init__() still calls it.
+        # Django has no public method for this. In its next version, check that __init__() still
+        # calls this one.
         # Ignore the charset, in which Django would read the query, too: every form is in UTF-8.
         try:
             parsed = parse_header_parameters(meta.get("CONTENT_TYPE", ""))

@@ -2,10 +2,10 @@
 
 Two services, so that pages need not wait behind thousands of uploads.
 
-The kernel may deliver a signal to any thread of a process. Python notes it there, and calls the
-handler when the main thread wakes up. Granian's main thread (2.8) only wakes up for the handler, so
-that on a busy machine every third SIGTERM was lost, and workers never ended. Here one thread waits
-for the signals and calls the handlers; the others block them.
+The kernel may deliver a signal to any thread of a process. Python then waits for the main thread to
+call the handler, but Granian's main thread (2.8) sleeps until a handler wakes it. On a busy machine
+every third SIGTERM was lost, and workers never ended. Here one thread waits for the signals and
+calls the handlers; the others block them.
 
 multiprocessing runs this module once more in each renderer. Therefore Granian, whose import takes
 0.2 s, is imported in a function.
@@ -32,8 +32,8 @@ STOP_TIMEOUT = 60  # seconds that running uploads have when the main process fai
 RELOAD_TIMEOUT = 600  # seconds that running uploads have before a new release replaces their worker
 
 # Seconds that a thread may hold the GIL while others wait. Each waiting thread wakes up after this
-# time: at Python's 5 ms, the threads of 10,000 uploads did little else. Few hold it for more than a
-# millisecond, since each read and write releases it.
+# time: at Python's 5 ms, the threads of 10,000 uploads did little else. Few threads hold it for more
+# than a millisecond, since each read and write releases it.
 SWITCH_INTERVALS = {"pages": 0.005, "uploads": 0.5}
 
 # How many objects are made before Python looks for garbage, by generation. At its own 700 it spent
@@ -122,7 +122,7 @@ def load_application(service):
 
     A later import could read the file of a newer release.
     """
-    # Once: the third call of Granian's handler would wait for ever, and all of Python with it.
+    # Only once: a third call of Granian's handler would wait for ever, and hold the GIL.
     wait_for_signals(signal.SIGINT, signal.SIGTERM, once=True)
     sys.setswitchinterval(SWITCH_INTERVALS[service])
     spread_futexes(import_module("django.conf").settings.THREADS[service])
@@ -138,18 +138,18 @@ def load_application(service):
 
 
 def spread_futexes(threads):
-    """Have the kernel keep the futexes of threads in as many buckets: a wake-up searches a bucket.
+    """Ask the kernel for as many futex buckets as there are threads: a wake-up searches a bucket.
 
-    Since 6.16 each process has four buckets for each core. With 10,000 uploads on two cores, each
-    search passed hundreds of futexes, and took a fifth of both cores. Older kernels have one large
-    table for all processes, and refuse this call.
+    Since Linux 6.16 a process has four buckets for each core. With 10,000 uploads on two cores each
+    wake-up searched hundreds of futexes, which took a fifth of both cores. Older kernels have one
+    large table for all processes, and refuse the call.
     """
     slots = 1 << threads.bit_length()  # a power of two
     ctypes.CDLL(None).prctl(PR_FUTEX_HASH, PR_FUTEX_HASH_SET_SLOTS, slots, 0, 0)
 
 
 def ask_for_pages(application):
-    """Have Django import what requests need, the admin's forms and the cache among it."""
+    """Request some pages, so that Django imports what they need, such as the admin's forms."""
     [host, *_] = import_module("django.conf").settings.ALLOWED_HOSTS
     for view in ("dish_list", "admin:login", "get_upload_progress"):
         environ = {
@@ -173,10 +173,10 @@ def main():
     with multiprocessing.Pool(1) as pool:
         options = pool.apply(read_options, [service])
     free_socket(options["uds"])
-    # multiprocessing's own sockets: a worker that is killed leaves its one, and systemd removes it.
+    # multiprocessing puts its own sockets there, too. A killed worker leaves one; systemd removes it.
     tempfile.tempdir = str(options["uds"].parent)
-    # The renderers need it. Where it does not run, multiprocessing (3.11) starts it, and unblocks
-    # SIGTERM in the thread that does so.
+    # Renderers need it. A worker's thread that started it later would be left with SIGTERM unblocked
+    # (Python 3.11).
     resource_tracker.ensure_running()
     wait_for_signals(signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
     try:

@@ -185,7 +185,7 @@ class Picture(models.Model):
 
 
 def close_database():
-    """Close the database connection before a long wait: it keeps files open and takes memory."""
+    """Give the database connection back before a long wait, so that others can use it."""
     if not connection.in_atomic_block:
         connection.close()
 

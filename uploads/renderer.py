@@ -104,7 +104,7 @@ class FairQueue:
         self.lock = Lock()
         self.idle = [Renderer() for _ in range(count)]
         self.working = Counter()  # pictures by client
-        self.waiting = {}  # by client, its calls of turn(): a queue each, for one renderer
+        self.waiting = {}  # by client: a queue for each waiting turn(), which gets a renderer
 
     def start(self):
         """Start all renderers before the first picture comes."""
@@ -162,7 +162,7 @@ class Renderer:
         return answer["picture"]
 
     def _ask(self, paths):
-        """Return the answer of the process, or the refusal that its end or its silence means."""
+        """Return the answer of the process, or a refusal if it dies or hangs."""
         with suppress(EOFError, ConnectionError):
             self.connection.send_bytes(json.dumps(paths).encode())
             if self.connection.poll(HUNG_AFTER):

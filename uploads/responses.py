@@ -16,9 +16,9 @@ PICTURES_PER_PAGE = 24
 
 
 def upload_response(request, dish, stored, refused):
-    """Answer which files were stored and which were refused, in XML, or with a page.
+    """Return an answer that says which files were stored and which were refused.
 
-    `stored` has pairs of a picture and whether it is new. A browser without scripts gets the page.
+    `stored` has pairs of a picture and whether it is new. A browser without scripts gets a page.
     """
     status = HTTPStatus.OK if stored else refused[0].status
     if request.get_preferred_type(["application/xml", "text/html"]) != "text/html":
@@ -91,7 +91,7 @@ def get_diner(request):
 
 
 def set_diner(request, response):
-    """Set the cookie with a page, not with an upload: parallel uploads would each set another.
+    """Set the cookie with a page, not with an upload: parallel ones would each set another.
 
     The cookie is signed. A session would cost a row for each visitor.
     """

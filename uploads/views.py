@@ -74,7 +74,7 @@ def take_back(request, pk):
 @csrf_exempt
 @require_POST
 def upload(request):
-    """Store the photos of a form. Answer which were stored and which were refused."""
+    """Store the photos of a form, and answer which were stored and which were refused."""
     try:
         validate_before_reading(request)
         close_database()  # The body may take minutes.

@@ -1,8 +1,8 @@
 """SQLite with a pool of connections, as Django (5.2) has one for PostgreSQL.
 
-To open a connection and close it costs several times as much as the queries of a request: Django
-creates some sixty functions in each, and to drop one takes the GIL, for which the threads of all
-uploads wait.
+Opening and closing a connection costs several times as much as the queries of a request. Django
+creates some sixty functions in each connection, and dropping a function takes the GIL, for which
+the threads of all uploads wait.
 """
 
 import os
@@ -35,7 +35,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return connection
 
     def is_usable(self):
-        """Have Django close a connection after an error, which it asks this for."""
+        """Return False: Django asks after an error, and then closes the connection."""
         return False
 
     def _close(self):
