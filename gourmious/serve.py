@@ -32,8 +32,8 @@ STOP_TIMEOUT = 60  # seconds that running uploads have when the main process fai
 RELOAD_TIMEOUT = 600  # seconds that running uploads have before a new release replaces their worker
 
 # Seconds that a thread may hold the GIL while others wait. Each waiting thread wakes up after this
-# time: at Python's 5 ms, the threads of 10,000 uploads did little else. Few threads hold it for more
-# than a millisecond, since each read and write releases it.
+# time: at Python's 5 ms, the threads of 10,000 uploads did little else. Few threads hold it for a
+# millisecond, since each read and write releases it.
 SWITCH_INTERVALS = {"pages": 0.005, "uploads": 0.5}
 
 # How many objects are made before Python looks for garbage, by generation. At its own 700 it spent
@@ -173,10 +173,10 @@ def main():
     with multiprocessing.Pool(1) as pool:
         options = pool.apply(read_options, [service])
     free_socket(options["uds"])
-    # multiprocessing puts its own sockets there, too. A killed worker leaves one; systemd removes it.
+    # multiprocessing puts its own sockets there, too. Those of killed workers are removed by systemd.
     tempfile.tempdir = str(options["uds"].parent)
-    # Renderers need it. A worker's thread that started it later would be left with SIGTERM unblocked
-    # (Python 3.11).
+    # Renderers need it. Starting it later would unblock SIGTERM in the thread that does so (Python
+    # 3.11).
     resource_tracker.ensure_running()
     wait_for_signals(signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
     try:
