@@ -173,7 +173,7 @@ def main():
     with multiprocessing.Pool(1) as pool:
         options = pool.apply(read_options, [service])
     free_socket(options["uds"])
-    # multiprocessing puts its own sockets there, too. Those of killed workers are removed by systemd.
+    # multiprocessing puts its own sockets there, too; systemd removes those of killed workers.
     tempfile.tempdir = str(options["uds"].parent)
     # Renderers need it. Starting it later would unblock SIGTERM in the thread that does so (Python
     # 3.11).
