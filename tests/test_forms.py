@@ -35,12 +35,12 @@ class UploadFormTests(UploadTestCase):
         for value in ("", "x", "0", "-1", "9" * 40, "../../etc/passwd", "1\0", "1 OR 1=1"):
             with self.subTest(value):
                 form = UploadForm({"id": value}, {"picture": upload_file(photo())})
-                self.assertEqual(form.get_refusal().code, "unknown_dish")
+                self.assertEqual(form.get_first_refusal().code, "unknown_dish")
 
     def test_a_form_without_a_file_is_refused(self):
         form = UploadForm({"id": self.dish.pk}, {})
 
-        self.assertEqual(form.get_refusal().code, "no_picture")
+        self.assertEqual(form.get_first_refusal().code, "no_picture")
 
     def test_a_field_that_is_added_has_its_own_errors(self):
         class FormWithCaption(UploadForm):
@@ -50,6 +50,6 @@ class UploadFormTests(UploadTestCase):
             {"id": self.dish.pk, "caption": "Soup"}, {"picture": [upload_file(photo())]}
         )
 
-        refusal = form.get_refusal()
+        refusal = form.get_first_refusal()
         self.assertEqual((refusal.code, refusal.status), ("max_length", 400))
         self.assertRegex(refusal.message, "at most 3 characters")

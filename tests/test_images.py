@@ -105,7 +105,7 @@ class RenderTestCase(FoldersMixin, SimpleTestCase):
         return images.open_image(self.path)
 
     def render(self, content):
-        """Return an images.Picture of a file, and its renditions."""
+        """Return an images.Original of a file, and its renditions."""
         with self.open(content) as image:
             picture = images.render(image, self.display, self.thumbnail)
         return picture, load(self.display), load(self.thumbnail)

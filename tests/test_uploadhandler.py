@@ -97,7 +97,7 @@ class HandlerTests(HandlerTestCase):
     def test_the_record_is_deleted_when_the_body_is_in(self):
         self.handler.receive_data_chunk(b"x" * 7, 0)
         wait_for(self.read_record)
-        self.handler.missing, self.handler.tail = 0, b"--boundary--"
+        self.handler.bytes_left, self.handler.tail = 0, b"--boundary--"
 
         self.handler.upload_complete()
 

@@ -37,7 +37,7 @@ def check_handlers_are_first(**kwargs):
 @register
 def check_temporary_folder_is_on_the_pictures_disk(**kwargs):
     folders = [settings.FILE_UPLOAD_TEMP_DIR, settings.ORIGINALS_ROOT, settings.MEDIA_ROOT]
-    devices = {device(folder) for folder in folders}
+    devices = {get_device(folder) for folder in folders}
     if None not in devices and len(devices) == 1:
         return []
     return [
@@ -119,7 +119,7 @@ def memcached_fault(address):
     return None
 
 
-def device(folder):
+def get_device(folder):
     """Return the number of the file system that a folder is on, or will be; None for no folder."""
     if folder is None:
         return None

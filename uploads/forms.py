@@ -9,7 +9,7 @@ from django.core.exceptions import ValidationError
 
 from . import images, refusals
 from .models import Dish, Picture
-from .progress import content_length, get_progress_id
+from .progress import get_content_length, get_progress_id
 
 
 class DishForm(forms.ModelForm):
@@ -59,16 +59,16 @@ class UploadForm(forms.Form):
     id = DishField(Dish.objects)
 
     def __init__(self, *args, refused=(), **kwargs):
-        """Also take pairs of an error and a file name: the files that the handler refused."""
+        """Also take the files that the handler refused: pairs of an error and a file name."""
         super().__init__(*args, **kwargs)
         self.refused = [refusals.get_refusal(error, file) for error, file in refused]
         self.fields["picture"].required = not refused
 
-    def get_refusal(self):
-        """Return why the upload is refused as a whole."""
+    def get_first_refusal(self):
+        """Return the refusal of an invalid form, which refuses the whole upload."""
         return refusals.get_refusal(next(iter(self.errors.as_data().values()))[0])
 
-    def save(self, diner="", client=""):
+    def save(self, diner="", network=""):
         """Store the files one by one; a refused one does not affect the others.
 
         Return pairs of a picture and whether it is new, and the refusals of the other files.
@@ -76,14 +76,14 @@ class UploadForm(forms.Form):
         stored, refused = [], [*self.refused]
         for file in self.cleaned_data["picture"]:
             try:
-                stored.append(self._save_file(file, diner, client))
+                stored.append(self._save_file(file, diner, network))
             except Exception as error:  # noqa: BLE001
                 refused.append(refusals.get_refusal(error, file.name))
         return stored, refused
 
-    def _save_file(self, file, diner, client):
+    def _save_file(self, file, diner, network):
         dish = self.cleaned_data["id"]
-        picture, created = Picture.objects.get_or_store(dish, file, diner, client)
+        picture, created = Picture.objects.get_or_store(dish, file, diner, network)
         if picture.hidden:
             raise refusals.HIDDEN.error()
         return picture, created
@@ -91,7 +91,7 @@ class UploadForm(forms.Form):
 
 def validate_before_reading(request):
     """Raise an exception for an upload that can be refused before its body is read."""
-    query = request.GET  # Raises where it has too many fields.
+    query = request.GET  # May raise TooManyFieldsSent.
     get_progress_id(request)
     if request.content_type != "multipart/form-data":
         raise refusals.NO_FORM.error()
@@ -102,7 +102,7 @@ def validate_before_reading(request):
         raise refusals.TOO_LARGE.error()
     if not request.headers.get("Content-Length"):
         raise refusals.NO_LENGTH.error()
-    if content_length(request) > settings.UPLOAD_MAX_SIZE:
+    if get_content_length(request) > settings.UPLOAD_MAX_SIZE:
         raise refusals.UPLOAD_TOO_LARGE.error()
     if "id" in query:
         validate_dish(query["id"], minute=int(time.time() / 60))
@@ -110,9 +110,9 @@ def validate_before_reading(request):
 
 @lru_cache(maxsize=1000)
 def validate_dish(pk, minute):
-    """Raise ValidationError where there is no such dish; ask the database for it once a minute.
+    """Raise ValidationError if there is no such dish.
 
-    A connection to the database and this query are half of what the start of an upload costs. The
-    form looks again when the body is in.
+    A dish that was found is remembered for the rest of the minute: most uploads then start without
+    a query. The form checks again when the body has arrived.
     """
     DishField(Dish.objects).clean(pk)

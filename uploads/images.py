@@ -16,14 +16,14 @@ from pillow_heif import register_heif_opener
 
 
 class Format(NamedTuple):
-    """A format that is accepted: Pillow's name for it, and its label in sentences.
+    """A format that is accepted.
 
-    It may have as many pixels as its decoder can hold in 1 GiB, in the variants that cameras write.
-    Others need more memory, such as a progressive JPEG without subsampling, and are refused.
+    Its decoder can hold `max_pixels` in 1 GiB, in the variants that cameras write. Others need more
+    memory, such as a progressive JPEG without subsampling, and are refused at fewer pixels.
     """
 
-    name: str
-    label: str
+    name: str  # Pillow's
+    label: str  # for sentences
     suffix: str
     media_types: str
     max_pixels: int
@@ -48,15 +48,15 @@ LABELS = " and ".join(
     [", ".join(image_format.label for image_format in FORMATS[:-1]), FORMATS[-1].label]
 )
 
-# A picture of more than ANY_DENSITY_PIXELS must have this many bytes for each pixel. Photos have.
+# A picture of more than ANY_DENSITY_PIXELS must have this many bytes for each pixel, as photos do.
 MIN_DENSITY = 1 / 2000
 ANY_DENSITY_PIXELS = 24_000_000
 
 # Bytes at the beginning of a file that tell Pillow which format it has.
 SIGNATURE_LENGTH = 16
 
-# The longest side of a rendition, in pixels. The one fits an upright phone with three device pixels
-# for each CSS pixel, the other a column of the grid with two.
+# The longest side of a rendition, in pixels. DISPLAY_SIZE fits an upright phone with three device
+# pixels for each CSS pixel, THUMBNAIL_SIZE a column of the grid with two.
 DISPLAY_SIZE = 1600
 THUMBNAIL_SIZE = 480
 
@@ -105,8 +105,8 @@ class PictureError(Exception):
         self.values = values
 
 
-class Picture(NamedTuple):
-    """The suffix of an original's format, and its size when it is turned upright."""
+class Original(NamedTuple):
+    """The suffix of an original's format, and its size when it is turned upright, in pixels."""
 
     suffix: str
     width: int
@@ -114,18 +114,18 @@ class Picture(NamedTuple):
 
 
 def may_be_picture(signature):
-    """Tell whether a file that begins with these bytes can have one of the accepted formats."""
+    """Return whether a file that begins with these bytes can have one of the accepted formats."""
     return any(Image.OPEN[name][1](signature) is True for name in NAMES)
 
 
 def open_image(path):
     """Read the header of a picture, and no pixels.
 
-    Raise PictureError, not_an_image or too_many_pixels; OSError where the file cannot be read.
+    Raise PictureError, code not_an_image or too_many_pixels, and OSError if the disk fails.
     """
     with warnings.catch_warnings(action="ignore"):
-        image = decode(lambda: Image.open(path, formats=NAMES))
-    limit = max_pixels(image.format, path.stat().st_size)
+        image = call_decoder(lambda: Image.open(path, formats=NAMES))
+    limit = get_max_pixels(image.format, path.stat().st_size)
     if image.width * image.height > limit:
         image.close()
         label = BY_NAME[image.format].label
@@ -133,29 +133,29 @@ def open_image(path):
     return image
 
 
-def max_pixels(name, size):
+def get_max_pixels(name, size):
     """Return how many pixels a file of this format and size, in bytes, may have."""
     return min(BY_NAME[name].max_pixels, max(ANY_DENSITY_PIXELS, int(size / MIN_DENSITY)))
 
 
 def render(image, display, thumbnail):
-    """Write the renditions of an opened image to two paths, and return the original's Picture.
+    """Write the renditions of an opened image to two paths, and return its Original.
 
-    They are upright, opaque, in sRGB, and without metadata. Raise PictureError, not_an_image or
-    too_complex; OSError where the disk fails.
+    They are upright, opaque, in sRGB, and without metadata. Raise PictureError, code not_an_image
+    or too_complex, and OSError if the disk fails.
     """
     with warnings.catch_warnings(action="ignore"):
-        size, picture = decode(lambda: load(image))
+        size, picture = call_decoder(lambda: load(image))
         write_jpeg(picture, display)
         # Shrink by a whole factor first: it takes half the time, and nobody sees a difference.
         small = picture.resize(
             fit(size, THUMBNAIL_SIZE), Image.Resampling.HAMMING, reducing_gap=1.5
         )
         write_jpeg(small, thumbnail)
-    return Picture(BY_NAME[image.format].suffix, *size)
+    return Original(BY_NAME[image.format].suffix, *size)
 
 
-def decode(function):
+def call_decoder(function):
     """Call a function that decodes; raise PictureError for the exceptions of a bad file."""
     try:
         return function()
@@ -186,9 +186,9 @@ def load(image):
 
 
 def get_orientation(image):
-    """Return the orientation that must still be applied to a loaded image, 1 for none.
+    """Return the orientation that must still be applied to a loaded image, or 1 for none.
 
-    That is none for HEIC and TIFF, which Pillow turns upright while it loads them.
+    HEIC and TIFF need none: Pillow turns them upright while it loads them.
     """
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
@@ -198,7 +198,7 @@ def get_orientation(image):
 
 
 def flatten(image, size):
-    """Return an image at this size, in sRGB, on white, and without anything else of its file."""
+    """Return an image at this size, in sRGB, on white, and without the metadata of its file."""
     profile = image.info.get("icc_profile")
     # HAMMING scales down as well as BICUBIC, in half the time.
     small = shrink(image).resize(size, Image.Resampling.HAMMING)
@@ -237,7 +237,7 @@ def to_8_bit(image):
 
 
 def to_srgb(image, profile):
-    """Return an image with its colours converted from its ICC profile, where that can be used."""
+    """Return an image with its colours converted from its ICC profile, if that can be used."""
     colours = image if image.mode in {"L", "RGB", "CMYK"} else image.convert("RGB")
     if not profile:
         return colours

@@ -20,7 +20,7 @@ class DishQuerySet(models.QuerySet):
     def with_cover(self):
         """Fetch each dish with its newest picture that is shown, for Dish.cover."""
         newest = Picture.objects.shown()[:1]
-        return self.prefetch_related(models.Prefetch("pictures", newest, to_attr="newest"))
+        return self.prefetch_related(models.Prefetch("pictures", newest, to_attr="newest_pictures"))
 
 
 class Dish(models.Model):
@@ -51,7 +51,7 @@ class Dish(models.Model):
     @property
     def cover(self):
         """The newest shown picture, or None. Only dishes from with_cover() have it."""
-        return self.newest[0] if self.newest else None
+        return self.newest_pictures[0] if self.newest_pictures else None
 
 
 class PictureQuerySet(models.QuerySet):
@@ -63,24 +63,24 @@ class PictureQuerySet(models.QuerySet):
         present = models.Q(display__endswith=DISPLAY_SUFFIX, thumbnail__endswith=THUMBNAIL_SUFFIX)
         return self.shown().exclude(present)
 
-    def get_or_store(self, dish, upload, diner="", client=""):
+    def get_or_store(self, dish, file, diner="", network=""):
         """Return the picture of an uploaded file, and whether it was created.
 
         The same bytes are kept once for a dish, whether their picture is shown or hidden.
-        `upload.digest` is the SHA-256 of the file. `client` is the network it comes from; the files
-        of one network wait in one queue. If anything fails, nothing is kept. Raise ValidationError
-        if the file cannot be rendered or the dish is gone, OSError if the disk fails, DatabaseError
-        if the row cannot be written.
+        `file.digest` is the file's SHA-256. `network` is the client's: the files of a network wait
+        in one queue. If anything fails, nothing is kept. Raise ValidationError if the file cannot
+        be rendered or the dish is gone, OSError if the disk fails, DatabaseError if the row cannot
+        be written.
         """
-        twins = self.filter(dish=dish, digest=upload.digest)
+        twins = self.filter(dish=dish, digest=file.digest)
         if twin := twins.first():
             return twin, False
         close_database()  # The wait for a renderer may be long.
 
-        with renderer.render(upload.temporary_file_path(), client) as renditions:
-            picture = self.model(dish=dish, digest=upload.digest, diner=diner)
+        with renderer.render(file.temporary_file_path(), network) as renditions:
+            picture = self.model(dish=dish, digest=file.digest, diner=diner)
             try:
-                picture.write(upload, renditions)
+                picture.write(file, renditions)
             except IntegrityError:
                 if twin := twins.first():  # Another upload of the same bytes was faster.
                     return twin, False
@@ -131,7 +131,7 @@ class Picture(models.Model):
     def show(self):
         """Make new renditions, and show the picture with them.
 
-        Raise DoesNotExist where somebody else deleted or changed the picture meanwhile.
+        Raise DoesNotExist if somebody else deleted or changed the picture in the meantime.
         """
         with renderer.render(self.original.path) as renditions:
             old = self.renditions()
@@ -139,7 +139,7 @@ class Picture(models.Model):
                 self._write_renditions(renditions)
                 self._replace(old)
             except BaseException:
-                # Keep them if the row names them: Ctrl-C may come while the old ones are deleted.
+                # The row may name them already: Ctrl-C may come while the old ones are deleted.
                 if not Picture.objects.filter(pk=self.pk, display=self.display.name).exists():
                     delete_files(self.renditions())
                 raise
@@ -147,18 +147,18 @@ class Picture(models.Model):
     def hide(self):
         """Take the picture off the pages, and delete its renditions.
 
-        Raise DoesNotExist where somebody else deleted or changed the picture meanwhile.
+        Raise DoesNotExist if somebody else deleted or changed the picture in the meantime.
         """
         old = self.renditions()
         self.display = self.thumbnail = ""
         self._replace(old)
 
-    def write(self, upload, renditions):
-        """Store the original and its renditions, then the row; where that fails, none of them."""
+    def write(self, file, renditions):
+        """Store the original and its renditions, then the row. If that fails, keep none of them."""
         self.original = f"{secrets.token_hex(16)}{renditions.suffix}"
         self.width, self.height = renditions.width, renditions.height
         try:
-            move(upload, self.original)
+            move(file, self.original)
             self._write_renditions(renditions)
             with transaction.atomic():
                 self.save(force_insert=True)

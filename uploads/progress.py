@@ -18,8 +18,8 @@ from django.core.exceptions import TooManyFieldsSent, ValidationError
 from . import refusals
 
 WRITE_INTERVAL = 0.5  # seconds between two writes, and the age of an upload at its first write
-LIFETIME = 120  # seconds until a record expires, if its process was killed
-BATCH = 200  # records in one call, so that other threads can run between two calls
+LIFETIME = 120  # seconds after its last write until a record expires, if its process was killed
+BATCH = 200  # records per call; other threads can run between two calls
 
 PROGRESS_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -27,10 +27,10 @@ logger = logging.getLogger(__name__)
 
 
 def get_progress_id(request):
-    """Return the upload id of a request, or None where it has none.
+    """Return the upload id of a request, or None if it has none.
 
-    It comes from the query, or else from a header; both are called X-Progress-ID, as in nginx's
-    upload progress module. Raise ValidationError, code bad_progress_id, where it is malformed.
+    The id is in the query or, if it is not there, in a header. Both are called X-Progress-ID, as in
+    nginx's upload progress module. Raise ValidationError, code bad_progress_id, if it is malformed.
     """
     try:
         progress_id = request.GET.get("X-Progress-ID", request.headers.get("X-Progress-ID"))
@@ -41,8 +41,8 @@ def get_progress_id(request):
     return progress_id
 
 
-def content_length(request):
-    """Return the length of a request's body in bytes, as its header states it, or 0."""
+def get_content_length(request):
+    """Return the Content-Length of a request in bytes, or 0 if it has none."""
     length = request.headers.get("Content-Length", "")
     return int(length) if length.isdecimal() else 0
 
@@ -61,7 +61,7 @@ def get_record(request, progress_id):
 
 
 def cache_answers():
-    """Tell whether the cache gives back what it was given."""
+    """Return whether the cache gives back what it was given."""
     try:
         cache.set("health", "ok", LIFETIME)
         return cache.get("health") in {"ok", b"ok"}  # memcached gives back bytes
@@ -80,18 +80,18 @@ def progress_of(request):
 class UploadProgress:
     """Count the bytes of one upload. The writer keeps its record: {"length": …, "uploaded": …}.
 
-    "length" is that of the body, "uploaded" counts its files' bytes. After a refusal the record has
-    three more fields: "error" is the sentence, "code" its code, and "retry" tells whether trying
-    again may help.
+    "length" is the number of bytes of the body, "uploaded" the number of its files' bytes so far.
+    After a refusal the record has three more fields: "error" is the sentence, "code" its code, and
+    "retry" tells whether trying again may help.
     """
 
     def __init__(self, request):
         self.key = self._get_key(request)
-        self.length = content_length(request)
+        self.length = get_content_length(request)
         self.uploaded = 0
         self.refusal = None
         self.started = time.monotonic()
-        self.ended = None  # when the body was complete, or was given up
+        self.ended = None  # when the body had been read, whole or not
         self.written = None  # the values in the last record
 
     def _get_key(self, request):
@@ -128,7 +128,7 @@ class UploadProgress:
             return False
         return self.refusal or time.monotonic() - self.started >= WRITE_INTERVAL
 
-    def record(self):
+    def make_record(self):
         """Return the record as JSON text, and note that it is written."""
         self.written = self.uploaded, self.refusal
         record = {"length": self.length, "uploaded": self.uploaded}
@@ -154,7 +154,7 @@ class ProgressWriter:
         self.thread = None
 
     def follow(self, upload, at_once=False):
-        """Write the record of an upload from now on."""
+        """Keep the record of an upload up to date; if at_once, write it at once."""
         with self.lock:
             self.uploads.add(upload)
             if at_once:
@@ -197,6 +197,7 @@ class ProgressWriter:
         cache.close()
 
     def _has_work(self):
+        """Return whether an upload is left; if none is, let the next one start a new thread."""
         with self.lock:
             if self.uploads or self.urgent:
                 return True
@@ -207,9 +208,9 @@ class ProgressWriter:
         """Write the records that are due, and delete those of uploads that have ended."""
         due = [upload for upload in uploads if upload.is_due()]
         for start in range(0, len(due), BATCH):
-            # An upload may end at this moment. If it ended before record() was called, it is left
-            # out. If it ends later, `written` is set, and end() has the record deleted.
-            records = [(upload, upload.record()) for upload in due[start : start + BATCH]]
+            # An upload may end at this moment. If it ended before make_record(), it is left out. If
+            # it ends later, `written` is set, and end() has the record deleted.
+            records = [(upload, upload.make_record()) for upload in due[start : start + BATCH]]
             self._attempt(
                 cache.set_many,
                 {upload.key: record for upload, record in records if not upload.ended},

@@ -29,12 +29,12 @@ class UploadInterrupted(MultiPartParserError):
 
 
 class Refusal(NamedTuple):
-    """Why an upload was refused, or the one file of it that is named."""
+    """Why an upload was refused or, if `file` is named, only that file."""
 
     code: str
     status: int
     retry: bool  # whether the same upload may succeed later
-    message: str  # with placeholders in the table
+    message: str  # in the table, with placeholders
     file: str = ""
 
     def error(self, **values):
@@ -50,7 +50,7 @@ class Refusal(NamedTuple):
         return ValidationError(self.message, self.code, {**limits, **values})
 
     def fill(self, **values):
-        """Return it with these values in the placeholders of its message."""
+        """Return the refusal with these values in the placeholders of its message."""
         return self._replace(message=self.error(**values).messages[0])
 
 
@@ -79,7 +79,7 @@ UNREACHABLE = Refusal("server_error", 502, True, "The server cannot be reached a
 STORAGE_FULL = Refusal("storage_full", 507, True, "There is no room for more photos; please try again later.")
 # fmt: on
 
-# The first row of each code. Rows with the same code have the same `retry`.
+# The first row of each code: get_refusal() takes the status and `retry` from it.
 BY_CODE = {row.code: row for row in reversed([*globals().values()]) if type(row) is Refusal}
 
 # The most specific class comes first.
@@ -95,7 +95,7 @@ PARSER_ERRORS = {
 def get_refusal(error, file=""):
     """Return the refusal for an exception. If a file is named, only that file is refused.
 
-    A code that is not in the table comes from a form field, and is a bad request.
+    A code that is not in the table comes from a form field, and gets the status 400.
     """
     if not isinstance(error, ValidationError):
         return classify(error)._replace(file=file)
@@ -118,7 +118,7 @@ def classify(error):
 
 
 def is_out_of_space(error):
-    """Tell whether there is no room on the disk, for a file or for the database."""
+    """Return whether the disk has no room for a file or for the database."""
     if isinstance(error, OSError):
         return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
     # If a quota is exceeded, or the WAL's index does not fit, SQLite only reports a failed write.

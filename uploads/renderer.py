@@ -1,7 +1,7 @@
-"""Render pictures in child processes that the kernel limits, as many at once as there are cores.
+"""Render pictures in child processes, the renderers, which the kernel limits.
 
-A file that makes its decoder work without end, take gigabytes or crash ends one such process, which
-is replaced at once. Uploads wait for one in a queue in which client networks take turns.
+A file may make its decoder work without end, take gigabytes or crash. That ends only one renderer,
+which is replaced at once. Uploads wait for a renderer in a queue in which networks take turns.
 """
 
 import errno
@@ -64,47 +64,47 @@ class Renditions(NamedTuple):
 
 
 @contextmanager
-def render(path, client=""):
+def render(path, network=""):
     """Make the renditions of a file; they are deleted after the block, unless it moved them.
 
-    `client` is the network that the file comes from. Each network has a queue of its own. Raise
-    ValidationError, code not_an_image, too_many_pixels or too_complex, if the file cannot be
-    rendered, and OSError if the disk fails.
+    `network` is the client's: each network has a queue of its own. Raise ValidationError, code
+    not_an_image, too_many_pixels or too_complex, if the file cannot be rendered, and OSError if the
+    disk fails.
     """
     with ExitStack() as files:
-        with renderers.turn(client) as renderer:
+        with renderers.turn(network) as renderer:
             display, thumbnail = (files.enter_context(rendition_file()) for _ in range(2))
             outputs = [file.temporary_file_path() for file in (display, thumbnail)]
-            picture = renderer.render(str(path), *outputs)
+            original = renderer.render(str(path), *outputs)
         for file, output in zip((display, thumbnail), outputs, strict=True):
             file.size = Path(output).stat().st_size
-        yield Renditions(*picture, display, thumbnail)
+        yield Renditions(*original, display, thumbnail)
 
 
 @contextmanager
 def rendition_file():
     file = TemporaryUploadedFile("rendition.jpg", "image/jpeg", 0, None)
     try:
-        # Tells prune_uploads that the file is in use until it has its row.
+        # This tells prune_uploads that the file is in use, even before a row names it.
         locks.lock(file, locks.LOCK_SH)
         yield file
     finally:
-        with suppress(OSError):  # On a disk that just failed; the picture may be stored by then.
+        with suppress(OSError):  # If the disk fails now, the picture may be stored already.
             file.close()
 
 
 class FairQueue:
-    """Renderers, and the queue for them, in which clients take turns.
+    """Renderers, and the queue for them, in which networks take turns.
 
-    The next turn goes to the client with the fewest pictures being rendered. Among equals it goes
-    to the one that has waited longest. Within one client it is first come, first served.
+    The next turn goes to the network with the fewest pictures being rendered. Among equals it goes
+    to the one that has waited longest. Within one network it is first come, first served.
     """
 
     def __init__(self, count):
         self.lock = Lock()
         self.idle = [Renderer() for _ in range(count)]
-        self.working = Counter()  # pictures by client
-        self.waiting = {}  # by client: a queue for each waiting turn(), which gets a renderer
+        self.working = Counter()  # by network: how many pictures are being rendered
+        self.waiting = {}  # by network: a queue for each waiting turn(), which gets a renderer
 
     def start(self):
         """Start all renderers before the first picture comes."""
@@ -112,11 +112,11 @@ class FairQueue:
             renderer.start()
 
     @contextmanager
-    def turn(self, client):
-        """Wait for a renderer, and have it to oneself during the block."""
+    def turn(self, network):
+        """Wait for a renderer; nobody else uses it during the block."""
         mine = SimpleQueue()
         with self.lock:
-            self.waiting.setdefault(client, deque()).append(mine)
+            self.waiting.setdefault(network, deque()).append(mine)
             self._hand_out()
         renderer = mine.get()
         try:
@@ -124,42 +124,42 @@ class FairQueue:
         finally:
             with self.lock:
                 self.idle.append(renderer)
-                self.working[client] -= 1
-                if client in self.waiting:  # Move it to the end: min() takes the first of equals.
-                    self.waiting[client] = self.waiting.pop(client)
+                self.working[network] -= 1
+                if network in self.waiting:  # Move it to the end: min() takes the first of equals.
+                    self.waiting[network] = self.waiting.pop(network)
                 self._hand_out()
 
     def _hand_out(self):
-        self.working = +self.working  # only those above zero
+        self.working = +self.working  # Drop the zeros.
         while self.idle and self.waiting:
-            client = min(self.waiting, key=self.working.__getitem__)
-            self.working[client] += 1
-            self.waiting[client].popleft().put(self.idle.pop())
-            if not self.waiting[client]:
-                del self.waiting[client]
+            network = min(self.waiting, key=self.working.__getitem__)
+            self.working[network] += 1
+            self.waiting[network].popleft().put(self.idle.pop())
+            if not self.waiting[network]:
+                del self.waiting[network]
 
 
 class Renderer:
-    """A child process that renders one picture at a time. It starts with the first."""
+    """A child process that renders one picture at a time. It starts with the first picture."""
 
     process = None
 
     def render(self, *paths):
-        """Return the fields of images.Picture. The paths are the original's and its renditions'.
+        """Return the fields of images.Original. The paths are the original's and its renditions'.
 
-        Raise ValidationError where the original cannot be rendered, and OSError where the disk
-        fails, or no process can be started.
+        Raise ValidationError if the original cannot be rendered, and OSError if the disk fails or
+        no process can be started.
         """
         if not self.process or self.connection.poll():  # It died while idle.
             self.start()
         answer = self._ask(paths)
-        if answer["last"]:
+        if answer["ends"]:
             self._replace()
         if "errno" in answer:
             raise OSError(answer["errno"], os.strerror(answer["errno"]))
         if "code" in answer:
             raise refusals.BY_CODE[answer["code"]].error(**answer["values"])
-        return answer["picture"]
+        return answer["original"]
 
     def _ask(self, paths):
         """Return the answer of the process, or a refusal if it dies or hangs."""
@@ -171,11 +171,11 @@ class Renderer:
         with starting_or_ending:
             self.process.join()
         if self.process.exitcode in LIMIT_SIGNALS:
-            return {"code": "too_complex", "values": {}, "last": True}
-        return {"code": "not_an_image", "values": {"formats": images.LABELS}, "last": True}
+            return {"code": "too_complex", "values": {}, "ends": True}
+        return {"code": "not_an_image", "values": {"formats": images.LABELS}, "ends": True}
 
     def _replace(self):
-        with suppress(OSError):  # Then the next picture starts it.
+        with suppress(OSError):  # If it cannot start now, the next picture starts it.
             self.start()
 
     def start(self):
@@ -187,7 +187,7 @@ class Renderer:
         os.environ.update(MALLOC)
         self.connection, theirs = CONTEXT.Pipe()
         arguments = (theirs, settings.RENDERER_MAX_MEMORY)
-        process = CONTEXT.Process(target=serve, args=arguments, daemon=True)
+        process = CONTEXT.Process(target=run_renderer, args=arguments, daemon=True)
         with theirs, starting_or_ending:
             process.start()
         self.process = process
@@ -196,8 +196,8 @@ class Renderer:
 renderers = FairQueue(settings.RENDERERS)
 
 
-def serve(connection, max_memory):
-    """Run in the child process: render the pictures whose paths come through the connection."""
+def run_renderer(connection, max_memory):
+    """In the child process, render the pictures whose paths come through the connection."""
     limit_process(max_memory)
     for count in range(1, MAX_PICTURES + 1):
         try:
@@ -205,9 +205,9 @@ def serve(connection, max_memory):
         except EOFError:
             return
         answer = render_picture(*map(Path, paths))
-        answer["last"] = count == MAX_PICTURES or has_grown(max_memory)
+        answer["ends"] = count == MAX_PICTURES or has_grown(max_memory)
         connection.send_bytes(json.dumps(answer).encode())
-        if answer["last"]:
+        if answer["ends"]:
             return
 
 
@@ -218,8 +218,8 @@ def limit_process(max_memory):
     # libtiff, for one, writes a line for each fault of a file.
     with open(os.devnull, "wb") as null:  # noqa: PTH123
         os.dup2(null.fileno(), 2)
-    # A terminal sends Ctrl-C to this process, too, but the parent ends it. The signal mask was
-    # inherited from the parent.
+    # A terminal sends Ctrl-C to this process, too, but the parent ends it. Unblock the signals that
+    # the parent had blocked.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     # The parent holds the other end of this pipe. When it ends, even by SIGKILL, the kernel sends
@@ -230,7 +230,7 @@ def limit_process(max_memory):
 
 
 def set_limit(kind, value):
-    """Set a soft limit of this process, at most the hard limit, which stays."""
+    """Set a soft limit of this process, but no higher than the hard limit, which stays."""
     _, hard = resource.getrlimit(kind)
     resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
@@ -238,27 +238,26 @@ def set_limit(kind, value):
 def allow_cpu(seconds):
     """Let this process use so many seconds of CPU time from now on; then SIGPROF ends it.
 
-    RLIMIT_CPU counts from the start of the process, so each picture would need the time used so
-    far, from getrusage(). The two clocks drift apart by two seconds in a minute: a small picture
-    would have no time left.
+    RLIMIT_CPU counts from the start of the process, so it would need the time used so far. After a
+    minute getrusage() is wrong about that by two seconds: a small picture would have no time left.
     """
     signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def has_grown(max_memory):
-    """Return whether this process has ever used half of its memory: it may still have it."""
+    """Return whether this process ever used half of its memory: it may not have given it back."""
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak > max_memory / 2
 
 
 def render_picture(original, display, thumbnail):
-    """Return the answer to the parent: a picture, a code with its values, or an errno."""
+    """Return the answer to the parent: an Original, a code with its values, or an errno."""
     try:
         allow_cpu(HEADER_CPU)
         with images.open_image(original) as image:
             megapixels = image.width * image.height / 1e6
             allow_cpu(PIXELS_CPU + PIXELS_CPU_PER_MEGAPIXEL * megapixels)
-            return {"picture": images.render(image, display, thumbnail)}
+            return {"original": images.render(image, display, thumbnail)}
     except images.PictureError as error:
         return {"code": error.code, "values": error.values}
     except MemoryError:

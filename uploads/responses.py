@@ -86,12 +86,12 @@ def form_response(request, template, context, status=HTTPStatus.OK):
 
 
 def get_diner(request):
-    """Return the random id of this browser, or "" where it has seen no form yet."""
+    """Return the random id of this browser, or "" if it has seen no form yet."""
     return request.get_signed_cookie("diner", default="")
 
 
 def set_diner(request, response):
-    """Set the cookie with a page, not with an upload: parallel ones would each set another.
+    """Set the cookie with a page: parallel first uploads would each set a different one.
 
     The cookie is signed. A session would cost a row for each visitor.
     """

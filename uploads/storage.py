@@ -21,15 +21,15 @@ class OriginalStorage(FileSystemStorage):
         return settings.ORIGINALS_ROOT
 
 
-def move(upload, file):
-    """Store an uploaded file by renaming; raise OSError if the stored file is shorter.
+def move(source, target):
+    """Store a temporary file by renaming; raise OSError if the stored file is shorter.
 
     Between two file systems Django (5.2) copies the file, and does not notice when a full disk
     takes only a part of the last write.
     """
-    file.storage.save(file.name, upload)
-    if file.size != upload.size:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.path)
+    target.storage.save(target.name, source)
+    if target.size != source.size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), target.path)
 
 
 def delete_files(files):

@@ -24,7 +24,7 @@ MIN_READ_SIZE = 24 * 2**10
 READ_DURATION = WRITE_INTERVAL / 2  # seconds
 
 # The closing boundary must be within this many bytes of the end of a body.
-END_LENGTH = 2**10
+TAIL_LENGTH = 2**10
 
 
 class UploadProgressCachedHandler(FileUploadHandler):
@@ -33,13 +33,13 @@ class UploadProgressCachedHandler(FileUploadHandler):
     def __init__(self, request=None):
         super().__init__(request)
         self.progress = progress_of(request)
-        self.missing = 0  # bytes of the body that have not arrived
+        self.bytes_left = 0  # of the body
         self.tail = b""  # the last bytes that arrived
         self.closing_boundary = b""
 
     def handle_raw_input(self, input_data, META, content_length, boundary, encoding=None):
         if input_data is self.request:  # Otherwise the body was read before, as request.body.
-            self.missing, self.closing_boundary = content_length, b"--%b--" % boundary
+            self.bytes_left, self.closing_boundary = content_length, b"--%b--" % boundary
             self.request.read = self._count(self.request.read)
             self.progress.start()
 
@@ -51,20 +51,20 @@ class UploadProgressCachedHandler(FileUploadHandler):
         """Leave the file to the next handler."""
 
     def upload_complete(self):
-        """Raise UploadInterrupted where the body ended early.
+        """Raise UploadInterrupted if the body ended early.
 
         Django does not raise. The view would treat what arrived as complete: an id of one digit
         instead of two, or one file instead of two.
         """
         self.progress.end()
-        if self.missing or self.closing_boundary not in self.tail:
+        if self.bytes_left or self.closing_boundary not in self.tail:
             raise refusals.UploadInterrupted("The upload ended before all of it had arrived.")
 
     def _count(self, read):
         """Wrap the request's read(): count bytes, and treat a broken connection as an early end.
 
         If the connection breaks, Django's parser raises without calling its handlers. Granian waits
-        for all the requested bytes: on a slow connection request fewer.
+        until it has all the bytes that are requested: on a slow connection request fewer.
         """
 
         def counted_read(size):
@@ -72,16 +72,16 @@ class UploadProgressCachedHandler(FileUploadHandler):
                 data = read(min(size, self._read_size()))
             except UnreadablePostError:
                 return b""
-            self.missing -= len(data)
-            if self.missing < END_LENGTH:
-                self.tail = (self.tail + data)[-END_LENGTH:]
+            self.bytes_left -= len(data)
+            if self.bytes_left < TAIL_LENGTH:
+                self.tail = (self.tail + data)[-TAIL_LENGTH:]
             return data
 
         return counted_read
 
     def _read_size(self):
         """Return how many bytes arrive in READ_DURATION on average, but at least MIN_READ_SIZE."""
-        received = self.progress.length - self.missing
+        received = self.progress.length - self.bytes_left
         seconds = time.monotonic() - self.progress.started
         return max(MIN_READ_SIZE, int(received * READ_DURATION / (seconds or 1)))
 
@@ -90,8 +90,8 @@ class PictureFileUploadHandler(TemporaryFileUploadHandler):
     """Write pictures to temporary files, and refuse bad files while they arrive.
 
     A file is refused if its first bytes are not those of a picture, or if it is too large. The rest
-    of it is read and dropped; other files of the request are kept. A complete file has a digest,
-    the SHA-256 of its bytes.
+    of it is read and dropped; other files of the request are kept. A complete file has a `digest`,
+    the SHA-256 of the bytes that were written.
     """
 
     def __init__(self, request=None):
@@ -99,20 +99,20 @@ class PictureFileUploadHandler(TemporaryFileUploadHandler):
         self.refused = []  # pairs of a ValidationError and a file name
 
     def new_file(self, field_name, file_name, *args, **kwargs):
-        """Use no part of the client's file name in the path; Django would use its suffix."""
+        """Keep the client's file name out of the path; Django would use its suffix."""
         Path(settings.FILE_UPLOAD_TEMP_DIR).mkdir(exist_ok=True)
         super().new_file(field_name, "upload", *args, **kwargs)
         self.file.name = self.file_name = file_name
-        # The lock tells prune_uploads that the file is in use, even after it has been moved.
+        # This tells prune_uploads that the file is in use, even after it has been moved.
         locks.lock(self.file, locks.LOCK_SH)
-        self.held = b""  # the first bytes, or None once they were judged
+        self.first_bytes = b""  # None, once they were judged
         self.digest = hashlib.sha256()
         raise StopFutureHandlers
 
     def receive_data_chunk(self, raw_data, start):
         if max(self.content_length or 0, start + len(raw_data)) > settings.PICTURE_MAX_SIZE:
             self._refuse(refusals.TOO_LARGE.error())
-        if self.held is not None:
+        if self.first_bytes is not None:
             raw_data = self._judge(raw_data)
         self.digest.update(raw_data)
         super().receive_data_chunk(raw_data, start)
@@ -125,13 +125,16 @@ class PictureFileUploadHandler(TemporaryFileUploadHandler):
         return file
 
     def _judge(self, raw_data):
-        """Return what may be written: nothing, until enough bytes are held."""
-        self.held += raw_data
-        if len(self.held) < images.SIGNATURE_LENGTH:
+        """Return the bytes that may be written now: none before SIGNATURE_LENGTH have arrived.
+
+        A shorter file stays empty, and cannot be rendered.
+        """
+        self.first_bytes += raw_data
+        if len(self.first_bytes) < images.SIGNATURE_LENGTH:
             return b""
-        if not images.may_be_picture(self.held[: images.SIGNATURE_LENGTH]):
+        if not images.may_be_picture(self.first_bytes[: images.SIGNATURE_LENGTH]):
             self._refuse(refusals.NOT_AN_IMAGE.error(formats=images.LABELS))
-        raw_data, self.held = self.held, None
+        raw_data, self.first_bytes = self.first_bytes, None
         return raw_data
 
     def _refuse(self, error):
@@ -146,9 +149,10 @@ def get_refused_files(request):
 
 
 def end_upload(request):
-    """End an upload, whether it succeeded or not: drop open files, the body's rest and the record.
+    """Clean up after an upload, whether it succeeded or not.
 
-    If Django's parser raises, it does not tell its handlers, and one may still have a file.
+    Read the rest of its body, and delete its record. If Django's parser raised, it called no
+    handler: delete the file that one may still have open.
     """
     for handler in request.upload_handlers:
         with suppress(OSError):  # On a full disk, closing the file fails as well.
@@ -159,8 +163,8 @@ def end_upload(request):
 
 def drain(request):
     """Read the rest of the body: a proxy may lose an answer that is sent before."""
-    # Django ignores a body with "Transfer-Encoding: chunked". Read it from the server, if that
-    # stops at its end.
+    # Django ignores a body with "Transfer-Encoding: chunked". Read it from the server, if the
+    # server stops at the body's end.
     terminated = request.environ.get("wsgi.input_terminated")
     body = request.environ["wsgi.input"] if terminated else request
     with suppress(OSError):

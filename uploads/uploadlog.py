@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 def log_upload(request, dish, stored, refused):
-    """Log the outcome of an upload, the bytes of its files, and its seconds.
+    """Log the outcome of an upload, the bytes of its files, and the seconds that it took.
 
     "receiving" is the time in which the body arrived, "processing" the time after it.
     """
@@ -40,7 +40,7 @@ def get_outcome(stored, refused):
 
 
 def get_network(address, ipv4_bits=24):
-    """Return the network that a client's address is in, or None where it has no address.
+    """Return the network that a client's address is in, or None if it has no address.
 
     A provider gives an IPv4 /24 to many clients, and an IPv6 /48 to one.
     """

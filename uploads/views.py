@@ -58,7 +58,7 @@ def dish_detail(request, pk):
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def take_back(request, pk):
-    """Ask whether a diner wants to take back a picture of their own, and delete it."""
+    """Ask a diner whether to take back a picture of their own, and delete it after a POST."""
     pictures = Picture.objects.shown().exclude(diner="")
     picture = get_object_or_404(pictures, pk=pk, diner=get_diner(request))
 
@@ -88,10 +88,10 @@ def receive(request):
     fields, files = request.POST, request.FILES  # parsed by the CSRF check, or here
     form = UploadForm(fields, files, refused=get_refused_files(request))
     if not form.is_valid():
-        return finish(request, form.cleaned_data.get("id"), refused=[form.get_refusal()])
+        return finish(request, form.cleaned_data.get("id"), refused=[form.get_first_refusal()])
 
-    client = get_network(request.META["REMOTE_ADDR"], ipv4_bits=32)
-    stored, refused = form.save(get_diner(request), client)
+    network = get_network(request.META["REMOTE_ADDR"], ipv4_bits=32)
+    stored, refused = form.save(get_diner(request), network)
     return finish(request, form.cleaned_data["id"], stored, refused)
 
 
@@ -103,9 +103,9 @@ def csrf_failure(request, reason=""):
 
 
 def bad_request(request, exception):
-    """Answer a request that Django refuses: its Host is not one of ours, or its form is broken."""
+    """Answer a request that Django refuses, for its Host header or for its form."""
     if request.path != reverse("upload"):
-        end_upload(request)  # Any form may hold files.
+        end_upload(request)  # Any form may have sent files.
         return defaults.bad_request(request, exception)
 
     return finish(request, refused=[refusals.BAD_HOST])
@@ -128,7 +128,7 @@ def finish(request, dish=None, stored=(), refused=()):
 @never_cache
 @require_GET
 def get_upload_progress(request):
-    """Answer with the record of an upload, or null: no news."""
+    """Answer with the record of an upload, or with null if there is none."""
     try:
         progress_id = get_progress_id(request)
     except ValidationError:
