@@ -7,14 +7,14 @@ from django.utils.http import parse_header_parameters
 class Request(WSGIRequest):
     """A request whose headers may have malformed parameters (RFC 2231).
 
-    Django (5.2) parses them with Python's email package, which then raises nearly anything. Django
-    does not expect that: it has not begun to answer, or the photo is stored already.
+    Django (5.2) parses them with Python's email package, which raises many kinds of exceptions.
+    Django does not catch them: one request would get no answer, and another would fail after its
+    photo was stored.
     """
 
     def _set_content_type_params(self, meta):
-        # Django has no public method for this. In its next version, check that __init__() still
-        # calls this one.
-        # Ignore the charset, in which Django would read the query, too: every form is in UTF-8.
+        # Private in Django (5.2): after an upgrade, check that __init__() still calls this method.
+        # Ignore the charset: Django would also decode the query with it. All forms are in UTF-8.
         try:
             parsed = parse_header_parameters(meta.get("CONTENT_TYPE", ""))
         except (LookupError, TypeError, ValueError):

@@ -43,11 +43,12 @@ GC_THRESHOLDS = 10_000, 10, 50
 PR_FUTEX_HASH, PR_FUTEX_HASH_SET_SLOTS = 78, 1  # from <linux/prctl.h>
 
 
-class NoRecord(dict):
-    """The dictionary in which Granian (2.8) notes when it replaces a worker. It keeps nothing.
+class ForgetfulDict(dict):
+    """A dictionary that keeps nothing. In it Granian (2.8) notes when it replaces a worker.
 
-    Without a note a worker is replaced however often it dies. If one died twice in 5.5 s, Granian
-    would end, and nobody would answer until the uploads of the other workers are finished.
+    With these notes, Granian would end if a worker died twice in 5.5 s, and nobody would answer
+    until the uploads of the other workers are finished. Without them it replaces a
+    worker however often it dies, after a pause.
     """
 
     def __setitem__(self, key, value):
@@ -55,7 +56,10 @@ class NoRecord(dict):
 
 
 def wait_for_signals(*signals, once=False):
-    """Call the handlers that these signals will have, when one comes."""
+    """Block these signals, and start a thread that waits for them and calls their handlers.
+
+    The handlers may be set later. If `once`, the thread ends after the first signal.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     at_start = {number: signal.getsignal(number) for number in signals}
     threading.Thread(target=deliver, args=(at_start, once), daemon=True).start()
@@ -64,7 +68,7 @@ def wait_for_signals(*signals, once=False):
 def deliver(at_start, once):
     while True:
         number = signal.sigwait(at_start)
-        # One that comes while the process starts waits for its handler.
+        # A signal that comes before its handler is set waits for it.
         while (handler := signal.getsignal(number)) == at_start[number]:
             time.sleep(0.05)
         handler(number, None)
@@ -88,7 +92,7 @@ def read_options(service):
 
 
 def free_socket(path):
-    """Remove the socket of a server that was killed; exit where another server answers there."""
+    """Remove the socket of a server that was killed; exit if another server answers there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with socket.socket(socket.AF_UNIX) as client:
         if client.connect_ex(str(path)) == 0:
@@ -113,23 +117,24 @@ def make_server(options):
         workers_kill_timeout=RELOAD_TIMEOUT,
         **options,
     )
-    server.respawned_wrks = NoRecord()
+    server.respawned_wrks = ForgetfulDict()
     return server
 
 
 def load_application(service):
-    """Return the application, in a worker, when all that a request needs has been imported.
+    """In a worker, import everything that a request needs, and return the application.
 
     A later import could read the file of a newer release.
     """
-    # Only once: a third call of Granian's handler would wait for ever, and hold the GIL.
+    # Only once: the third call of Granian's handler would block, and hold the GIL for ever.
     wait_for_signals(signal.SIGINT, signal.SIGTERM, once=True)
     sys.setswitchinterval(SWITCH_INTERVALS[service])
     spread_futexes(import_module("django.conf").settings.THREADS[service])
     application = import_module("gourmious.wsgi").application
     ask_for_pages(application)
     if service == "uploads":
-        # A full disk may have no room for their socket. Then the first picture starts them.
+        # A full disk may have no room for the renderers' socket. Then the first picture starts
+        # them.
         with suppress(OSError):
             import_module("uploads.renderer").renderers.start()
     gc.freeze()  # Imported objects are never garbage.
@@ -169,14 +174,15 @@ def main():
 
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gourmious.settings")
     multiprocessing.set_start_method("fork")
-    # The main process imports no settings, or workers of a newer release would find them there.
+    # Read the settings in a child process: workers inherit what the main process has imported, even
+    # if they are of a newer release.
     with multiprocessing.Pool(1) as pool:
         options = pool.apply(read_options, [service])
     free_socket(options["uds"])
-    # multiprocessing puts its own sockets there, too; systemd removes those of killed workers.
+    # multiprocessing puts its sockets there, too. systemd removes those that killed workers leave.
     tempfile.tempdir = str(options["uds"].parent)
-    # Renderers need it. Starting it later would unblock SIGTERM in the thread that does so (Python
-    # 3.11).
+    # The renderers need the tracker. Start it before signals are blocked: Python (3.11) unblocks
+    # SIGTERM in the thread that starts it.
     resource_tracker.ensure_running()
     wait_for_signals(signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
     try:

@@ -16,7 +16,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 
 def env_list(name, default="", required=False):
-    """Return the items of a comma-separated variable; raise if production mode needs some."""
+    """Return the items of a comma-separated variable; raise if required and empty in production."""
     value = os.environ.get(name) or default
     items = [item.strip() for item in value.split(",") if item.strip()]
     if required and not items and not DEBUG:
@@ -28,12 +28,12 @@ def env_list(name, default="", required=False):
 
 
 def env_int(name, default=None):
-    """Return a variable that is a number from 1 on, or its default; raise for anything else."""
+    """Return a variable that is a positive number, or its default; raise for anything else."""
     value = os.environ.get(name)
     if not value:
         return default
     if not re.fullmatch(r"[1-9][0-9]{0,5}", value):
-        raise ImproperlyConfigured(f"{name} holds {value!r}; it may be a number from 1 to 999999.")
+        raise ImproperlyConfigured(f"{name} holds {value!r}; it must be a number from 1 to 999999.")
     return int(value)
 
 
@@ -44,7 +44,7 @@ def env_addresses(name, required=False):
         match = re.fullmatch(r"[^\s:]+:([0-9]{1,5})", item)
         if not match or not 0 < int(match[1]) < 65536:
             raise ImproperlyConfigured(
-                f"{name} holds {item!r}; it may be host:port, separated by commas."
+                f"{name} holds {item!r}; it must be host:port, separated by commas."
             )
     return items
 
@@ -57,29 +57,29 @@ def env_networks(name, default):
             ipaddress.ip_network(item)
         except ValueError as error:
             raise ImproperlyConfigured(
-                f"{name} holds {item!r}; it may be IP addresses or networks, separated by commas."
+                f"{name} holds {item!r}; it must be IP addresses or networks, separated by commas."
             ) from error
     return items
 
 
 def env_socket_folder(name, default):
-    """Return a folder for Unix sockets; raise where their addresses would be too long."""
+    """Return a folder for Unix sockets; raise if their addresses would be too long."""
     folder = os.environ.get(name) or default
     if not folder.startswith("/") or len(os.fsencode(folder)) > 60:
         raise ImproperlyConfigured(
-            f"{name} holds {folder!r}; it may be an absolute path of at most 60 bytes."
+            f"{name} holds {folder!r}; it must be an absolute path of at most 60 bytes."
         )
     return Path(folder)
 
 
 def env_folder(name, default):
-    """Return a folder that is there, or that `manage.py migrate` can make; raise for others."""
+    """Return a folder that exists, or that `manage.py migrate` can make; raise for any other."""
     folder = Path(os.environ.get(name) or default).resolve()
     nearest = next(path for path in (folder, *folder.parents) if os.access(path, os.F_OK))
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise ImproperlyConfigured(
-            f"{name} holds {str(folder)!r}; it may be a folder that the server can write to, and "
-            f"{nearest} is none."
+            f"{name} holds {str(folder)!r}; it must be a folder that the server can write to; "
+            f"{nearest} is not."
         )
     return folder
 
@@ -92,14 +92,14 @@ DEBUG = "GOURMIOUS_SECRET_KEY" not in os.environ
 SECRET_KEY = os.environ.get("GOURMIOUS_SECRET_KEY", "django-insecure-for-development-only").strip()
 if not SECRET_KEY:
     raise ImproperlyConfigured(
-        "GOURMIOUS_SECRET_KEY is empty; it may be any long random text, or unset for development."
+        "GOURMIOUS_SECRET_KEY is empty; it must be any long random text, or unset for development."
     )
 
 ALLOWED_HOSTS = env_list("GOURMIOUS_ALLOWED_HOSTS", required=True)
 
 MEMCACHED = env_addresses("GOURMIOUS_MEMCACHED", required=True)
 
-# The proxies whose X-Forwarded-For and X-Forwarded-Proto count.
+# The proxies whose X-Forwarded-For and X-Forwarded-Proto are trusted.
 TRUSTED_PROXIES = env_networks("GOURMIOUS_TRUSTED_PROXIES", "127.0.0.1,::1")
 
 # Where the two services listen, for nginx alone.
@@ -110,7 +110,7 @@ SOCKETS = {service: RUN_DIR / service / "socket" for service in ("pages", "uploa
 CORES = os.cpu_count() or 1
 WORKERS = env_int("GOURMIOUS_WORKERS", CORES)
 
-# The port of the pages' figures for Prometheus; those of the uploads are one port higher.
+# The port of the pages' metrics for Prometheus; those of the uploads are one port higher.
 METRICS_PORT = env_int("GOURMIOUS_METRICS_PORT")
 
 # How many uploads nginx accepts at once. Each holds a thread until it is answered.
@@ -119,14 +119,14 @@ MAX_UPLOADS_PER_ADDRESS = env_int("GOURMIOUS_MAX_UPLOADS_PER_ADDRESS", 30)
 # Threads of each process. The kernel may give all connections to one process, so each has a thread
 # for every upload. Idle threads end.
 THREADS = {"pages": 64, "uploads": MAX_UPLOADS + 16}
-# These threads share few heaps, and freed memory is kept for the next upload.
+# Few heaps for many threads; freed memory is kept for the next upload.
 MALLOC = {
     "MALLOC_ARENA_MAX": "2",
     "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(16 * 2**20),
 }
 
-# How many pictures a process renders at once, and how much memory each may take, in bytes.
+# How many renderers a process has, and how much memory each may take, in bytes.
 RENDERERS = max(1, CORES // WORKERS)
 RENDERER_MAX_MEMORY = 2**30
 
@@ -175,8 +175,8 @@ CONTENT_SECURITY_POLICY = {
     },
 }
 
-# Cookies need HTTPS. HSTS lasts a month from the last visit: a certificate that lapses locks nobody
-# out for longer.
+# Cookies need HTTPS. HSTS lasts only a month from the last visit, so that an expired certificate
+# locks nobody out for longer.
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
 SECURE_HSTS_SECONDS = 0 if DEBUG else 30 * 24 * 3600
 SECURE_REFERRER_POLICY = SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
@@ -211,8 +211,8 @@ DATABASES = {
         "OPTIONS": {
             # Pages can be read while an upload's row is written.
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
-            # A transaction that begins to write late fails at once if another has written since.
-            # Each one takes the write lock at its beginning, where it can wait.
+            # Take the write lock at the beginning of each transaction, where it can wait. One that
+            # reads first and writes later fails at once if another wrote in between.
             "transaction_mode": "IMMEDIATE",
             # Seconds. Another writer, such as a migration, delays an upload and does not fail it. A
             # page that writes gives up before nginx does, after 60.
@@ -235,8 +235,9 @@ if MEMCACHED:
                 # Drop a failed server at once: after retries pymemcache (4.0) drops it at the next
                 # use, minutes later perhaps, when the server has long been back.
                 "retry_attempts": 0,
-                # Seconds until a dropped server is asked again. A silent server that is asked too
-                # soon costs half of all records. A single one is asked again at once.
+                # Seconds until a dropped server is asked again. Until then the others take its
+                # records; each attempt at a silent server loses some. A single server is asked
+                # again at once.
                 "dead_timeout": 30 if len(MEMCACHED) > 1 else 0,
                 # pymemcache's own hash is written in Python, and takes most of a write's time.
                 "hasher": partial(RendezvousHash, hash_function=hash_text),
@@ -249,15 +250,15 @@ if MEMCACHED:
 else:
     CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 
-# Ours come before Django's own list, whose memory handler stops those that follow it.
+# Ours come first, and the second stops Django's own, which therefore get no files.
 FILE_UPLOAD_HANDLERS = [
     "uploads.uploadhandler.UploadProgressCachedHandler",
     "uploads.uploadhandler.PictureFileUploadHandler",
     *global_settings.FILE_UPLOAD_HANDLERS,
 ]
-# Every upload goes to the disk, so that memory does not depend on its size. It is the disk of the
-# pictures, so that storing one is a rename.
+# Without ours, Django's own would write every file to the disk, too.
 FILE_UPLOAD_MAX_MEMORY_SIZE = 0
+# On the disk of the pictures: a picture is stored by renaming.
 FILE_UPLOAD_TEMP_DIR = DATA_DIR / "incoming"
 DATA_UPLOAD_MAX_NUMBER_FILES = 10
 
@@ -268,7 +269,7 @@ MEDIA_ROOT = DATA_DIR / "media"
 MEDIA_URL = "media/"
 
 PICTURE_MAX_SIZE = 25 * 2**20  # bytes
-UPLOAD_MAX_SIZE = (DATA_UPLOAD_MAX_NUMBER_FILES + 1) * PICTURE_MAX_SIZE  # bytes, fields and all
+UPLOAD_MAX_SIZE = (DATA_UPLOAD_MAX_NUMBER_FILES + 1) * PICTURE_MAX_SIZE  # bytes, with the fields
 UPLOAD_STALL_TIMEOUT = 60  # seconds; a client that sends nothing for this long is cut off
 
 # How often a page asks for the progress of an upload, in milliseconds.
@@ -297,8 +298,8 @@ LOGGING = {
     "disable_existing_loggers": False,
     "handlers": {"stderr": {"class": "logging.StreamHandler"}},
     "root": {"handlers": ["stderr"], "level": "INFO"},
-    # Named without handlers, it loses Django's own, which are silent in production.
     "loggers": {
+        # Naming this logger removes Django's own handlers, which log nothing in production.
         "django": {"level": "INFO"},
         # nginx's log has the answers below 500, and each upload has a line of its own.
         "django.request": {"level": "ERROR"},

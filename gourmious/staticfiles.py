@@ -13,7 +13,7 @@ class StaticFilesStorage(ManifestStaticFilesStorage):
 
     # Scripts import each other by names with hashes, too. Experimental in Django 5.2.
     support_js_module_import_aggregation = True
-    # At worst a pass settles one level of imports; with Django's 5 a seventh level would fail.
+    # A pass may resolve only one level of imports: Django's 5 passes are too few for seven levels.
     max_post_process_passes = 10
 
     def __init__(self, *args, **kwargs):
@@ -21,14 +21,14 @@ class StaticFilesStorage(ManifestStaticFilesStorage):
         self._deleted = set()
 
     def delete(self, name):
-        """Remember the file until the end: most are only replaced."""
+        """Delete the file later, in save_manifest(), unless it is written again."""
         self._deleted.add(name)
 
     def get_available_name(self, name, max_length=None):
         return name
 
     def save_manifest(self):
-        """Delete what nothing has replaced, such as the files of an earlier pass."""
+        """Delete the files that were not written again, such as those of an earlier pass."""
         super().save_manifest()
         for name in self._deleted:
             super().delete(name)

@@ -12,7 +12,7 @@ django_application = get_wsgi_application()
 django_application.request_class = Request
 
 # Behind nginx every connection comes from nginx. X-Forwarded-For has the client's address, which is
-# half of a progress record's key. Anybody can send that header, so only these peers are believed.
+# half of a progress record's key. Anybody can send that header: it is trusted only from proxies.
 behind_proxy = wrap_wsgi_with_proxy_headers(
     django_application, trusted_hosts=settings.TRUSTED_PROXIES
 )

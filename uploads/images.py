@@ -121,7 +121,7 @@ def may_be_picture(signature):
 def open_image(path):
     """Read the header of a picture, and no pixels.
 
-    Raise PictureError, code not_an_image or too_many_pixels, and OSError if the disk fails.
+    Raise PictureError, code not_an_image or too_many_pixels; OSError if the file cannot be read.
     """
     with warnings.catch_warnings(action="ignore"):
         image = call_decoder(lambda: Image.open(path, formats=NAMES))

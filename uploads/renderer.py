@@ -239,7 +239,7 @@ def allow_cpu(seconds):
     """Let this process use so many seconds of CPU time from now on; then SIGPROF ends it.
 
     RLIMIT_CPU counts from the start of the process, so it would need the time used so far. After a
-    minute getrusage() is wrong about that by two seconds: a small picture would have no time left.
+    minute getrusage() differs by two seconds: a small picture would have no time left.
     """
     signal.setitimer(signal.ITIMER_PROF, seconds)
 

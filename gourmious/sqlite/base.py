@@ -1,8 +1,8 @@
 """SQLite with a pool of connections, as Django (5.2) has one for PostgreSQL.
 
 Opening and closing a connection costs several times as much as the queries of a request. Django
-creates some sixty functions in each connection, and dropping a function takes the GIL, for which
-the threads of all uploads wait.
+registers some sixty SQL functions with each connection. Closing it drops each of them under the
+GIL, for which the threads of all uploads wait.
 """
 
 import os
@@ -39,7 +39,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return False
 
     def _close(self):
-        """Keep the connection, unless its state is in doubt; Django's own pool overrides this."""
+        """Keep the connection, unless its state is in doubt.
+
+        Django (5.2) overrides this private method for its pool in the same way.
+        """
         in_doubt = self.errors_occurred or self.connection.in_transaction
         if in_doubt or len(self.pool) >= MAX_IDLE:
             super()._close()
@@ -49,10 +52,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
 @cache
 def keep_open(process, database):
-    """Return a connection of a process that has read from a database, and stays open.
+    """Open a connection that reads once, and keep it open: one for each process and database.
 
-    SQLite needs the WAL and its index even to read, and the last connection that closes deletes
-    them: on a full or read-only disk they could not be made again, and no page could be read.
+    SQLite needs the WAL and its index even to read. The last connection that closes deletes them,
+    and on a full or read-only disk they could not be made again: no page could be read.
     """
     keeper = base.Database.connect(database, check_same_thread=False)
     keeper.execute("SELECT * FROM sqlite_master").fetchall()
