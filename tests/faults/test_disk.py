@@ -436,9 +436,9 @@ class DescriptorTests(DiskTestCase):
 
     def test_an_upload_is_refused_when_descriptors_run_out(self):
         self.warm_up()
-        for spare in [*range(3)] * TIMES:
+        for spare in [*range(2)] * TIMES:
             self.assert_refused_without(spare, self.stack.uploads.workers())
-        self.audit_after("Descriptors run out", 3 * TIMES)
+        self.audit_after("Descriptors run out", 2 * TIMES)
 
     def test_an_upload_is_refused_when_a_renderer_has_no_descriptors(self):
         self.warm_up()
