@@ -31,19 +31,19 @@ def forget(what):
 
 
 def tell(line):
-    os.write(start_guardian(), f"{line}\n".encode())
+    os.write(start_guardian().stdin.fileno(), f"{line}\n".encode())
 
 
 @cache
 def start_guardian():
-    """Start the guardian once, and return the pipe to it, which forks of this process share."""
+    """Start the guardian once, and return it. Forks of this process share the pipe to it."""
     command = [sys.executable, "-m", __name__]
     # In a session of its own: no signal of a terminal reaches it.
     options = {"cwd": Path(__file__).parent.parent, "stdin": subprocess.PIPE}
     guardian = subprocess.Popen(command, start_new_session=True, **options)
     # At exit, but after multiprocessing has removed its own folder, with priority -100.
     util.Finalize(None, dismiss, [guardian], exitpriority=-200)
-    return guardian.stdin.fileno()
+    return guardian
 
 
 def dismiss(guardian):
