@@ -47,8 +47,8 @@ class ForgetfulDict(dict):
     """A dictionary that keeps nothing. In it Granian (2.8) notes when it replaces a worker.
 
     With these notes, Granian would end if a worker died twice in 5.5 s, and nobody would answer
-    until the uploads of the other workers are finished. Without them it replaces a
-    worker however often it dies, after a pause.
+    until the uploads of the other workers are finished. Without them it replaces a worker however
+    often it dies, after a pause.
     """
 
     def __setitem__(self, key, value):

@@ -223,7 +223,7 @@ def limit_process(max_memory):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     # The parent holds the other end of this pipe. When it ends, even by SIGKILL, the kernel sends
-    # SIGIO, which ends this process in the midst of a decoder's work.
+    # SIGIO, which ends this process even while a decoder works.
     sentinel = multiprocessing.parent_process().sentinel
     fcntl.fcntl(sentinel, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(sentinel, fcntl.F_SETFL, fcntl.fcntl(sentinel, fcntl.F_GETFL) | os.O_ASYNC)
@@ -236,10 +236,10 @@ def set_limit(kind, value):
 
 
 def allow_cpu(seconds):
-    """Let this process use so many seconds of CPU time from now on; then SIGPROF ends it.
+    """Let this process use this much more CPU time, in seconds; then SIGPROF ends it.
 
-    RLIMIT_CPU counts from the start of the process, so it would need the time used so far. After a
-    minute getrusage() differs by two seconds: a small picture would have no time left.
+    RLIMIT_CPU counts from the start of the process, so the time used so far would be added to it.
+    After a minute getrusage() is two seconds off: a small picture would have no time left.
     """
     signal.setitimer(signal.ITIMER_PROF, seconds)
 

@@ -105,7 +105,7 @@ class PictureFileUploadHandler(TemporaryFileUploadHandler):
         self.file.name = self.file_name = file_name
         # This tells prune_uploads that the file is in use, even after it has been moved.
         locks.lock(self.file, locks.LOCK_SH)
-        self.first_bytes = b""  # None, once they were judged
+        self.first_bytes = b""  # None after _judge() has accepted them
         self.digest = hashlib.sha256()
         raise StopFutureHandlers
 
