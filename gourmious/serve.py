@@ -36,8 +36,8 @@ RELOAD_TIMEOUT = 600  # seconds that running uploads have before a new release r
 # millisecond, since each read and write releases it.
 SWITCH_INTERVALS = {"pages": 0.005, "uploads": 0.5}
 
-# How many objects are made before Python looks for garbage, by generation. At its own 700 it spent
-# 7 % of a worker's time on the requests of 10,000 uploads.
+# How many objects are made before Python looks for garbage, by generation. With Python's own 700 a
+# worker spent 7 % of its time on the garbage collection of 10,000 uploads.
 GC_THRESHOLDS = 10_000, 10, 50
 
 PR_FUTEX_HASH, PR_FUTEX_HASH_SET_SLOTS = 78, 1  # from <linux/prctl.h>

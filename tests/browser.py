@@ -1,4 +1,4 @@
-"""What the tests share that look at the pages as a diner does, in a real Chromium."""
+"""Helpers of the tests that use the pages as a diner does, in a real Chromium."""
 
 import os
 import shutil
@@ -28,8 +28,8 @@ QUIET = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost",
 )
 
-# Notes what passes by too fast to be asked for: the states, percentages and texts of each row, the
-# most uploads that ran at once, the polls that are to come, and what the page's policy forbade.
+# Notes what changes too fast for a test to see: the states, percentages and texts of each row, the
+# highest number of parallel uploads, the scheduled polls, and violations of the page's policy.
 WITNESS = """
 (() => {
     window.witnessed = {};

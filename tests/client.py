@@ -1,4 +1,4 @@
-"""Clients of a running site: an upload piece by piece, polls, pages, and what is sent for them."""
+"""Clients of a running site: they upload piece by piece, poll, and request pages."""
 
 import json
 import socket
@@ -209,7 +209,7 @@ class Upload:
         self.socket.close()
 
     def answer(self):
-        """Send what is left, and return the answer, or None if the connection ends without one."""
+        """Send the rest, and return the answer, or None if the connection ends without one."""
         self.send()
         with suppress(OSError, HTTPException), closing(HTTPResponse(self.socket)) as response:
             response.begin()

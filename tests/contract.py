@@ -1,4 +1,4 @@
-"""What the app promises, written out: the tests compare the app with this, and not with itself."""
+"""The promises of the app, written out: the tests compare the app with them."""
 
 # The codes of refusals: the status, and whether trying again may help.
 REFUSALS = {

@@ -1,6 +1,6 @@
 """The guardian of a process of the tests: it ends what that process leaves behind.
 
-The guardian is a child process. It reads from a pipe what is started and what is stopped. When the
+The guardian is a child process. A pipe tells it which programs and folders to watch. When the
 process and its forks have ended, even by SIGKILL, the kernel closes the pipe. Then the guardian
 kills the programs and removes the folders that are still on its list.
 """

@@ -72,8 +72,8 @@ class Runner(DiscoverRunner):
         return {**super().get_test_runner_kwargs(), "warnings": "error"}
 
     def run_suite(self, suite, **kwargs):
-        # What is raised while an object is collected, an unclosed file's ResourceWarning say,
-        # cannot fail the test; it is counted here.
+        # An exception in a destructor cannot fail a test, for example the ResourceWarning of an
+        # unclosed file. Count them here.
         self.unraisable = Value("i")
         previous, sys.unraisablehook = sys.unraisablehook, self.note_unraisable
         try:

@@ -56,9 +56,9 @@ def manage(command, *arguments, **environment):
 
 
 def free_port():
-    """Return a port that is free, and that the system gives to nobody else for a minute.
+    """Return a free port that the system gives to nobody else for a minute.
 
-    It keeps that for those who ask for it when a connection to it was closed there first.
+    The server closes a connection first, so the port is in TIME_WAIT: only who names it gets it.
     """
     with (
         closing(socket.create_server((ADDRESS, 0))) as server,

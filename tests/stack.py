@@ -4,7 +4,7 @@ database.
 
     python -m tests.stack
 
-It prints where each listens. What the servers log goes to the standard error.
+It prints where each listens. The servers log to the standard error.
 """
 
 import argparse

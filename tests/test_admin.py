@@ -137,7 +137,7 @@ class MeanwhileTests(FoldersMixin, TransactionTestCase):
 
         def collect_and_store(*args, **kwargs):
             collect(*args, **kwargs)
-            if not connection.in_atomic_block:  # else an upload waits for the end of the deletion
+            if not connection.in_atomic_block:  # In one it would wait.
                 store(dish, photo())
 
         chosen = {"action": "delete_selected", "_selected_action": dish.pk, "post": "yes"}

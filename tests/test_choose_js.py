@@ -1,4 +1,4 @@
-"""choose.js and drop.js: what is chosen, before anything is sent."""
+"""choose.js and drop.js: choosing photos, before anything is sent."""
 
 import base64
 from io import BytesIO

@@ -1,4 +1,4 @@
-"""What following an upload costs: Django's parser with the handler that counts, and without it.
+"""Measure the cost of the handler that counts: Django's parser with it, and without it.
 
 Measured beside them are Django's own handlers alone, and a handler that does as the tutorial's: for
 each chunk it gets the record from the cache and sets it again. All parse the same body to a file on
