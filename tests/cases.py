@@ -18,7 +18,7 @@ from .bombs import jpeg_of_scans
 from .client import Upload, add_dish, poll
 from .photos import photo
 from .processes import has_opened, open_files
-from .servers import Granian, Memcached, manage, requires
+from .servers import Granian, Memcached, prepare_data, requires
 from .stack import PROGRAMS, Stack
 from .waiting import wait_for
 
@@ -128,13 +128,9 @@ class GranianTestCase(FoldersMixin, SimpleTestCase):
         self.assert_answers(server)
         return server
 
-    def prepare(self):
-        manage("collectstatic", "--no-input", **self.environment)
-        manage("migrate", **self.environment)
-
     def serve_a_dish(self, service="uploads", **environment):
         """Serve the app, and add its first dish."""
-        self.prepare()
+        prepare_data(self.folder)
         server = self.serve(service, **environment)
         return server, add_dish(server.address)
 

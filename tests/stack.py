@@ -17,7 +17,16 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from .servers import ADDRESS, Granian, Memcached, Nginx, free_port, manage, missing_packages
+from .servers import (
+    ADDRESS,
+    Granian,
+    Memcached,
+    Nginx,
+    free_port,
+    manage,
+    missing_packages,
+    prepare_data,
+)
 
 PROGRAMS = ("memcached", "nginx", "openssl")
 SERVERS = ("http", "https", "memcached")  # on ports
@@ -54,8 +63,7 @@ class Stack(ExitStack):
             "GOURMIOUS_WORKERS": "2",
             **self.variables,
         }
-        manage("collectstatic", "--no-input", **self.environment)
-        manage("migrate", **self.environment)
+        prepare_data(self.data)
         self.pages = self.enter_context(Granian("pages", self.log, **self.environment))
         self.uploads = self.enter_context(Granian("uploads", self.log, **self.environment))
         self.http = self._nginx("http")

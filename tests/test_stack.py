@@ -1,12 +1,9 @@
 """The whole of a production server, as a diner's browser sees it."""
 
 import json
-import os
 import re
-import signal
 import subprocess
-import sys
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,26 +12,12 @@ from xml.etree import ElementTree
 from django.test import SimpleTestCase
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 
-from gourmious.settings import CORES
-
 from .base import upload_file
-from .bombs import jpeg_of_scans
 from .browser import BrowserTestCase
 from .cases import PIECE, StackTestCase
 from .client import Upload, add_dish, client_headers, connect, get, get_answer, poll
 from .photos import photo
-from .processes import descendants, has_ended, has_opened
-from .servers import (
-    ADDRESS,
-    ROOT,
-    Memcached,
-    Nginx,
-    Program,
-    free_port,
-    listens,
-    manage,
-    requires,
-)
+from .servers import ADDRESS, Memcached, Nginx, free_port, manage, requires
 from .stack import PROGRAMS, Stack, loopback_hosts
 from .waiting import wait_for
 
@@ -166,102 +149,6 @@ class SeveralMemcachedTests(SimpleTestCase):
         for memcached in (stack.memcached, second):
             kept = [name for name in ids if "VALUE" in memcached.ask(f"get :1:{ADDRESS}_{name}")]
             self.assertIn(len(kept), range(1, 16))
-
-
-@requires(*PROGRAMS)
-class CommandTests(SimpleTestCase):
-    def start(self, *arguments):
-        """Start it, and return its process, and what it prints, by the servers' names."""
-        command = [sys.executable, "-m", "tests.stack", *arguments]
-        options = {"cwd": ROOT, "text": True, "stdout": subprocess.PIPE}
-        program = Program(command, stderr=subprocess.DEVNULL, **options)
-        process = self.enterContext(program).process
-        self.addCleanup(process.stdout.close)
-        return process, dict(process.stdout.readline().strip().split(": ") for _ in range(6))
-
-    def test_it_says_where_it_listens_and_stops_when_it_is_told_to(self):
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            port = free_port()
-            process, lines = self.start(f"--http={port}")
-            names = ["http", "https", "pages", "uploads", "memcached", "data"]
-            self.assertEqual(list(lines), names)
-            self.assertEqual(lines["http"], f"http://{ADDRESS}:{port}")
-            self.assertEqual(get(f"{ADDRESS}:{port}", "/healthz").status, 200)
-            https = lines["https"].removeprefix("https://")
-            self.assertEqual(get(https, "/", secure=True).status, 200)
-            process.send_signal(number)
-            self.assertEqual(process.wait(30), 0)
-            self.assertFalse(listens(port))
-            self.assertFalse(Path(lines["data"]).exists())
-
-    def test_no_server_outlives_it_when_it_is_killed(self):
-        process, _ = self.start()
-        servers = descendants(process.pid)
-        self.assertGreater(len(servers), 10)
-
-        process.kill()
-
-        wait_for(lambda: all(map(has_ended, servers)))
-
-
-class DeployTests(StackTestCase):
-    def test_a_reload_loses_no_upload(self):
-        server = self.stack.uploads
-        old = {*server.workers(), *server.forkservers(), *server.renderers()}
-        uploads = self.uploads(10)
-
-        server.reload()
-        wait_for(lambda: set(server.workers()) - old)
-        uploads += self.uploads(2)
-        for upload in uploads:
-            self.assert_kept(upload)
-
-        wait_for(lambda: not old & set(server.processes()), 60)
-        self.assertEqual(len(server.workers()), 2)
-        self.assert_kept(self.uploads(1)[0])
-
-    def test_a_reload_loses_no_page(self):
-        server = self.stack.pages
-        old = set(server.workers())
-
-        def is_reloaded():
-            self.assertEqual(get(self.http, "/").status, 200)
-            return not old & set(server.workers())
-
-        server.reload()
-        wait_for(is_reloaded, 60)
-
-        self.assertEqual(len(server.workers()), 2)
-        self.assertEqual(get(self.http, "/").status, 200)
-
-    def test_a_server_that_is_asked_to_end_finishes_its_uploads(self):
-        server = self.stack.uploads
-        uploads = self.uploads(3)
-        ids = [upload.progress_id for upload in uploads]
-
-        server.process.terminate()
-        wait_for(lambda: get(self.http, "/upload").status == 502)
-        self.assertTrue(all(poll(self.http, progress_id) for progress_id in ids))
-        for upload in uploads:
-            self.assert_kept(upload)
-
-        self.assertEqual(server.process.wait(20), 0)
-        self.assertFalse(any(poll(self.http, progress_id) for progress_id in ids))
-        server.start()
-        self.assert_kept(self.uploads(1)[0])
-
-    def test_pages_that_are_down_disturb_no_upload(self):
-        server = self.stack.pages
-        uploads = self.uploads(2)
-
-        server.process.terminate()
-        self.assertEqual(server.process.wait(20), 0)
-        self.assertEqual(get(self.http, "/").status, 502)
-        for upload in uploads:
-            self.assert_kept(upload)
-
-        server.start()
-        self.assertEqual(get(self.http, "/").status, 200)
 
 
 class FileTests(StackTestCase):
@@ -547,76 +434,15 @@ class LimitTests(StackTestCase):
         wait_for(lambda: len(self.files("media")) == before + 4)
 
 
-class RendererTests(StackTestCase):
-    def test_one_that_dies_costs_its_one_photo_and_is_replaced(self):
-        content = jpeg_of_scans()
-        for number, code in (
-            (signal.SIGABRT, "not_an_image"),
-            (signal.SIGBUS, "not_an_image"),
-            (signal.SIGSEGV, "not_an_image"),
-            (signal.SIGKILL, "too_complex"),  # by the kernel, when memory has run out
-        ):
-            with self.subTest(code):
-                logged, others = len(self.log.read_text()), self.uploads(4)
-                upload = Upload(self.http, self.dish, content + bytes([number]))
-                self.enterContext(upload).send()
-                [renderer] = wait_for(self.renderers_at_work)
-                before = set(self.stack.uploads.renderers())
-                os.kill(int(renderer), number)
-
-                answer = upload.answer()
-                self.assertEqual(answer.status, 415)
-                self.assertIn(f'<error code="{code}" file="dish.jpg">', answer.text)
-                for other in others:
-                    self.assert_kept(other)
-                self.assertEqual(len(set(self.stack.uploads.renderers()) - before), 1)
-                lines = self.log.read_text()[logged:].splitlines()
-                self.assertEqual([json.loads(line)["event"] for line in lines], ["upload"] * 5)
-
-    def renderers_at_work(self):
-        incoming = self.stack.data / "incoming"
-        return [pid for pid in self.stack.uploads.renderers() if has_opened(pid, incoming)]
-
-
-class FairnessTests(StackTestCase):
-    forms = 10 + 5 * CORES  # A queue without turns would render as many photos first.
-    limits = ("GOURMIOUS_MAX_UPLOADS", "GOURMIOUS_MAX_UPLOADS_PER_ADDRESS")
-    variables = {"GOURMIOUS_WORKERS": "1", **dict.fromkeys(limits, str(forms + 1))}
-
-    def send_form(self, source, *contents):
-        """Send a form with these photos, and return its connection, on which the answer comes."""
-        files = [upload_file(content) for content in contents]
-        body = encode_multipart(BOUNDARY, {"id": self.dish.pk, "picture": files})
-        connection = self.enterContext(closing(connect(self.http, source=source)))
-        headers = {**client_headers(self.http), "Content-Type": MULTIPART_CONTENT}
-        connection.request("POST", "/upload", body, headers)
-        return connection
-
-    def test_a_photo_is_rendered_before_most_of_what_another_address_sent_earlier(self):
-        slow, small = jpeg_of_scans(count=100, side=1000), photo(20, 20)
-        with self.processing_held_back():
-            crowd = [
-                self.send_form("127.0.0.2", *(slow + b"%4d%d" % (form, file) for file in range(2)))
-                for form in range(self.forms)
-            ]
-            wait_for(lambda: self.count_incoming(len(slow) + 5) == 2 * self.forms)
-            mine = self.send_form("127.0.0.3", small)
-            wait_for(lambda: self.count_incoming(len(small)) == 1)
-
-        self.assertEqual(get_answer(mine).status, 200)
-        self.assertLess(len(self.files("originals")), self.forms / 2)
-        self.assertEqual({get_answer(connection).status for connection in crowd}, {200})
-
-
 @requires(*PROGRAMS)
 class StackBrowserTests(BrowserTestCase):
     def test_the_bar_rises_over_http_2(self):
-        stack = self.enterContext(Stack())
+        stack = self.enterContext(Stack(DJANGO_SETTINGS_MODULE="tests.settings_small"))
         dish = add_dish(stack.http.address)
         self.browser.get(f"https://localhost:{stack.https.port}{dish.get_absolute_url()}")
         self.throttle(200_000)
 
-        self.upload(dish=photo(2000, 1500))
+        self.upload(dish=photo(1400, 1050))
         self.wait_for_state("done")
 
         values = self.witnessed("dish")[1]

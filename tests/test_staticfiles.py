@@ -1,9 +1,11 @@
 import errno
 import posixpath
 import re
+import shutil
 from fnmatch import fnmatch
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 from django.contrib.staticfiles.storage import staticfiles_storage
@@ -15,13 +17,25 @@ from .base import PRODUCTION, FoldersMixin, read_settings
 
 
 class StaticFilesStorageTests(FoldersMixin, SimpleTestCase):
+    """Each test has a copy of the files, as they are collected once."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        storages = read_settings(**PRODUCTION)["STORAGES"]
+        cls.enterClassContext(override_settings(STORAGES=storages))
+        cls.collected = cls.enterClassContext(TemporaryDirectory(prefix="gourmious-"))
+        with override_settings(STATIC_ROOT=cls.collected):
+            cls.collect()
+
     def setUp(self):
         super().setUp()
         self.static = self.folder / "static"
-        storages = read_settings(**PRODUCTION)["STORAGES"]
-        self.enterContext(override_settings(STORAGES=storages, STATIC_ROOT=self.static))
+        shutil.copytree(self.collected, self.static)
+        self.enterContext(override_settings(STATIC_ROOT=self.static))
 
-    def collect(self, **options):
+    @staticmethod
+    def collect(**options):
         call_command("collectstatic", interactive=False, stdout=StringIO(), **options)
 
     def read(self):
@@ -41,14 +55,11 @@ class StaticFilesStorageTests(FoldersMixin, SimpleTestCase):
         return {posixpath.normpath(f"{posixpath.dirname(script)}/{path}") for path in paths}
 
     def test_scripts_import_each_other_by_names_with_hashes(self):
-        self.collect()
-
         imported = set().union(*map(self.imports, self.hashed_scripts()))
         self.assertGreater(len(imported), 10)
         self.assertLessEqual(imported, self.hashed_scripts())
 
     def test_the_order_of_the_files_does_not_matter(self):
-        self.collect()
         before = staticfiles_storage.hashed_files
         storage = FileSystemStorage(self.static)
         chain = ["upload", "send", "cancel", "poll", "progress", "show", "page"]
@@ -61,14 +72,11 @@ class StaticFilesStorageTests(FoldersMixin, SimpleTestCase):
             self.assertEqual(staticfiles_storage.hashed_files, before)
 
     def test_nothing_is_left_of_the_names_that_scripts_had_in_between(self):
-        self.collect()
-
         scripts = {f"uploads/{path.name}" for path in self.static.glob("uploads/*.*.js")}
         self.assertEqual(scripts, self.hashed_scripts())
 
     def test_what_an_earlier_release_needs_stays_until_the_folder_is_cleared(self):
         earlier = self.static / "uploads" / "upload.0123456789ab.js"
-        earlier.parent.mkdir(parents=True)
         earlier.write_text("// a script of an earlier release")
 
         self.collect()
@@ -79,7 +87,6 @@ class StaticFilesStorageTests(FoldersMixin, SimpleTestCase):
         self.assertTrue(self.hashed_scripts())
 
     def test_files_that_have_not_changed_are_left_alone(self):
-        self.collect()
         before = self.read()
 
         self.collect()
@@ -88,7 +95,6 @@ class StaticFilesStorageTests(FoldersMixin, SimpleTestCase):
         self.assertEqual(self.read(), before)
 
     def test_a_file_that_is_not_what_it_should_be_is_replaced(self):
-        self.collect()
         before = self.read()
         style_sheet = next(self.static.glob("uploads/gourmious.*.css"))
         style_sheet.write_bytes(b"")
@@ -104,13 +110,12 @@ class StaticFilesStorageTests(FoldersMixin, SimpleTestCase):
                 file.write(data[:10])
             raise OSError(errno.ENOSPC, "No space left on device")
 
+        shutil.rmtree(self.static)
         with patch.object(Path, "write_bytes", write_a_part), self.assertRaises(OSError):
             self.collect()
 
         self.assertEqual(self.files("static"), [])
 
     def test_everybody_may_read_the_files(self):
-        self.collect()
-
         modes = {path.stat().st_mode & 0o777 for path in self.files("static")}
         self.assertEqual(modes, {0o644})

@@ -1,4 +1,4 @@
-"""A run of the tests that is ended: no program and no folder is left."""
+"""A run of the tests, and a stack, that are ended: no program and no folder is left."""
 
 import os
 import signal
@@ -10,14 +10,15 @@ from tempfile import TemporaryDirectory
 
 from django.test import SimpleTestCase
 
+from tests.client import get
 from tests.processes import descendants, has_ended
-from tests.servers import ROOT, Program, requires
+from tests.servers import ADDRESS, ROOT, Program, free_port, listens, requires
 from tests.stack import PROGRAMS
 from tests.waiting import wait_for
 
 from . import waiting_run
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 
 
 @requires("chromium", "chromedriver", *PROGRAMS)
@@ -53,3 +54,39 @@ class RunnerTests(SimpleTestCase):
         for name in ("StackTests", "BrowserTests"):
             with self.subTest(name):
                 self.assert_nothing_left(signal.SIGKILL, f"{waiting_run.__name__}.{name}")
+
+
+@requires(*PROGRAMS)
+class CommandTests(SimpleTestCase):
+    def start(self, *arguments):
+        """Start it, and return its process, and what it prints, by the servers' names."""
+        command = [sys.executable, "-m", "tests.stack", *arguments]
+        options = {"cwd": ROOT, "text": True, "stdout": subprocess.PIPE}
+        program = Program(command, stderr=subprocess.DEVNULL, **options)
+        process = self.enterContext(program).process
+        self.addCleanup(process.stdout.close)
+        return process, dict(process.stdout.readline().strip().split(": ") for _ in range(6))
+
+    def test_it_says_where_it_listens_and_stops_when_it_is_told_to(self):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            port = free_port()
+            process, lines = self.start(f"--http={port}")
+            names = ["http", "https", "pages", "uploads", "memcached", "data"]
+            self.assertEqual(list(lines), names)
+            self.assertEqual(lines["http"], f"http://{ADDRESS}:{port}")
+            self.assertEqual(get(f"{ADDRESS}:{port}", "/healthz").status, 200)
+            https = lines["https"].removeprefix("https://")
+            self.assertEqual(get(https, "/", secure=True).status, 200)
+            process.send_signal(number)
+            self.assertEqual(process.wait(30), 0)
+            self.assertFalse(listens(port))
+            self.assertFalse(Path(lines["data"]).exists())
+
+    def test_no_server_outlives_it_when_it_is_killed(self):
+        process, _ = self.start()
+        servers = descendants(process.pid)
+        self.assertGreater(len(servers), 10)
+
+        process.kill()
+
+        wait_for(lambda: all(map(has_ended, servers)))

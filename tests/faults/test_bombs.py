@@ -7,11 +7,10 @@ from pathlib import Path
 from django.core.exceptions import ValidationError
 from django.test import SimpleTestCase
 
+from tests.bombs import BOMBS
+from tests.cases import RendererTestCase
+from tests.processes import parent_of, stat
 from uploads import images
-
-from .bombs import BOMBS
-from .cases import RendererTestCase
-from .processes import parent_of, stat
 
 TICKS = os.sysconf("SC_CLK_TCK")
 # The most pixels of a file here that takes until its end to be refused.
