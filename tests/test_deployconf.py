@@ -148,14 +148,22 @@ class SystemdTests(DeployconfTestCase):
             self.assertRegex(unit, rf"(?m)^ExecStart=.* -m gourmious.serve {service}$")
             self.assertRegex(unit, rf"(?m)^RuntimeDirectory=gourmious/{service}$")
 
+    def read_services(self):
+        """Return the units of the pages and of the uploads."""
+        units = (f"gourmious-{service}.service" for service in ("pages", "uploads"))
+        return [self.deployconf("systemd", "--unit", unit) for unit in units]
+
     def test_only_the_pages_migrate_the_database(self):
-        pages, uploads = (
-            self.deployconf("systemd", "--unit", f"gourmious-{service}.service")
-            for service in ("pages", "uploads")
-        )
+        pages, uploads = self.read_services()
 
         self.assertEqual((pages.count("migrate"), uploads.count("migrate")), (2, 0))
         self.assertRegex(uploads, r"(?m)^After=.*gourmious-pages.service$")
+
+    def test_only_the_uploads_have_less_than_the_usual_share_of_the_cores(self):
+        pages, uploads = self.read_services()
+
+        self.assertNotIn("CPUWeight", pages)
+        self.assertRegex(uploads, r"(?m)^CPUWeight=20$")
 
     def test_a_folder_for_the_sockets_that_systemd_does_not_make_is_refused(self):
         with (

@@ -25,6 +25,7 @@ from collections import Counter, defaultdict, deque
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from statistics import median, quantiles
 
 import uvloop
@@ -36,10 +37,12 @@ from tests.stack import Stack
 
 from .load import OWN_LENGTH, body_end, body_start
 from .processes import family, shared_fairly
+from .rounds import print_table
 
 STEPS = 60  # in which an upload sends its photo
 PAUSE = 20  # seconds without a crowd
 UPLOADS_PER_ADDRESS = 10
+UPLOADS_NICE = 7  # a fifth of the usual weight, as CPUWeight=20 in the unit of the uploads
 POLL_INTERVAL = 0.5  # seconds between two polls of an address, for one upload or another
 PAGE_INTERVAL = 0.5
 MEMORY_INTERVAL = 5
@@ -366,17 +369,11 @@ def measure(size):
     """Yield the results before the servers are stopped, as that may fail after a crowd."""
     load = os.getloadavg()[0]
     with Stack(GOURMIOUS_MAX_UPLOADS=str(size.count)) as stack:
+        Path(f"/proc/{stack.uploads.process.pid}/autogroup").write_text(str(UPLOADS_NICE))
         add_dish(stack.http.address)
         crowd = Crowd(stack, size)
         uvloop.run(crowd.run())
         yield size.title, dict(describe(crowd, load))
-
-
-def print_table(columns):
-    print("| uploads |", *(f"{title} |" for title in columns))
-    print("|---|" + "---:|" * len(columns))
-    for name in next(iter(columns.values()), ()):
-        print(f"| {name} |", *(f"{column[name]} |" for column in columns.values()))
 
 
 def main():
@@ -394,7 +391,10 @@ def main():
         for size in sizes:
             columns.update(measure(size))
     finally:
-        print_table(columns)  # Each one took minutes.
+        # Each column took minutes. All have the same names.
+        names = next(iter(columns.values()), ())
+        rows = ([name, *(column[name] for column in columns.values())] for name in names)
+        print_table(("uploads", *columns), rows)
 
 
 if __name__ == "__main__":
