@@ -14,16 +14,17 @@ export function showProgress(upload, record) {
   } else if (record) {
     showUploaded(upload, record.uploaded / record.length);
   } else if (upload.sent && (upload.uploaded || isSilent(upload))) { // The record ends with the body.
-    paintBar(upload, false);
-    showNewState(upload, 'processing');
+    showProcessing(upload);
   }
 }
 
 /* The browser's count runs ahead of the server's: it is shown only while polls bring no record. */
 export function showSent(upload, uploaded, length) {
   upload.sent = uploaded === length;
-  if (isSilent(upload)) {
-    showProgress(upload, upload.sent ? null : {uploaded, length});
+  if (isSilent(upload) && upload.sent) {
+    showProcessing(upload);
+  } else if (isSilent(upload)) {
+    showUploaded(upload, uploaded / length);
   }
 }
 
@@ -35,4 +36,9 @@ function showUploaded(upload, fraction) {
   paintBar(upload, percent);
   showState(upload, 'uploading', formatProgress(upload));
   announceQuarter(upload, percent);
+}
+
+function showProcessing(upload) {
+  paintBar(upload, false);
+  showNewState(upload, 'processing');
 }

@@ -8,6 +8,7 @@ import {SENDING, findUploads, startAttempt} from './state.js';
 
 const CONCURRENT_UPLOADS = 3; // a browser opens six connections, and polls need some
 const RETRY_PAUSES = [1000, 3000, 9000]; // milliseconds
+const TEMPORARY = [0, 429, 502, 503, 504]; // statuses: no connection, or a busy server
 
 const $form = $('#form_upload');
 
@@ -82,9 +83,9 @@ function showResponse(upload, $answer) {
 
 function showFailure(upload, {status, responseXML}) {
   const $error = $('error', responseXML);
-  const isTemporary = /^(0|429|50[234])$/.test(status); // no connection, or a busy server
-  const pause = isTemporary && upload.state !== 'cancelling' && RETRY_PAUSES[upload.retries++];
-  if (pause) {
+  const pause = RETRY_PAUSES[upload.retries];
+  if (pause && TEMPORARY.includes(status) && upload.state !== 'cancelling') {
+    upload.retries += 1;
     showNewState(upload, 'paused');
     upload.retryTimer = setTimeout(resume, pause, upload);
   } else {
