@@ -7,6 +7,7 @@ of renderer.py decode pictures, one at a time in each.
 import errno
 import re
 import warnings
+from contextlib import contextmanager
 from io import BytesIO
 from typing import NamedTuple
 
@@ -123,8 +124,8 @@ def open_image(path):
 
     Raise PictureError, code not_an_image or too_many_pixels; OSError if the file cannot be read.
     """
-    with warnings.catch_warnings(action="ignore"):
-        image = call_decoder(lambda: Image.open(path, formats=NAMES))
+    with decoding():
+        image = Image.open(path, formats=NAMES)
     limit = get_max_pixels(image.format, path.stat().st_size)
     if image.width * image.height > limit:
         image.close()
@@ -144,21 +145,21 @@ def render(image, display, thumbnail):
     They are upright, opaque, in sRGB, and without metadata. Raise PictureError, code not_an_image
     or too_complex, and OSError if the disk fails.
     """
-    with warnings.catch_warnings(action="ignore"):
-        size, picture = call_decoder(lambda: load(image))
-        write_jpeg(picture, display)
-        # Shrink by a whole factor first: it takes half the time, and nobody sees a difference.
-        small = picture.resize(
-            fit(size, THUMBNAIL_SIZE), Image.Resampling.HAMMING, reducing_gap=1.5
-        )
-        write_jpeg(small, thumbnail)
+    with decoding():
+        size, picture = load(image)
+    write_jpeg(picture, display)
+    # Shrink by a whole factor first: it takes half the time, and nobody sees a difference.
+    small = picture.resize(fit(size, THUMBNAIL_SIZE), Image.Resampling.HAMMING, reducing_gap=1.5)
+    write_jpeg(small, thumbnail)
     return Original(BY_NAME[image.format].suffix, *size)
 
 
-def call_decoder(function):
-    """Call a function that decodes; raise PictureError for the exceptions of a bad file."""
+@contextmanager
+def decoding():
+    """Raise PictureError for the exceptions of a bad file, and ignore its warnings."""
     try:
-        return function()
+        with warnings.catch_warnings(action="ignore"):
+            yield
     except Exception as error:
         # A file that has none of the formats, or is damaged, makes Pillow raise nearly anything.
         if getattr(error, "errno", None) in MACHINE_ERRORS:

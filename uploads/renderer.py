@@ -40,7 +40,7 @@ LIMIT_SIGNALS = {-signal.SIGPROF, -signal.SIGKILL}
 
 # glibc's malloc keeps the memory of a picture for the next one: to map and zero it again would take
 # an eighth of the rendering time. The forkserver inherits this environment.
-MALLOC = {
+RENDERER_MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
 }
@@ -184,7 +184,7 @@ class Renderer:
             self.process.close()
             self.connection.close()
             self.process = None
-        os.environ.update(MALLOC)
+        os.environ.update(RENDERER_MALLOC)
         self.connection, theirs = CONTEXT.Pipe()
         arguments = (theirs, settings.RENDERER_MAX_MEMORY)
         process = CONTEXT.Process(target=run_renderer, args=arguments, daemon=True)
