@@ -250,14 +250,11 @@ if MEMCACHED:
 else:
     CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 
-# Ours come first, and the second stops Django's own, which therefore get no files.
+# The tutorial adds Django's own handlers. Here they would get no files: the second one takes all.
 FILE_UPLOAD_HANDLERS = [
     "uploads.uploadhandler.UploadProgressCachedHandler",
     "uploads.uploadhandler.PictureFileUploadHandler",
-    *global_settings.FILE_UPLOAD_HANDLERS,
 ]
-# Without ours, Django's own would write every file to the disk, too.
-FILE_UPLOAD_MAX_MEMORY_SIZE = 0
 # On the disk of the pictures: a picture is stored by renaming.
 FILE_UPLOAD_TEMP_DIR = DATA_DIR / "incoming"
 DATA_UPLOAD_MAX_NUMBER_FILES = 10

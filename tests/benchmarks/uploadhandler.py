@@ -28,7 +28,7 @@ from tests.base import PRODUCTION, read_settings, upload_file  # noqa: E402
 from tests.photos import photo  # noqa: E402
 from tests.servers import Memcached  # noqa: E402
 
-from .rounds import compare, measure_in_turns  # noqa: E402
+from .rounds import RATIOS, describe_ratios, measure_in_turns, print_table  # noqa: E402
 
 SIZE = 200 * 2**20  # bytes
 ROUNDS = 21
@@ -54,12 +54,12 @@ class GetAndSetHandler(FileUploadHandler):
         caches["pickling"].delete(self.key)
 
 
-COUNTING, *OTHERS = settings.FILE_UPLOAD_HANDLERS
+COUNTING, STORING = settings.FILE_UPLOAD_HANDLERS
 HANDLERS = {
-    "with the handler": [COUNTING, *OTHERS],
-    "without it": OTHERS,
+    "with the handler": [COUNTING, STORING],
+    "without it": [STORING],
     "Django's own handlers": global_settings.FILE_UPLOAD_HANDLERS,
-    "get and set for each chunk": [f"{__name__}.GetAndSetHandler", *OTHERS],
+    "get and set for each chunk": [f"{__name__}.GetAndSetHandler", STORING],
 }
 
 
@@ -87,19 +87,15 @@ def measure():
     """Return the rates of each variant, one for each round."""
     content = photo() + os.urandom(SIZE)
     body = encode_multipart(BOUNDARY, {"picture": upload_file(content[:SIZE])})
-    parse(body, OTHERS)  # warms up
+    parse(body, [STORING])  # warms up
     return measure_in_turns(HANDLERS, lambda name: parse(body, HANDLERS[name]), ROUNDS)
 
 
-def print_table(rates):
+def describe(rates):
+    """Yield a row for each variant."""
     ours = rates["with the handler"]
-    print(
-        f"| {SIZE >> 20} MiB, {ROUNDS} rounds | MB/s, median | first ÷ this, median | quartiles |"
-    )
-    print("|---|---:|---:|---:|")
     for name, others in rates.items():
-        low, middle, high = compare(ours, others)
-        print(f"| {name} | {median(others) / 1e6:.0f} | {middle:.2f} | {low:.2f} to {high:.2f} |")
+        yield name, f"{median(others) / 1e6:.0f}", *describe_ratios(ours, others)
 
 
 def main():
@@ -112,7 +108,8 @@ def main():
             PICTURE_MAX_SIZE=SIZE,
             CACHES={"default": cache, "pickling": pickling},
         ):
-            print_table(measure())
+            head = (f"{SIZE >> 20} MiB, {ROUNDS} rounds", "MB/s, median", *RATIOS)
+            print_table(head, describe(measure()))
 
 
 if __name__ == "__main__":
