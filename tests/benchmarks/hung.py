@@ -12,7 +12,7 @@ from statistics import median
 
 from . import load
 from .receive import OURS, make_photo
-from .rounds import compare, measure_in_turns
+from .rounds import describe_ratios, measure_in_turns, print_table
 from .sides import Bench
 
 SIZES = [4_000_000, 100_000_000]  # bytes of a photo
@@ -41,24 +41,21 @@ def count_writes(memcached):
     return int(re.search(r"STAT cmd_set (\d+)", memcached.ask("stats"))[1])
 
 
-def print_table(results):
-    print(
-        f"| {load.CLIENTS} clients, {ROUNDS} rounds | photos/s, memcached runs | … hangs | ratio, "
-        "median | quartiles | at least | records written |"
-    )
-    print("|---|" + 6 * "---:|")
+def describe(results):
+    """Yield a row for each size."""
     for size, (hung, running, writes) in results.items():
-        low, middle, high = compare(hung, running)
-        print(
-            f"| photos of {size / 1e6:.0f} MB | {median(running):.1f} | {median(hung):.1f} "
-            f"| {middle:.2f} | {low:.2f} to {high:.2f} | {TARGET} | {writes:,} |"
-        )
+        rates = f"{median(running):.1f}", f"{median(hung):.1f}"
+        ratios = describe_ratios(hung, running)
+        yield f"photos of {size / 1e6:.0f} MB", *rates, *ratios, TARGET, f"{writes:,}"
 
 
 def main():
     with Bench() as bench:
         [side] = bench.start_sides([OURS])
-        print_table({size: measure(bench, side, size) for size in SIZES})
+        results = {size: measure(bench, side, size) for size in SIZES}
+        title = f"{load.CLIENTS} clients, {ROUNDS} rounds"
+        head = ("photos/s, memcached runs", "… hangs", "ratio, median", "quartiles", "at least")
+        print_table((title, *head, "records written"), describe(results))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from tests.servers import manage
 from . import load
 from .lifelike import lifelike_photo
 from .processes import cpu_since, cpu_times, family
-from .rounds import compare, measure_in_turns
+from .rounds import RATIOS, describe_ratios, measure_in_turns, print_table
 from .sides import BUSBOY, Bench, Variant, granian, gunicorn, node
 
 ROUNDS = 9
@@ -114,28 +114,24 @@ def measure_all(bench):
     return photos, results
 
 
-def print_table(name, photo, results):
-    print(
-        f"| {name}, {len(photo.content) / 1e6:.1f} MB, {load.CLIENTS} clients, {ROUNDS} rounds "
-        "| photos/s, median | CPU for a photo, ms | first ÷ this, median | quartiles | at least |"
-    )
-    print("|---|---:|---:|---:|---:|---:|")
+def describe(name, results):
+    """Yield a row for each side."""
     ours = next(iter(results.values()))
     for side, others in results.items():
-        low, middle, high = compare(*([one.rate for one in each] for each in (ours, others)))
         rate, cpu = (median(values) for values in zip(*others, strict=True))
+        ratios = describe_ratios(*([one.rate for one in each] for each in (ours, others)))
         target = TARGETS[name].get(side.variant, "")
-        print(
-            f"| {side.variant.name} | {rate:.1f} | {1000 * cpu:.0f} | {middle:.2f} "
-            f"| {low:.2f} to {high:.2f} | {target} |"
-        )
+        yield side.variant.name, f"{rate:.1f}", f"{1000 * cpu:.0f}", *ratios, target
 
 
 def main():
     with Bench() as bench:
         photos, results = measure_all(bench)
         for name, photo in photos.items():
-            print_table(name, photo, results[name])
+            size = f"{len(photo.content) / 1e6:.1f} MB"
+            title = f"{name}, {size}, {load.CLIENTS} clients, {ROUNDS} rounds"
+            head = ("photos/s, median", "CPU for a photo, ms", *RATIOS, "at least")
+            print_table((title, *head), describe(name, results[name]))
             print()
 
 

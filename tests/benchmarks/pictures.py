@@ -27,7 +27,7 @@ from uploads.renderer import render, renderers  # noqa: E402
 
 from .lifelike import lifelike_photo  # noqa: E402
 from .processes import cpu_since, cpu_times, family  # noqa: E402
-from .rounds import measure_in_turns  # noqa: E402
+from .rounds import measure_in_turns, print_table  # noqa: E402
 
 ROUNDS = 9
 # By the name of a photo, how many times a measurement renders it. All together are fewer than the
@@ -81,16 +81,16 @@ def measure_all():
         return measure_in_turns(paths, partial(measure, paths), ROUNDS)
 
 
-def print_table(costs):
-    print(f"| both renditions, {ROUNDS} rounds, median | CPU, ms | time, ms |")
-    print("|---|---:|---:|")
+def describe(costs):
+    """Yield a row for each photo."""
     for name, values in costs.items():
         cpu, wall = (1000 * median(each) for each in zip(*values, strict=True))
-        print(f"| {name} | {cpu:.1f} | {wall:.1f} |")
+        yield name, f"{cpu:.1f}", f"{wall:.1f}"
 
 
 def main():
-    print_table(measure_all())
+    head = (f"both renditions, {ROUNDS} rounds, median", "CPU, ms", "time, ms")
+    print_table(head, describe(measure_all()))
 
 
 if __name__ == "__main__":

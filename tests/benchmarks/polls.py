@@ -15,13 +15,14 @@ from tests.waiting import wait_for
 
 from . import load
 from .receive import OURS, make_photo
-from .rounds import compare, measure_in_turns
+from .rounds import RATIOS, describe_ratios, measure_in_turns, print_table
 from .sides import Bench
 
 ROUNDS = 9
 SECONDS = 1  # that a measurement takes
 SECONDS_OF_UPLOADS = 9  # fewer than a thousand polls, after which nginx closes a connection
 PIECE = 100_000  # bytes, more than the parser's chunk
+TARGET = 5  # times as many polls as the others
 PROGRESS_ID = "dish-1"
 PATH = f"/get_upload_progress?X-Progress-ID={PROGRESS_ID}"
 ENCODED_PATH = PATH.replace("dish", "%64ish")
@@ -50,26 +51,22 @@ def measure_latencies(side, nginx, photo):
     return durations, rate
 
 
-def print_polls(rates):
-    print(
-        f"| {load.CLIENTS} clients that poll, {ROUNDS} rounds | polls/s, median "
-        "| first ÷ this, median | quartiles | at least |"
-    )
-    print("|---|---:|---:|---:|---:|")
+def describe_polls(rates):
+    """Yield a row for each that was asked."""
     for name, others in rates.items():
-        low, middle, high = compare(rates[ASKED[0]], others)
-        target = "" if name == ASKED[0] else 5
-        print(
-            f"| {name} | {median(others):,.0f} | {middle:.1f} | {low:.1f} to {high:.1f} "
-            f"| {target} |"
-        )
+        ratios = describe_ratios(rates[ASKED[0]], others, digits=1)
+        yield name, f"{median(others):,.0f}", *ratios, "" if name == ASKED[0] else TARGET
+
+
+def print_polls(rates):
+    title = f"{load.CLIENTS} clients that poll, {ROUNDS} rounds"
+    print_table((title, "polls/s, median", *RATIOS, "at least"), describe_polls(rates))
 
 
 def print_latencies(durations, rate):
     percentiles = quantiles((duration * 1000 for duration in durations), n=100)
-    print(f"| {len(durations)} polls | median | 99th percentile |")
-    print("|---|---:|---:|")
-    print(f"| beside {rate:.0f} photos/s | {percentiles[49]:.1f} ms | {percentiles[98]:.1f} ms |")
+    row = f"beside {rate:.0f} photos/s", f"{percentiles[49]:.1f} ms", f"{percentiles[98]:.1f} ms"
+    print_table((f"{len(durations)} polls", "median", "99th percentile"), [row])
 
 
 def main():

@@ -17,7 +17,7 @@ from statistics import median
 from tests import photos
 
 from . import load
-from .rounds import compare, measure_in_turns
+from .rounds import RATIOS, describe_ratios, measure_in_turns, print_table
 from .sides import BUSBOY, Bench, Variant, bare, granian, gunicorn, node, uvicorn
 
 SIZE = 4_000_000  # bytes of a photo
@@ -67,24 +67,20 @@ def measure_all(bench):
     return measure_in_turns(sides, measure, ROUNDS)
 
 
-def print_table(rates):
-    print(
-        f"| {SIZE / 1e6:.0f} MB photos, {load.CLIENTS} clients, {ROUNDS} rounds | photos/s, median "
-        "| MB/s | first ÷ this, median | quartiles | at least |"
-    )
-    print("|---|---:|---:|---:|---:|---:|")
+def describe(rates):
+    """Yield a row for each side."""
     ours = next(iter(rates.values()))
     for side, others in rates.items():
-        low, middle, high = compare(ours, others)
-        print(
-            f"| {side.variant.name} | {median(others):.1f} | {median(others) * SIZE / 1e6:.0f} "
-            f"| {middle:.2f} | {low:.2f} to {high:.2f} | {side.variant.target or ''} |"
-        )
+        rate = median(others)
+        columns = f"{rate:.1f}", f"{rate * SIZE / 1e6:.0f}", *describe_ratios(ours, others)
+        yield side.variant.name, *columns, side.variant.target or ""
 
 
 def main():
     with Bench() as bench:
-        print_table(measure_all(bench))
+        title = f"{SIZE / 1e6:.0f} MB photos, {load.CLIENTS} clients, {ROUNDS} rounds"
+        head = ("photos/s, median", "MB/s", *RATIOS, "at least")
+        print_table((title, *head), describe(measure_all(bench)))
 
 
 if __name__ == "__main__":

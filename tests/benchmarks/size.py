@@ -23,7 +23,7 @@ from tests.waiting import wait_for
 
 from .load import body_end, body_start, connect, send_file
 from .processes import family, peak, reset_peak, resident
-from .rounds import measure_in_turns
+from .rounds import measure_in_turns, print_table
 
 MEGABYTE = 10**6
 SIZES = [10 * MEGABYTE, 100 * MEGABYTE, 1000 * MEGABYTE, 4000 * MEGABYTE]
@@ -111,18 +111,27 @@ def spread(values, digits=0):
     )
 
 
-def print_table(runs):
+HEAD = (
+    f"body, {ROUNDS} rounds, median (lowest to highest)",
+    "received, MB/s",
+    "÷ 100 MB's",
+    "sent, MB/s",
+    "to the answer, MB/s",
+    "processing, s",
+    "Granian grew, MB",
+    "nginx grew, MB",
+)
+
+
+def describe(runs):
+    """Yield a row for each size."""
     reference = [REFERENCE / run.receiving for run in runs[REFERENCE]]
-    print(
-        f"| body, {ROUNDS} rounds, median (lowest to highest) | received, MB/s | ÷ 100 MB's "
-        "| sent, MB/s | to the answer, MB/s | processing, s | Granian grew, MB | nginx grew, MB |"
-    )
-    print("|---|" + 7 * "---:|")
     for size in SIZES:
         mine = runs[size]
         received = [size / run.receiving for run in mine]
         ratios = [one / other for one, other in zip(received, reference, strict=True)]
-        columns = [
+        yield (
+            f"{size // MEGABYTE:,} MB",
             spread([value / MEGABYTE for value in received]),
             spread(ratios, 2),
             spread([size / run.sending / MEGABYTE for run in mine]),
@@ -130,8 +139,7 @@ def print_table(runs):
             spread([run.processing for run in mine], 2),
             spread([run.granian / MEGABYTE for run in mine], 1),
             spread([run.nginx / MEGABYTE for run in mine], 1),
-        ]
-        print(f"| {size // MEGABYTE:,} MB | {' | '.join(columns)} |")
+        )
 
 
 def main():
@@ -144,7 +152,7 @@ def main():
     ):
         write_source(source)
         add_dish(stack.http.address)
-        print_table(measure(Client(stack, lines, source)))
+        print_table(HEAD, describe(measure(Client(stack, lines, source))))
 
 
 if __name__ == "__main__":

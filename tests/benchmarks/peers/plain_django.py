@@ -2,18 +2,14 @@
 
 import os
 
-from django.conf import settings
 from django.core.files.storage import default_storage
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpResponse
 from django.urls import path
 
-settings.configure(
-    ALLOWED_HOSTS=["*"],
-    SECRET_KEY="a benchmark's",
-    ROOT_URLCONF=__name__,
-    MEDIA_ROOT=os.environ["STORE"],
-)
+from .django_settings import configure
+
+configure(__name__, MEDIA_ROOT=os.environ["STORE"])
 
 
 def upload(request):

@@ -6,19 +6,19 @@ Each chunk gets the record from memcached, and sets it again; the view copies th
 import os
 from pathlib import Path
 
-from django.conf import global_settings, settings
+from django.conf import global_settings
 from django.core.cache import cache
 from django.core.files.uploadhandler import FileUploadHandler
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpResponse
 from django.urls import path
 
+from .django_settings import configure
+
 STORE = Path(os.environ["STORE"])
 
-settings.configure(
-    ALLOWED_HOSTS=["*"],
-    SECRET_KEY="a benchmark's",
-    ROOT_URLCONF=__name__,
+configure(
+    __name__,
     CACHES={
         "default": {
             "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
