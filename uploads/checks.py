@@ -1,6 +1,6 @@
 """System checks for settings that break uploads without an error.
 
-Those that matter only on a server run with `manage.py check --deploy`.
+`manage.py check --deploy` also runs those that matter only on a server.
 """
 
 from contextlib import closing
@@ -101,7 +101,7 @@ def check_limits_agree(**kwargs):
     ]
     return [
         CheckWarning(
-            f"{lower} is larger than {upper}, which refuses what the former allows.",
+            f"{lower} is larger than {upper}: the second refuses what the first allows.",
             hint="Raise the one, or lower the other.",
             id="uploads.W006",
         )

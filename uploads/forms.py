@@ -65,7 +65,7 @@ class UploadForm(forms.Form):
         self.fields["picture"].required = not refused
 
     def get_first_refusal(self):
-        """Return the refusal of an invalid form, which refuses the whole upload."""
+        """Return the refusal for the first error of the form; it refuses the whole upload."""
         return refusals.get_refusal(next(iter(self.errors.as_data().values()))[0])
 
     def save(self, diner="", network=""):
@@ -113,6 +113,6 @@ def validate_dish(pk, minute):
     """Raise ValidationError if there is no such dish.
 
     A dish that was found is remembered for the rest of the minute: most uploads then start without
-    a query. The form checks again when the body has arrived.
+    a database query. The form checks again when the body has arrived.
     """
     DishField(Dish.objects).clean(pk)

@@ -19,8 +19,8 @@ from pillow_heif import register_heif_opener
 class Format(NamedTuple):
     """A format that is accepted.
 
-    Its decoder can hold `max_pixels` in 1 GiB, in the variants that cameras write. Others need more
-    memory, such as a progressive JPEG without subsampling, and are refused at fewer pixels.
+    Its decoder can hold `max_pixels` in 1 GiB, in the variants that cameras write. A variant that
+    needs more memory, such as a progressive JPEG without subsampling, is refused at fewer pixels.
     """
 
     name: str  # Pillow's
@@ -56,10 +56,12 @@ ANY_DENSITY_PIXELS = 24_000_000
 # Bytes at the beginning of a file that tell Pillow which format it has.
 SIGNATURE_LENGTH = 16
 
-# The longest side of a rendition, in pixels. DISPLAY_SIZE fits an upright phone with three device
-# pixels for each CSS pixel, THUMBNAIL_SIZE a column of the grid with two.
+# The longest side of a rendition, in pixels. DISPLAY_SIZE fits a phone with three device pixels for
+# each CSS pixel. THUMBNAIL_SIZE fits a column of the grid with two.
 DISPLAY_SIZE = 1600
 THUMBNAIL_SIZE = 480
+
+STRIP_HEIGHT = 64  # pixels of a shrunken image
 
 # Pillow's default of 75 shows blocks in smooth sauces; above 85 a file grows more than it improves.
 # A progressive JPEG is a tenth smaller, and is seen at once on a slow connection.
@@ -218,13 +220,14 @@ def shrink(image):
     if factor < 2:
         return to_8_bit(image)
     width, height = image.size
+    step = factor * STRIP_HEIGHT
     strips = [
-        to_8_bit(image.crop((0, top, width, min(top + 64 * factor, height)))).reduce(factor)
-        for top in range(0, height, 64 * factor)
+        to_8_bit(image.crop((0, top, width, min(top + step, height)))).reduce(factor)
+        for top in range(0, height, step)
     ]
     canvas = Image.new(strips[0].mode, (strips[0].width, sum(strip.height for strip in strips)))
     for index, strip in enumerate(strips):
-        canvas.paste(strip, (0, 64 * index))
+        canvas.paste(strip, (0, index * STRIP_HEIGHT))
     return canvas
 
 

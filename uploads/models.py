@@ -139,7 +139,7 @@ class Picture(models.Model):
                 self._write_renditions(renditions)
                 self._replace(old)
             except BaseException:
-                # The row may name them already: Ctrl-C may come while the old ones are deleted.
+                # Ctrl-C may come after the commit: the row names the new files then.
                 if not Picture.objects.filter(pk=self.pk, display=self.display.name).exists():
                     delete_files(self.renditions())
                 raise

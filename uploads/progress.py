@@ -123,7 +123,7 @@ class UploadProgress:
             writer.forget(self)
 
     def is_due(self):
-        """Return whether the record must be written: it has changed, and is old enough."""
+        """Return whether the record has changed, and is old enough or has a refusal to tell."""
         if self.ended or self.written == (self.uploaded, self.refusal):
             return False
         return self.refusal or time.monotonic() - self.started >= WRITE_INTERVAL
@@ -208,8 +208,8 @@ class ProgressWriter:
         """Write the records that are due, and delete those of uploads that have ended."""
         due = [upload for upload in uploads if upload.is_due()]
         for start in range(0, len(due), BATCH):
-            # An upload may end at this moment. If it ended before make_record(), it is left out. If
-            # it ends later, `written` is set, and end() has the record deleted.
+            # Another thread may end an upload here. If it does so before make_record(), the upload
+            # is left out; if later, `written` is set, and the record is deleted.
             records = [(upload, upload.make_record()) for upload in due[start : start + BATCH]]
             self._attempt(
                 cache.set_many,

@@ -104,7 +104,7 @@ class FairQueue:
         self.lock = Lock()
         self.idle = [Renderer() for _ in range(count)]
         self.working = Counter()  # by network: how many pictures are being rendered
-        self.waiting = {}  # by network: a queue for each waiting turn(), which gets a renderer
+        self.waiting = {}  # by network: the mailboxes of its waiting turns, for a renderer each
 
     def start(self):
         """Start all renderers before the first picture comes."""
@@ -140,7 +140,10 @@ class FairQueue:
 
 
 class Renderer:
-    """A child process that renders one picture at a time. It starts with the first picture."""
+    """A child process that renders one picture at a time.
+
+    It starts with start(), or else with its first picture.
+    """
 
     process = None
 
@@ -238,8 +241,8 @@ def set_limit(kind, value):
 def allow_cpu(seconds):
     """Let this process use this much more CPU time, in seconds; then SIGPROF ends it.
 
-    RLIMIT_CPU counts from the start of the process, so the time used so far would be added to it.
-    After a minute getrusage() is two seconds off: a small picture would have no time left.
+    RLIMIT_CPU would not do: it counts from the start of the process, and getrusage() tells the time
+    used so far only roughly. After a minute it is two seconds off.
     """
     signal.setitimer(signal.ITIMER_PROF, seconds)
 

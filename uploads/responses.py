@@ -91,7 +91,7 @@ def get_diner(request):
 
 
 def set_diner(request, response):
-    """Set the cookie with a page: parallel first uploads would each set a different one.
+    """Set the cookie with a page, not with an upload: the first ones would each set another.
 
     The cookie is signed. A session would cost a row for each visitor.
     """

@@ -18,8 +18,8 @@ from django.http import UnreadablePostError
 from . import images, refusals
 from .progress import WRITE_INTERVAL, progress_of
 
-# Django reads 64 KiB at a time. On a slow connection read less, so that the bar moves evenly. Never
-# read less than this, so that thousands of uploads do not switch threads for a few bytes.
+# Django reads 64 KiB at a time. On a slow connection read less, so that the bar moves evenly. But
+# read at least this much: with thousands of uploads, switching threads often costs too much.
 MIN_READ_SIZE = 24 * 2**10
 READ_DURATION = WRITE_INTERVAL / 2  # seconds
 
@@ -152,7 +152,7 @@ def end_upload(request):
     """Clean up after an upload, whether it succeeded or not.
 
     Read the rest of its body, and delete its record. If Django's parser raised, it called no
-    handler: delete the file that one may still have open.
+    handler: delete the file that a handler may still have open.
     """
     for handler in request.upload_handlers:
         with suppress(OSError):  # On a full disk, closing the file fails as well.
@@ -163,8 +163,8 @@ def end_upload(request):
 
 def drain(request):
     """Read the rest of the body: a proxy may lose an answer that is sent before."""
-    # Django ignores a body with "Transfer-Encoding: chunked". Read it from the server, if the
-    # server stops at the body's end.
+    # Django ignores a body with "Transfer-Encoding: chunked". Read it from the server, but only if
+    # the server ends it there: otherwise read() would block.
     terminated = request.environ.get("wsgi.input_terminated")
     body = request.environ["wsgi.input"] if terminated else request
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""One log line for each upload, as JSON; it does not identify the diner."""
+"""One log line for each upload, as JSON. It holds no whole address."""
 
 import ipaddress
 import json
@@ -42,7 +42,7 @@ def get_outcome(stored, refused):
 def get_network(address, ipv4_bits=24):
     """Return the network that a client's address is in, or None if it has no address.
 
-    A provider gives an IPv4 /24 to many clients, and an IPv6 /48 to one.
+    Many clients share an IPv4 /24. One client may have a whole IPv6 /48.
     """
     try:
         version = ipaddress.ip_address(address).version

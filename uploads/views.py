@@ -43,7 +43,7 @@ def dish_new(request):
         return render(request, "uploads/dish_new.html", {"form": DishForm()})
 
     form = DishForm(request.POST)
-    # One transaction, so that the second of two equal posts sees the first one's dish.
+    # SQLite runs transactions one after another, so the second of two equal posts sees the dish.
     with transaction.atomic():
         if form.is_valid():
             return redirect(form.save())
@@ -64,7 +64,7 @@ def take_back(request, pk):
 
     if request.method == "POST":
         picture.delete()
-        return redirect("dish_detail", picture.dish_id)  # the dish may be gone, too
+        return redirect("dish_detail", picture.dish_id)  # picture.dish may be gone, too
 
     return render(request, "uploads/take_back.html", {"picture": picture})
 

@@ -1,5 +1,5 @@
 /* Measures the speed of an upload. */
-const MEMORY = 15000; // milliseconds; older measurements hardly count
+const MEMORY = 15000; // milliseconds, of a moving average: older measurements hardly count
 
 export function measure(upload, uploaded) {
   const now = Date.now();

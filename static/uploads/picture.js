@@ -10,14 +10,17 @@ export function paintPicture(dish, $answer) {
 function fillIn($item, get) {
   $item.attr('data-picture', get('id'));
   $item.find('.picture-link').attr('href', get('url'));
-  $item.find('.take-back').attr('href', get('take_back'));
-  $item.find('.take-back[href=""]').remove(); // The photo of another diner.
   $item.find('img').attr({
     width: get('width'),
     height: get('height'),
     srcset: get('srcset'),
     src: get('thumbnail')
   });
+  if (get('take_back')) {
+    $item.find('.take-back').attr('href', get('take_back'));
+  } else { // The photo of another diner.
+    $item.find('.take-back').remove();
+  }
 }
 
 function animate($item) {

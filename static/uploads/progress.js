@@ -13,7 +13,7 @@ export function showProgress(upload, record) {
     upload.$copy.data('jqxhr').abort();
   } else if (record) {
     showUploaded(upload, record.uploaded / record.length);
-  } else if (upload.sent && (upload.uploaded || isSilent(upload))) { // The record ends with the body.
+  } else if (upload.sent && (upload.uploaded || hasNoNews(upload))) { // The record is deleted.
     showProcessing(upload);
   }
 }
@@ -21,14 +21,14 @@ export function showProgress(upload, record) {
 /* The browser's count runs ahead of the server's: it is shown only while polls bring no record. */
 export function showSent(upload, uploaded, length) {
   upload.sent = uploaded === length;
-  if (isSilent(upload) && upload.sent) {
+  if (hasNoNews(upload) && upload.sent) {
     showProcessing(upload);
-  } else if (isSilent(upload)) {
+  } else if (hasNoNews(upload)) {
     showUploaded(upload, uploaded / length);
   }
 }
 
-const isSilent = upload => Date.now() - upload.heardAt > 3 * pollInterval;
+const hasNoNews = upload => Date.now() - upload.heardAt > 3 * pollInterval;
 
 function showUploaded(upload, fraction) {
   measure(upload, Math.max(upload.uploaded, fraction * upload.size));

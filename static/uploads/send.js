@@ -65,7 +65,7 @@ function send(upload) {
   startProgressBarUpdate(id);
 }
 
-/* Rejects a proxy's HTML: parsed as XML, it would become an error page with inline styles. */
+/* Throws for anything but our XML, such as a proxy's HTML page: jQuery then calls `error`. */
 const parseXml = text => $.parseXML(text.match(/<upload>.*/s)[0]);
 
 function showRequest(upload) {

@@ -27,7 +27,7 @@ const createAttempt = (now = Date.now()) => ({
   startedAt: now,
   sent: false, // whether the browser has sent the last byte
   uploaded: 0, // bytes that the server has received
-  measuredAt: now, // when uploaded last rose
+  measuredAt: now, // when the speed was last computed
   speed: 0, // bytes per millisecond
   quarter: 0, // the percentage that was last announced
   heardAt: now, // when a poll last brought a record
