@@ -32,9 +32,9 @@ STOP_TIMEOUT = 60  # seconds that running uploads have when the main process fai
 RELOAD_TIMEOUT = 600  # seconds that running uploads have before a new release replaces their worker
 
 # Seconds that a thread may hold the GIL while others wait. Each waiting thread wakes up after this
-# time: at Python's 5 ms, the threads of 10,000 uploads did little else. Few threads hold it for a
-# millisecond, since each read and write releases it.
-SWITCH_INTERVALS = {"pages": 0.005, "uploads": 0.5}
+# time: at Python's 5 ms, the threads of 10,000 uploads did little else. Hardly any thread holds it
+# for a millisecond, since each read and write releases it.
+SWITCH_INTERVALS = {"pages": 0.005, "uploads": 5}
 
 # How many objects are made before Python looks for garbage, by generation. With Python's own 700 a
 # worker spent 7 % of its time on the garbage collection of 10,000 uploads.

@@ -163,7 +163,7 @@ class SystemdTests(DeployconfTestCase):
         pages, uploads = self.read_services()
 
         self.assertNotIn("CPUWeight", pages)
-        self.assertRegex(uploads, r"(?m)^CPUWeight=20$")
+        self.assertRegex(uploads, r"(?m)^CPUWeight=50$")
 
     def test_a_folder_for_the_sockets_that_systemd_does_not_make_is_refused(self):
         with (

@@ -42,7 +42,7 @@ from .rounds import print_table
 STEPS = 60  # in which an upload sends its photo
 PAUSE = 20  # seconds without a crowd
 UPLOADS_PER_ADDRESS = 10
-UPLOADS_NICE = 7  # a fifth of the usual weight, as CPUWeight=20 in the unit of the uploads
+UPLOADS_NICE = 3  # half of the usual weight, as CPUWeight=50 in the unit of the uploads
 POLL_INTERVAL = 0.5  # seconds between two polls of an address, for one upload or another
 PAGE_INTERVAL = 0.5
 MEMORY_INTERVAL = 5
@@ -179,7 +179,7 @@ class Crowd:
         self.size = size
         self.phase = REST
         self.uploads = []
-        self.polls = []  # seconds
+        self.polls = defaultdict(list)  # seconds, by phase
         self.pages = defaultdict(list)  # seconds, by phase
         self.errors = Counter()
         self.memory = defaultdict(list)  # pairs of bytes, of Granian and of nginx, by phase
@@ -198,7 +198,8 @@ class Crowd:
         watchers = [self._watch_page("/"), self._watch_page("/dishes/1/"), self._watch_memory()]
         tasks = [asyncio.create_task(watcher) for watcher in watchers]
         await self._come(UPLOADS_PER_ADDRESS, duration=2)  # warms up
-        self.uploads, self.polls = [], []
+        self.uploads = []
+        self.polls.clear()
         self.pages.clear()
         self.memory.clear()
         await asyncio.sleep(PAUSE)
@@ -269,7 +270,10 @@ class Crowd:
 
     async def _poll_once(self, connection, upload):
         path = f"/get_upload_progress?X-Progress-ID={upload.progress_id}"
-        if (body := await self._get(connection, path, "poll", self.polls)) not in {b"", b"null"}:
+        if (body := await self._get(connection, path, "poll", self.polls[self.phase])) not in {
+            b"",
+            b"null",
+        }:
             upload.seen.add(json.loads(body)["uploaded"])
 
     async def _watch_page(self, path):
@@ -343,7 +347,8 @@ def describe(crowd, load):
     yield "errors", ", ".join(f"{count} of {name}" for name, count in errors.items()) or "none"
     yield "uploads that saw their progress", f"{sum(map(bool, seen)):,}"
     yield "values seen by each: fewest, median", f"{min(seen)}, {median(seen):.0f}"
-    yield "polls, ms: median / p99 / max", times(crowd.polls)
+    for phase in (ARRIVING, PROCESSING):
+        yield f"polls {phase}, ms: median / p99 / max", times(crowd.polls[phase])
     yield "last byte to answer, s: median, max", f"{median(waited):.1f}, {max(waited):.1f}"
     for phase in (REST, ARRIVING, PROCESSING):
         yield f"pages {phase}, ms: median / p99 / max", times(crowd.pages[phase])
