@@ -116,25 +116,29 @@ class NginxTests(DeployconfTestCase):
             ):
                 call_command("deployconf", "nginx", **options)
 
-    def test_a_path_that_nginx_cannot_be_told_of_is_refused(self):
-        with (
-            override_settings(DEBUG=False, STATIC_ROOT=Path("/srv/$uri")),
-            self.assertRaisesRegex(CommandError, "/srv/[$]uri"),
-        ):
-            call_command("deployconf", "nginx")
+    def test_a_path_that_would_be_misread_is_refused(self):
+        path = Path("/srv/$uri")
+        for kind in ("nginx", "systemd"):
+            with (
+                override_settings(DEBUG=False, STATIC_ROOT=path, DATA_DIR=path),
+                self.assertRaisesRegex(CommandError, "/srv/[$]uri"),
+            ):
+                call_command("deployconf", kind)
 
 
 class SystemdTests(DeployconfTestCase):
     @requires("systemd-analyze")
     def test_systemd_takes_the_units(self):
         units = [self.folder / name for name in UNITS]
-        for unit in units:
-            unit.write_text(self.deployconf("systemd", "--unit", unit.name))
+        for data in ("/srv/gourmious", "/srv/Übung eins, 100%"):
+            self.environment = {**self.environment, "GOURMIOUS_DATA_DIR": data}
+            for unit in units:
+                unit.write_text(self.deployconf("systemd", "--unit", unit.name))
 
-        status, complaints = judge("systemd-analyze", "verify", *units)
+            status, complaints = judge("systemd-analyze", "verify", *units)
 
-        self.assertEqual(status, 0, complaints)
-        self.assertNotIn("gourmious", complaints)
+            self.assertEqual(status, 0, complaints)
+            self.assertNotIn("gourmious", complaints)
 
     def test_all_are_printed_with_their_names(self):
         each = [f"# {name}\n{self.deployconf('systemd', '--unit', name)}" for name in UNITS]

@@ -1,4 +1,3 @@
-import re
 import secrets
 import sys
 from pathlib import Path
@@ -53,12 +52,12 @@ class Command(BaseCommand):
         if bool(tls_certificate) != bool(tls_key):
             raise CommandError("Give both --tls-certificate and --tls-key, or neither.")
         context = {
-            "tls_certificate": tls_certificate and clean_nginx_path(tls_certificate),
-            "tls_key": tls_key and clean_nginx_path(tls_key),
+            "tls_certificate": tls_certificate and clean_path(tls_certificate),
+            "tls_key": tls_key and clean_path(tls_key),
             "listen": listen,
             "server_names": ["_" if host == "*" else host for host in settings.ALLOWED_HOSTS],
-            "static_root": clean_nginx_path(settings.STATIC_ROOT),
-            "media_root": clean_nginx_path(settings.MEDIA_ROOT),
+            "static_root": clean_path(settings.STATIC_ROOT),
+            "media_root": clean_path(settings.MEDIA_ROOT),
             "upload_url": reverse("upload"),
             "progress_url": reverse("get_upload_progress"),
             "progress_id": PROGRESS_ID.pattern,
@@ -69,17 +68,12 @@ class Command(BaseCommand):
                 ("413", refusals.UPLOAD_TOO_LARGE.fill()),
                 ("429", refusals.BUSY),
             ],
-            "sockets": {name: clean_nginx_path(path) for name, path in settings.SOCKETS.items()},
+            "sockets": {name: clean_path(path) for name, path in settings.SOCKETS.items()},
             "content_security_policy": "; ".join(sorted(build_policy().split("; "))),
         }
         self.stdout.write(render_template("nginx.conf", context))
 
     def systemd(self, *, unit, **options):
-        for path in (settings.BASE_DIR, settings.DATA_DIR):
-            if not re.fullmatch(r"[\w./+-]+", str(path)):
-                raise CommandError(
-                    f"The path {path} is not safe in a unit: use only letters, digits and _./+-."
-                )
         if not settings.RUN_DIR.is_relative_to("/run"):
             raise CommandError("GOURMIOUS_RUN_DIR must be below /run, where systemd creates it.")
         if unit:
@@ -93,19 +87,24 @@ class Command(BaseCommand):
 
 
 def render_unit(name):
-    python = f'"{sys.executable.replace("%", "%%")}"'
-    service = name.removeprefix("gourmious-").removesuffix(".service")
-    run_dir = settings.RUN_DIR.relative_to("/run")
-    return render_template(UNITS[name], {"python": python, "service": service, "run_dir": run_dir})
+    paths = {
+        "python": sys.executable,
+        "base_dir": settings.BASE_DIR,
+        "data_dir": settings.DATA_DIR,
+    }
+    context = {key: clean_path(path).replace("%", "%%") for key, path in paths.items()}
+    context["service"] = name.removeprefix("gourmious-").removesuffix(".service")
+    context["run_dir"] = settings.RUN_DIR.relative_to("/run")
+    return render_template(UNITS[name], context)
 
 
 def render_template(name, context):
     return render_to_string(f"deploy/{name}", {"settings": settings, **context})
 
 
-def clean_nginx_path(path):
-    """Return the absolute path; raise CommandError if nginx would misread it."""
+def clean_path(path):
+    """Return the absolute path; raise CommandError if it would be misread, even in quotes."""
     path = str(Path(path).absolute())
     if any(character in path for character in '$"\\'):
-        raise CommandError(f'The path {path} is not safe in nginx: it must not hold $, " or \\.')
+        raise CommandError(f'The path {path} cannot be used here: it must not hold $, " or \\.')
     return path
