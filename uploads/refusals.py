@@ -82,8 +82,6 @@ STORAGE_FULL = Refusal("storage_full", 507, True, "There is no room for more pho
 # The first row of each code: get_refusal() takes the status and `retry` from it.
 BY_CODE = {row.code: row for row in reversed([*globals().values()]) if type(row) is Refusal}
 
-INVALID = Refusal("invalid", 400, False, "")  # the default, which has no sentence of its own
-
 # The most specific class comes first.
 PARSER_ERRORS = {
     UploadInterrupted: INTERRUPTED,
@@ -97,12 +95,13 @@ PARSER_ERRORS = {
 def get_refusal(error, file=""):
     """Return the refusal for an exception. If a file is named, only that file is refused.
 
-    A code that is not in the table comes from a form field, and gets the status of INVALID.
+    A code that is not in the table comes from a form field, and gets the status 400.
     """
     if not isinstance(error, ValidationError):
         return classify(error)._replace(file=file)
-    row = BY_CODE.get(error.code, INVALID)
-    return Refusal(error.code or row.code, row.status, row.retry, error.messages[0], file)
+    unknown = (error.code or "invalid", 400, False)
+    code, status, retry = BY_CODE.get(error.code, unknown)[:3]
+    return Refusal(code, status, retry, error.messages[0], file)
 
 
 def classify(error):
