@@ -36,8 +36,9 @@ RELOAD_TIMEOUT = 600  # seconds that running uploads have before a new release r
 # for a millisecond, since each read and write releases it.
 SWITCH_INTERVALS = {"pages": 0.005, "uploads": 5}
 
-# How many objects are made before Python looks for garbage, by generation. With Python's own 700 a
-# worker spent 7 % of its time on the garbage collection of 10,000 uploads.
+# After how many new objects Python looks for garbage in the youngest generation, and after how many
+# such looks in each older one. With Python's own 700 a worker spent 7 % of its time on the garbage
+# collection of 10,000 uploads.
 GC_THRESHOLDS = 10_000, 10, 50
 
 PR_FUTEX_HASH, PR_FUTEX_HASH_SET_SLOTS = 78, 1  # from <linux/prctl.h>
@@ -126,7 +127,7 @@ def load_application(service):
 
     A later import could read the file of a newer release.
     """
-    # Only once: the third call of Granian's handler would block, and hold the GIL for ever.
+    # Only once: repeated calls of Granian's handler would block, and hold the GIL for ever.
     wait_for_signals(signal.SIGINT, signal.SIGTERM, once=True)
     sys.setswitchinterval(SWITCH_INTERVALS[service])
     spread_futexes(import_module("django.conf").settings.THREADS[service])

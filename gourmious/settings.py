@@ -21,7 +21,7 @@ def env_list(name, default="", required=False):
     items = [item.strip() for item in value.split(",") if item.strip()]
     if required and not items and not DEBUG:
         raise ImproperlyConfigured(
-            f"Set {name}, with commas between its items: production mode needs it, which "
+            f"Set {name}, with commas between its items: it is required in production mode, which "
             "GOURMIOUS_SECRET_KEY turns on."
         )
     return items
@@ -209,13 +209,13 @@ DATABASES = {
         "ENGINE": "gourmious.sqlite",
         "NAME": DATA_DIR / "db.sqlite3",
         "OPTIONS": {
-            # Pages can be read while an upload's row is written.
+            # Other requests can read while an upload's row is written.
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
             # Take the write lock at the beginning of each transaction, where it can wait. One that
             # reads first and writes later fails at once if another wrote in between.
             "transaction_mode": "IMMEDIATE",
             # Seconds. Another writer, such as a migration, delays an upload and does not fail it. A
-            # page that writes gives up before nginx does, after 60.
+            # page that writes gives up before nginx does: nginx waits for 60.
             "timeout": 45,
         },
     },
@@ -232,12 +232,12 @@ if MEMCACHED:
                 "connect_timeout": 0.2,
                 "timeout": 0.2,
                 "ignore_exc": True,
-                # Drop a failed server at once: after retries pymemcache (4.0) drops it at the next
-                # use, minutes later perhaps, when the server has long been back.
+                # Drop a failed server at once. After retries pymemcache (4.0) would drop it only at
+                # its next use: perhaps minutes later, when it is back.
                 "retry_attempts": 0,
                 # Seconds until a dropped server is asked again. Until then the others take its
-                # records; each attempt at a silent server loses some. A single server is asked
-                # again at once.
+                # records. Each attempt at a silent server loses some records. A single server is
+                # asked again at once.
                 "dead_timeout": 30 if len(MEMCACHED) > 1 else 0,
                 # pymemcache's own hash is written in Python, and takes most of a write's time.
                 "hasher": partial(RendezvousHash, hash_function=hash_text),
@@ -250,7 +250,7 @@ if MEMCACHED:
 else:
     CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 
-# The tutorial adds Django's own handlers. Here they would get no files: the second one takes all.
+# The tutorial adds Django's own. Here they would get no files: PictureFileUploadHandler takes all.
 FILE_UPLOAD_HANDLERS = [
     "uploads.uploadhandler.UploadProgressCachedHandler",
     "uploads.uploadhandler.PictureFileUploadHandler",

@@ -42,7 +42,7 @@ class DishAdmin(admin.ModelAdmin):
 
 @admin.register(Picture)
 class PictureAdmin(admin.ModelAdmin):
-    """Pictures cannot be added here: only an upload makes their renditions."""
+    """Pictures cannot be added here: only an upload brings an original."""
 
     list_display = ["preview", "dish", "uploaded", "size", "hidden", "original_link"]
     list_display_links = ["dish"]

@@ -71,8 +71,8 @@ def check_memcached_answers(**kwargs):
     return [
         CheckWarning(
             f"memcached does not answer at {address}: {fault}.",
-            hint="Start it, or correct GOURMIOUS_MEMCACHED. Uploads succeed without it, but nobody "
-            "sees their progress.",
+            hint="Start it, or correct GOURMIOUS_MEMCACHED. Uploads succeed without it, but the "
+            "bars show only what the browsers have sent.",
             id="uploads.W004",
         )
         for address in settings.MEMCACHED
@@ -102,7 +102,7 @@ def check_limits_agree(**kwargs):
     return [
         CheckWarning(
             f"{lower} is larger than {upper}: the second refuses what the first allows.",
-            hint="Raise the one, or lower the other.",
+            hint="Raise the second, or lower the first.",
             id="uploads.W006",
         )
         for lower, upper in pairs

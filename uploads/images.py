@@ -57,11 +57,11 @@ ANY_DENSITY_PIXELS = 24_000_000
 SIGNATURE_LENGTH = 16
 
 # The longest side of a rendition, in pixels. DISPLAY_SIZE fits a phone with three device pixels for
-# each CSS pixel. THUMBNAIL_SIZE fits a column of the grid with two.
+# each CSS pixel. THUMBNAIL_SIZE fits a column of the grid, on a screen with two.
 DISPLAY_SIZE = 1600
 THUMBNAIL_SIZE = 480
 
-STRIP_HEIGHT = 64  # pixels of a shrunken image
+STRIP_HEIGHT = 64  # pixels of a strip, after it was shrunk
 
 # Pillow's default of 75 shows blocks in smooth sauces; above 85 a file grows more than it improves.
 # A progressive JPEG is a tenth smaller, and is seen at once on a slow connection.
@@ -175,7 +175,7 @@ def load(image):
     """Return the upright size of an image, and the image, upright and at DISPLAY_SIZE."""
     size = image.size
     if image.format in {"JPEG", "MPO"}:
-        # Half of the time or less, as the decoder then works at a fraction of the size.
+        # This takes half the time or less: the decoder works at a fraction of the size.
         image.draft(None, fit(size, DISPLAY_SIZE))
     image.load()
     picture = flatten(image, fit(size, DISPLAY_SIZE))
@@ -203,7 +203,7 @@ def get_orientation(image):
 def flatten(image, size):
     """Return an image at this size, in sRGB, on white, and without the metadata of its file."""
     profile = image.info.get("icc_profile")
-    # HAMMING scales down as well as BICUBIC, in half the time.
+    # HAMMING is as good as BICUBIC at scaling down, and takes half the time.
     small = shrink(image).resize(size, Image.Resampling.HAMMING)
     alpha = small.convert("RGBA").getchannel("A") if small.has_transparency_data else None
     canvas = Image.new("RGB", small.size, "white")

@@ -123,7 +123,7 @@ class UploadProgress:
             writer.forget(self)
 
     def is_due(self):
-        """Return whether the record has changed, and is old enough or has a refusal to tell."""
+        """Return whether the record is out of date, and the upload is refused or old enough."""
         if self.ended or self.written == (self.uploaded, self.refusal):
             return False
         return self.refusal or time.monotonic() - self.started >= WRITE_INTERVAL

@@ -104,7 +104,7 @@ class FairQueue:
         self.lock = Lock()
         self.idle = [Renderer() for _ in range(count)]
         self.working = Counter()  # by network: how many pictures are being rendered
-        self.waiting = {}  # by network: the mailboxes of its waiting turns, for a renderer each
+        self.waiting = {}  # by network: a SimpleQueue for each turn that waits for a renderer
 
     def start(self):
         """Start all renderers before the first picture comes."""
@@ -241,7 +241,7 @@ def set_limit(kind, value):
 def allow_cpu(seconds):
     """Let this process use this much more CPU time, in seconds; then SIGPROF ends it.
 
-    RLIMIT_CPU would not do: it counts from the start of the process, and getrusage() tells the time
+    RLIMIT_CPU is no use: it counts from the start of the process, and getrusage() tells the time
     used so far only roughly. After a minute it is two seconds off.
     """
     signal.setitimer(signal.ITIMER_PROF, seconds)

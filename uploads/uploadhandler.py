@@ -162,9 +162,9 @@ def end_upload(request):
 
 
 def drain(request):
-    """Read the rest of the body: a proxy may lose an answer that is sent before."""
+    """Read the rest of the body: a proxy may lose an answer that is sent earlier."""
     # Django ignores a body with "Transfer-Encoding: chunked". Read it from the server, but only if
-    # the server ends it there: otherwise read() would block.
+    # the server marks its end: otherwise read() would block.
     terminated = request.environ.get("wsgi.input_terminated")
     body = request.environ["wsgi.input"] if terminated else request
     with suppress(OSError):

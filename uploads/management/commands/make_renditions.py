@@ -8,7 +8,7 @@ WIDTH = 40  # characters of the progress bar
 class Command(BaseCommand):
     help = (
         "Make new renditions of the pictures whose renditions have outdated sizes. "
-        "After an interruption, run it again: it continues where it stopped."
+        "After an interruption, run it again: without --all it continues where it stopped."
     )
 
     def add_arguments(self, parser):
@@ -26,7 +26,7 @@ class Command(BaseCommand):
 
         self.stdout.write(f"{len(keys) - failed} of {len(keys)} pictures are up to date now.")
         if failed:
-            raise CommandError(f"{failed} pictures keep their old renditions.")
+            raise CommandError(f"{failed} pictures got no new renditions.")
 
     def make(self, pk):
         """Make the renditions of one picture, if it is still shown; return False if that fails."""
