@@ -95,7 +95,7 @@ def validate_before_reading(request):
     get_progress_id(request)
     if request.content_type != "multipart/form-data":
         raise refusals.NO_FORM.error()
-    # The script sends one file, and its size in the query. A body may be longer: a form without
+    # The script sends one file, and its size in the query. Content-Length says less: a form without
     # the script may have several files.
     size = query.get("size", "")
     if size.isdecimal() and (len(size) > 20 or int(size) > settings.PICTURE_MAX_SIZE):

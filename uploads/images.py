@@ -57,7 +57,7 @@ ANY_DENSITY_PIXELS = 24_000_000
 SIGNATURE_LENGTH = 16
 
 # The longest side of a rendition, in pixels. DISPLAY_SIZE fits a phone with three device pixels for
-# each CSS pixel. THUMBNAIL_SIZE fits a column of the grid, on a screen with two.
+# each CSS pixel. THUMBNAIL_SIZE fits the narrowest column of the grid, on a screen with two.
 DISPLAY_SIZE = 1600
 THUMBNAIL_SIZE = 480
 

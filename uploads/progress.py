@@ -208,8 +208,9 @@ class ProgressWriter:
         """Write the records that are due, and delete those of uploads that have ended."""
         due = [upload for upload in uploads if upload.is_due()]
         for start in range(0, len(due), BATCH):
-            # Another thread may end an upload here. If it does so before make_record(), the upload
-            # is left out; if later, `written` is set, and the record is deleted.
+            # Another thread may end an upload at any time. If it ends before `ended` is checked
+            # below, nothing is written. If later, forget() finds `written` set, and the record is
+            # deleted.
             records = [(upload, upload.make_record()) for upload in due[start : start + BATCH]]
             self._attempt(
                 cache.set_many,

@@ -97,7 +97,8 @@ class FairQueue:
     """Renderers, and the queue for them, in which networks take turns.
 
     The next turn goes to the network with the fewest pictures being rendered. Among equals it goes
-    to the one that has waited longest. Within one network it is first come, first served.
+    to the one that has waited longest since its last turn. Within one network it is first come,
+    first served.
     """
 
     def __init__(self, count):

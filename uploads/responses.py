@@ -91,7 +91,7 @@ def get_diner(request):
 
 
 def set_diner(request, response):
-    """Set the cookie with a page: the first uploads, sent at once, would each set another.
+    """Set the cookie with a page: the first uploads run in parallel, and each would set another.
 
     The cookie is signed. A session would cost a row for each visitor.
     """

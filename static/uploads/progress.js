@@ -13,7 +13,7 @@ export function showProgress(upload, record) {
     upload.$copy.data('jqxhr').abort();
   } else if (record) {
     showUploaded(upload, record.uploaded / record.length);
-  } else if (upload.sent && (upload.uploaded || hasNoNews(upload))) { // The record is deleted.
+  } else if (upload.sent && (upload.uploaded || hasNoNews(upload))) { // Probably all has arrived.
     showProcessing(upload);
   }
 }

@@ -26,7 +26,7 @@ const createAttempt = (now = Date.now()) => ({
   id: createProgressId(),
   startedAt: now,
   sent: false, // whether the browser has sent the last byte
-  uploaded: 0, // bytes that the server has received
+  uploaded: 0, // bytes, as the bar shows them
   measuredAt: now, // when the speed was last computed
   speed: 0, // bytes per millisecond
   quarter: 0, // the percentage that was last announced
