@@ -6,7 +6,7 @@ import subprocess
 from functools import cache
 from io import StringIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 from django.core.management import CommandError, call_command
 from django.test import SimpleTestCase, override_settings
@@ -35,11 +35,10 @@ def run_deployconf(arguments, environment):
 
 
 class DeployconfTestCase(SimpleTestCase):
-    environment = {**PRODUCTION, "GOURMIOUS_DATA_DIR": "/srv/gourmious"}
-
     def setUp(self):
         super().setUp()
         self.folder = Path(self.enterContext(TemporaryDirectory(prefix="gourmious-")))
+        self.environment = {**PRODUCTION, "GOURMIOUS_DATA_DIR": f"{gettempdir()}/data"}
 
     def deployconf(self, *arguments, **environment):
         """Return what the command prints. For the same arguments it is run once."""
@@ -130,8 +129,8 @@ class SystemdTests(DeployconfTestCase):
     @requires("systemd-analyze")
     def test_systemd_takes_the_units(self):
         units = [self.folder / name for name in UNITS]
-        for data in ("/srv/gourmious", "/srv/Übung eins, 100%"):
-            self.environment = {**self.environment, "GOURMIOUS_DATA_DIR": data}
+        for data in ("data", "Übung eins, 100%"):
+            self.environment["GOURMIOUS_DATA_DIR"] = f"{gettempdir()}/{data}"
             for unit in units:
                 unit.write_text(self.deployconf("systemd", "--unit", unit.name))
 
