@@ -1,7 +1,6 @@
-"""What deployconf prints, and whether nginx and systemd take it."""
+"""The output of deployconf: nginx, systemd and shells read it."""
 
 import re
-import shlex
 import subprocess
 from functools import cache
 from io import StringIO
@@ -149,7 +148,7 @@ class SystemdTests(DeployconfTestCase):
             unit = self.deployconf("systemd", "--unit", f"gourmious-{service}.service")
 
             self.assertRegex(unit, rf"(?m)^ExecStart=.* -m gourmious.serve {service}$")
-            self.assertRegex(unit, rf"(?m)^RuntimeDirectory=gourmious/{service}$")
+            self.assertRegex(unit, rf'(?m)^RuntimeDirectory="gourmious/{service}"$')
 
     def read_services(self):
         """Return the units of the pages and of the uploads."""
@@ -178,8 +177,13 @@ class SystemdTests(DeployconfTestCase):
 
 class EnvTests(DeployconfTestCase):
     def read(self, text):
-        """Return the variables of an environment file, read as systemd and shells do."""
-        return dict(word.split("=", 1) for word in shlex.split(text, comments=True))
+        """Return the variables of an environment file, as a shell reads it."""
+        file = self.folder / "gourmious.env"
+        file.write_text(text)
+        command = ["env", "-i", "sh", "-ac", ". ./gourmious.env && exec env -0"]
+        output = subprocess.run(command, cwd=self.folder, check=True, stdout=subprocess.PIPE).stdout
+        variables = dict(line.split("=", 1) for line in output.decode().split("\0") if line)
+        return {name: variables[name] for name in variables if name.startswith("GOURMIOUS_")}
 
     def test_it_can_be_used_as_it_is(self):
         output = StringIO()
@@ -204,7 +208,8 @@ class EnvTests(DeployconfTestCase):
     def test_of_a_server_it_tells_the_settings_that_are_in_force(self):
         environment = {
             **self.environment,
-            "GOURMIOUS_SECRET_KEY": "a-secret-of-production",
+            "GOURMIOUS_SECRET_KEY": "it's a $secret (of) `production` #1",
+            "GOURMIOUS_DATA_DIR": f"{gettempdir()}/Übung eins, 100%",
             "GOURMIOUS_ALLOWED_HOSTS": "a.example,b.example",
             "GOURMIOUS_MAX_UPLOADS": "77",
         }

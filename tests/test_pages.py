@@ -1,4 +1,4 @@
-"""What holds for every page and state: all can use it, on a phone too, and its policy holds."""
+"""Every page, in every state: all diners can use it, on a phone too, and its policy holds."""
 
 import gzip
 import re

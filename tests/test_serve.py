@@ -32,7 +32,7 @@ from gourmious.serve import spread_futexes
 spread_futexes(5000)
 print(ctypes.CDLL(None).prctl(78, 2, 0, 0, 0))
 """
-# What Python writes when it imports a module that a release may replace.
+# The line that Python writes for each import of a module that a release may replace.
 OURS = re.compile(r"^import '((?:csp|django|gourmious|uploads)\b.*?)' #", re.MULTILINE)
 
 

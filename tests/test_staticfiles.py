@@ -39,7 +39,7 @@ class StaticFilesStorageTests(FoldersMixin, SimpleTestCase):
         call_command("collectstatic", interactive=False, stdout=StringIO(), **options)
 
     def read(self):
-        """Return the content of each file, and what tells it from one that was written anew."""
+        """Return the content of each file, with its inode and time: a new file has others."""
         return {
             path: (path.read_bytes(), path.stat().st_ino, path.stat().st_mtime_ns)
             for path in self.files("static")

@@ -111,7 +111,9 @@ class UploadTests(BrowserTestCase):
         self.throttle(100_000)
 
         self.upload(menu=b"A text.\n" * 500_000)
-        wait_for(lambda: self.find('.upload[data-state="refused"]'), 20)  # of 40 for the whole
+        wait_for(
+            lambda: self.find('.upload[data-state="refused"]'), 20
+        )  # The whole file takes 40 s.
 
         self.assertRegex(
             self.find_text(".upload-state")[0], r"^Refused\. This file is not a picture.*\.$"

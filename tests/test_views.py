@@ -601,7 +601,7 @@ class CsrfTests(UploadTestCase):
 
 
 class WithoutScriptsTests(UploadTestCase):
-    """What a browser gets that sends the form by itself."""
+    """The answers to a browser that sends the form without scripts."""
 
     def post(self, *files, **options):
         return super().post(*files, accept=BROWSER, **options)

@@ -270,10 +270,8 @@ class Crowd:
 
     async def _poll_once(self, connection, upload):
         path = f"/get_upload_progress?X-Progress-ID={upload.progress_id}"
-        if (body := await self._get(connection, path, "poll", self.polls[self.phase])) not in {
-            b"",
-            b"null",
-        }:
+        body = await self._get(connection, path, "poll", self.polls[self.phase])
+        if body not in {b"", b"null"}:
             upload.seen.add(json.loads(body)["uploaded"])
 
     async def _watch_page(self, path):

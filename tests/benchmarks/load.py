@@ -96,34 +96,47 @@ def send_file(client, file, length):
 
 def polls(address, path, seconds):
     """Return how many polls in a second are answered with a record on all the connections."""
-    request = get_request(path)
-    epoll, clients, answers, count = select.epoll(), {}, {}, 0
-
-    def open_client():
-        client = connect(address)
-        clients[client.fileno()] = client
-        epoll.register(client, select.EPOLLIN)
-        send(client.fileno())
-
-    def send(descriptor):
-        answers[descriptor] = b""
-        os.write(descriptor, request)
-
+    poller = Poller(address, get_request(path))
     for _ in range(CLIENTS):
-        open_client()
+        poller.connect()
     started = time.perf_counter()
     while time.perf_counter() < started + seconds:
-        for descriptor, _ in epoll.poll():
-            answers[descriptor] += received(os.read(descriptor, 2**16))
-            if not is_record(answers[descriptor]):
-                continue
-            count += 1
-            if b"\r\nConnection: close\r\n" in answers[descriptor]:  # nginx, after a thousand
-                clients.pop(descriptor).close()
-                open_client()
-            else:
-                send(descriptor)
-    return count / (time.perf_counter() - started)
+        poller.read()
+    return poller.count / (time.perf_counter() - started)
+
+
+class Poller:
+    """Connections that ask the same again and again."""
+
+    def __init__(self, address, request):
+        self.address = address
+        self.request = request
+        self.epoll = select.epoll()
+        self.clients, self.answers = {}, {}  # by descriptor
+        self.count = 0  # of whole answers
+
+    def connect(self):
+        client = connect(self.address)
+        self.clients[client.fileno()] = client
+        self.epoll.register(client, select.EPOLLIN)
+        self.send(client.fileno())
+
+    def send(self, descriptor):
+        self.answers[descriptor] = b""
+        os.write(descriptor, self.request)
+
+    def read(self):
+        """Wait for data, and ask again on each connection whose answer is whole."""
+        for descriptor, _ in self.epoll.poll():
+            answer = self.answers[descriptor] + received(os.read(descriptor, 2**16))
+            self.answers[descriptor] = answer
+            if is_record(answer):
+                self.count += 1
+                if b"\r\nConnection: close\r\n" in answer:  # nginx, after a thousand
+                    self.clients.pop(descriptor).close()
+                    self.connect()
+                else:
+                    self.send(descriptor)
 
 
 def latencies(address, path, seconds):

@@ -1,4 +1,4 @@
-"""What upload.js does when the server, the network, a proxy or memcached fails."""
+"""upload.js, when the server, the network, a proxy or memcached fails."""
 
 from collections import defaultdict
 from itertools import pairwise

@@ -1,4 +1,6 @@
+import re
 import secrets
+import shlex
 import sys
 from pathlib import Path
 
@@ -19,6 +21,8 @@ UNITS = {
     "gourmious-prune.service": "gourmious-prune.service",
     "gourmious-prune.timer": "gourmious-prune.timer",
 }
+
+VARIABLE = re.compile(r"^(GOURMIOUS_\w+=)(.+)$", re.MULTILINE)
 
 
 class Command(BaseCommand):
@@ -83,7 +87,9 @@ class Command(BaseCommand):
             self.stdout.write(f"# {name}\n{render_unit(name)}")
 
     def env(self, **options):
-        self.stdout.write(render_template("gourmious.env", {"new_key": secrets.token_urlsafe(48)}))
+        text = render_template("gourmious.env", {"new_key": secrets.token_urlsafe(48)})
+        # systemd and shells read quotes alike.
+        self.stdout.write(VARIABLE.sub(lambda found: found[1] + shlex.quote(found[2]), text))
 
 
 def render_unit(name):
@@ -91,10 +97,11 @@ def render_unit(name):
         "python": sys.executable,
         "base_dir": settings.BASE_DIR,
         "data_dir": settings.DATA_DIR,
+        "run_dir": settings.RUN_DIR,
     }
     context = {key: clean_path(path).replace("%", "%%") for key, path in paths.items()}
     context["service"] = name.removeprefix("gourmious-").removesuffix(".service")
-    context["run_dir"] = settings.RUN_DIR.relative_to("/run")
+    context["run_dir"] = context["run_dir"].removeprefix("/run/")
     return render_template(UNITS[name], context)
 
 
