@@ -25,6 +25,7 @@ import time
 from contextlib import suppress
 from importlib import import_module
 from multiprocessing import resource_tracker
+from pathlib import Path
 from wsgiref.util import setup_testing_defaults
 
 RESPAWN_PAUSE = 0.5  # seconds, for a worker that dies at its start
@@ -119,7 +120,26 @@ def make_server(options):
         **options,
     )
     server.respawned_wrks = ForgetfulDict()
+    server.on_startup(wait_until_threads_sleep)
     return server
+
+
+def wait_until_threads_sleep():
+    """Wait until all other threads of this process sleep, and hold no lock.
+
+    With metrics, Granian (2.8) starts threads just before it forks the workers. If one held a lock
+    then, its worker waited for that lock for ever: some starts hung.
+    """
+    main = str(os.getpid())
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # It has ended.
+            while thread.name != main and get_state(thread) != "S":
+                time.sleep(0.001)
+
+
+def get_state(thread):
+    """Return the state of a thread: R runs, S sleeps; see proc_pid_stat(5)."""
+    return Path(thread, "stat").read_text().rpartition(") ")[2][0]
 
 
 def load_application(service):

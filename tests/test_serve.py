@@ -1,14 +1,19 @@
 """Granian as it is started in production: its sockets, its signals, and what it leaves: nothing."""
 
+import hashlib
 import re
 import socket
 import stat
 import subprocess
 import sys
+import threading
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from django.test import SimpleTestCase
+
+from gourmious.serve import wait_until_threads_sleep
 
 from .cases import GranianTestCase
 from .client import add_dish, get
@@ -62,6 +67,29 @@ class SocketTests(GranianTestCase):
         server.start()
 
         self.assert_answers(server)
+
+
+class ThreadTests(SimpleTestCase):
+    def test_it_waits_until_a_thread_that_works_sleeps(self):
+        work = partial(hashlib.pbkdf2_hmac, "sha256", b"", b"", 5_000_000)  # without the GIL
+        thread = threading.Thread(target=work)
+        thread.start()
+
+        wait_until_threads_sleep()
+
+        thread.join(0.2)  # It would work for seconds.
+        self.assertFalse(thread.is_alive())
+
+    def test_it_does_not_wait_for_a_thread_that_sleeps(self):
+        end = threading.Event()
+        thread = threading.Thread(target=end.wait)
+        thread.start()
+
+        wait_until_threads_sleep()
+
+        self.assertTrue(thread.is_alive())
+        end.set()
+        thread.join()
 
 
 class MetricsTests(GranianTestCase):
