@@ -265,8 +265,8 @@ ORIGINALS_ROOT = DATA_DIR / "originals"
 MEDIA_ROOT = DATA_DIR / "media"
 MEDIA_URL = "media/"
 
-PICTURE_MAX_SIZE = 25 * 2**20  # bytes
-UPLOAD_MAX_SIZE = (DATA_UPLOAD_MAX_NUMBER_FILES + 1) * PICTURE_MAX_SIZE  # bytes, with the fields
+PICTURE_MAX_SIZE = 64 * 2**20  # bytes; a phone's photo of 200 megapixels has 30 million or more
+UPLOAD_MAX_SIZE = 5 * PICTURE_MAX_SIZE  # bytes, with the fields
 UPLOAD_STALL_TIMEOUT = 60  # seconds; a client that sends nothing for this long is cut off
 
 # How often a page asks for the progress of an upload, in milliseconds.

@@ -80,7 +80,7 @@ class NginxTests(DeployconfTestCase):
 
         self.assertIn("limit_conn gourmious_uploads 77;", site)
         self.assertIn("limit_conn gourmious_uploads_of_address 7;", site)
-        self.assertIn(f"client_max_body_size {11 * 25 * 2**20};", site)
+        self.assertIn(f"client_max_body_size {320 * 2**20};", site)
 
     def test_uploads_and_all_else_go_to_their_own_sockets(self):
         site = self.deployconf("nginx", GOURMIOUS_RUN_DIR="/run/dishes")
