@@ -186,6 +186,16 @@ def tiff_of_fax_noise(width=4, height=65_000):
     return tiff({256: width, 257: height, 258: 1, 259: FAX, 262: 0, 277: 1, **strip}, data)
 
 
+# BMP: a header, a palette, and runs of a length and a colour.
+
+
+def bmp_of_runs(side=10_000):
+    """Return a BMP of compressed runs of single pixels."""
+    content = encoded(Image.new("P", (8, 8)), "BMP")
+    header = content[:18] + pack("<LLHHL", side, side, 1, 8, 1) + content[34:54]
+    return header + content[54:1078] + fill(b"\1\0")
+
+
 # HEIC and AVIF (ISO/IEC 14496-12 and 23008-12): boxes of a length, a name, and data or boxes.
 
 PIXI = b"\0\0\0\x10pixi\0\0\0\0\3\x08\x08\x08"
@@ -345,6 +355,7 @@ BOMBS = {
     "TIFF of directories in a circle": tiff_in_a_circle,
     "TIFF of EXIF data in a circle": lambda: small_tiff({EXIF: START + 64}),
     "TIFF of a fax's noise": tiff_of_fax_noise,
+    "BMP of millions of runs": bmp_of_runs,
     "HEIC that names a tile a thousand times": lambda: grid("HEIF", 64, 1024, 31),
     "HEIC of grids of grids": lambda: grid("HEIF", 64, 64, 8, levels=3),
     "HEIC of 67 megapixels": lambda: pad(grid("HEIF", 8192, 512, 16)),

@@ -9,15 +9,16 @@ from unittest.mock import patch
 from django.core.exceptions import ValidationError
 from django.core.signals import request_finished, request_started
 from django.test import SimpleTestCase, override_settings
+from PIL import Image
 
-from uploads import renderer
+from uploads import decoder, images, refusals, renderer
 from uploads.renderer import FairQueue
 
 from .base import PRODUCTION, FoldersMixin, read_settings
 from .bombs import jpeg_of_scans
 from .client import Upload, add_dish, poll
 from .photos import photo
-from .processes import has_opened, open_files
+from .processes import is_running
 from .servers import Granian, Memcached, prepare_data, requires
 from .stack import PROGRAMS, Stack
 from .waiting import wait_for
@@ -102,8 +103,46 @@ class RendererTestCase(FoldersMixin, SimpleTestCase):
         return self.renderer.process.pid
 
     def renders(self):
-        """Tell whether the renderer has a file open; it has none while it waits."""
-        return self.folder / "original" in open_files(self.pid())
+        """Tell whether the renderer works on a picture."""
+        return is_running(self.pid())
+
+
+class RenderTestCase(FoldersMixin, SimpleTestCase):
+    """Render in the process of the tests; that renderers do it elsewhere changes no pixel."""
+
+    def setUp(self):
+        super().setUp()
+        self.path, self.display, self.thumbnail = (
+            self.folder / name for name in ("original", "display", "thumbnail")
+        )
+
+    def open_image(self, content):
+        self.path.write_bytes(content)
+        return decoder.open_image(self.path)
+
+    def render(self, content):
+        """Return an images.Original of a file, and its renditions."""
+        with self.open_image(content) as image:
+            picture = images.render(image, self.display, self.thumbnail)
+        return picture, *map(self.load, (self.display, self.thumbnail))
+
+    def load(self, path):
+        with Image.open(path) as image:
+            image.load()
+        return image
+
+    def assert_refused(self, content, code="damaged"):
+        """Assert that a file is refused with this code, and return the sentence."""
+        with self.assertRaises(decoder.PictureError) as caught:
+            self.render(content)
+        self.assertEqual(caught.exception.code, code)
+        self.assertEqual(self.files(), [self.path])
+        return refusals.BY_CODE[code].error(**caught.exception.values).messages[0]
+
+    def assert_colour(self, image, expected, tolerance=3):
+        pixel = image.getpixel((image.width // 2, image.height // 2))
+        for value, wanted in zip(pixel, expected, strict=True):
+            self.assertAlmostEqual(value, wanted, delta=tolerance, msg=f"{pixel}, not {expected}")
 
 
 @requires("memcached")
@@ -156,8 +195,7 @@ class GranianTestCase(FoldersMixin, SimpleTestCase):
     def send_slow_photo(self, server, dish):
         """Send a photo that is rendered for seconds, and return its upload when that has begun."""
         upload = self.send(server, dish, jpeg_of_scans())
-        incoming = self.folder / "incoming"
-        wait_for(lambda: any(has_opened(pid, incoming) for pid in server.renderers()))
+        wait_for(lambda: any(map(is_running, server.renderers())))
         return upload
 
 

@@ -10,7 +10,10 @@ REFUSALS = {
     "hidden": (403, False),
     "unknown_dish": (404, False),
     "too_large": (413, False),
+    "empty_file": (415, False),
     "not_an_image": (415, False),
+    "other_format": (415, False),
+    "damaged": (415, False),
     "too_many_pixels": (415, False),
     "too_complex": (415, False),
     "busy": (429, True),
@@ -26,6 +29,7 @@ FORMATS = {
     "AVIF": (".avif", 70_000_000),
     "GIF": (".gif", 100_000_000),
     "TIFF": (".tif", 100_000_000),
+    "BMP": (".bmp", 100_000_000),
     "HEIF": (".heic", 100_000_000),
 }
 

@@ -30,13 +30,22 @@ def curve(parameters):
 
 
 def profile(colorants, parameters):
-    """Return the bytes of a profile (ICC.1:2010)."""
-    description = b"mluc\0\0\0\0" + pack(">II2s2sII", 1, 12, b"en", b"US", 8, 28)
-    description += "Test".encode("utf-16-be")
-    tags = {b"desc": description, b"cprt": description, b"wtpt": xyz(*D50)}
+    """Return the bytes of a profile for RGB (ICC.1:2010)."""
+    tags = {}
     for name, colorant in zip((b"r", b"g", b"b"), colorants, strict=True):
         tags[name + b"XYZ"] = xyz(*colorant)
         tags[name + b"TRC"] = curve(parameters)
+    return build(b"RGB ", tags)
+
+
+def grey_profile(parameters):
+    return build(b"GRAY", {b"kTRC": curve(parameters)})
+
+
+def build(space, tags):
+    description = b"mluc\0\0\0\0" + pack(">II2s2sII", 1, 12, b"en", b"US", 8, 28)
+    description += "Test".encode("utf-16-be")
+    tags = {b"desc": description, b"cprt": description, b"wtpt": xyz(*D50), **tags}
 
     table, data = pack(">I", len(tags)), b""
     start = 128 + 4 + 12 * len(tags)
@@ -45,7 +54,7 @@ def profile(colorants, parameters):
         data += content.ljust(-(-len(content) // 4) * 4, b"\0")
 
     header = pack(
-        ">I4xI4s4s4s12x4s", start + len(data), 0x04300000, b"mntr", b"RGB ", b"XYZ ", b"acsp"
+        ">I4xI4s4s4s12x4s", start + len(data), 0x04300000, b"mntr", space, b"XYZ ", b"acsp"
     )
     header = header.ljust(68, b"\0") + fixed(*D50)
     return header.ljust(128, b"\0") + table + data

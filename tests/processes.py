@@ -24,6 +24,13 @@ def has_ended(pid):
         return True
 
 
+def is_running(pid):
+    """Tell whether a process computes just now."""
+    with suppress(FileNotFoundError, ProcessLookupError):  # It ends just now.
+        return stat(pid)[0] == "R"
+    return False
+
+
 def is_stopped(pid):
     """Tell whether all threads of a process have stopped; the signal does not wait for that."""
     stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
@@ -52,12 +59,6 @@ def has_opened(pid, folder):
                 if path.readlink().parent == folder:
                     return True
     return False
-
-
-def open_files(pid):
-    with suppress(FileNotFoundError):
-        return [path.readlink() for path in Path(f"/proc/{pid}/fd").iterdir()]
-    return []
 
 
 def children(pid):

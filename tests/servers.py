@@ -28,6 +28,7 @@ ADDRESS = "127.0.0.1"
 def missing_packages(*programs):
     """Return the Debian packages of those programs that are not installed."""
     packages = {
+        "avifenc": "libavif-bin",
         "chromedriver": "chromium-driver",
         "java": "default-jdk-headless",
         "node": "nodejs",

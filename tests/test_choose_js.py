@@ -9,10 +9,14 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from uploads import images, refusals
+from uploads import formats, refusals
+from uploads.formats import SIGNATURE_LENGTH
+from uploads.uploadhandler import find_error
 
 from .browser import BrowserTestCase
+from .contract import FORMATS
 from .photos import encoded, photo
+from .test_formats import OTHERS
 from .waiting import wait_for
 
 # Chooses a file as soon as the page has the field.
@@ -21,7 +25,7 @@ CHOOSE_EARLY = """
         const picture = document.querySelector('#picture');
         if (picture && !window.$) {
             const transfer = new DataTransfer();
-            transfer.items.add(new File(['JPEG'], 'early.jpg', {type: 'image/jpeg'}));
+            transfer.items.add(new File([new Uint8Array([255, 216, 255])], 'early.jpg'));
             picture.files = transfer.files;
             observer.disconnect();
         }
@@ -165,11 +169,39 @@ class ChooseTests(BrowserTestCase):
             {"one.jpg": photo(), "menu.txt": b"A text.", "empty.jpg": b"", "two.jpg": photo()}
         )
 
-        refused = f"Refused. {refusals.NOT_AN_IMAGE.fill(formats=images.LABELS).message}"
-        self.assertEqual(self.find_text('[data-state="refused"] .upload-state'), [refused, refused])
         self.assert_ready("one.jpg", "two.jpg")
+        not_an_image = refusals.NOT_AN_IMAGE.fill(formats=formats.LABELS)
+        sentences = [not_an_image.message, refusals.EMPTY_FILE.message]
+        self.assertEqual(
+            self.find_text('[data-state="refused"] .upload-state'),
+            [f"Refused. {sentence}" for sentence in sentences],
+        )
         self.assert_sent(2)
         self.assertEqual(len(self.requests("/upload")), 2)
+
+    def test_the_first_bytes_decide_as_on_the_server(self):
+        beginnings = [
+            *(photo(60, 40, name)[:SIGNATURE_LENGTH] for name in FORMATS),
+            *(first_bytes for group in OTHERS.values() for first_bytes in group),
+            *(b"A text.", b"BM is no picture", bytes(16), b"\xff\xd8"),
+        ]
+        with override_settings(DATA_UPLOAD_MAX_NUMBER_FILES=len(beginnings)):
+            self.browser.refresh()
+            self.choose({f"{number}.jpg": data for number, data in enumerate(beginnings)})
+
+            wait_for(lambda: len(self.find(".upload")) == len(beginnings))
+            states = self.find_text(".upload-state")
+            for first_bytes, state in zip(beginnings, states, strict=True):
+                error = find_error(first_bytes)
+                sentence = f"Refused. {error.messages[0]}" if error else "Ready"
+                with self.subTest(first_bytes):
+                    self.assertTrue(state.startswith(sentence), state)
+
+    def test_a_photo_may_have_any_name_and_type(self):
+        self.choose({"dish.bin": photo(), "dish": photo(), "dish.txt": photo()})
+
+        self.assert_ready("dish.bin", "dish", "dish.txt")
+        self.assert_sent(3)
 
     def test_what_is_too_large_is_told_in_the_servers_words(self):
         with override_settings(PICTURE_MAX_SIZE=2**20):
@@ -185,10 +217,9 @@ class ChooseTests(BrowserTestCase):
     def test_what_is_too_much_at_once_is_told_in_the_servers_words(self):
         self.choose({f"{number}.jpg": photo(40, 30) for number in range(12)})
 
-        self.assertEqual(
-            self.find_text('[data-state="refused"] .upload-state'),
-            [f"Refused. {refusals.TOO_MANY.fill().message}"] * 2,
-        )
+        sentences = [f"Refused. {refusals.TOO_MANY.fill().message}"] * 2
+        refused = '[data-state="refused"] .upload-state'
+        wait_for(lambda: self.find_text(refused) == sentences)
         self.assert_sent(10)
 
     def test_a_photo_has_a_preview_that_is_upright(self):

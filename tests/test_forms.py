@@ -27,7 +27,10 @@ class UploadFormTests(UploadTestCase):
             'data-too-large="This file is larger than the 1.0\xa0MB that are allowed."',
             'data-max-files="3"',
             'data-too-many="At most 3 photos are allowed in one upload."',
-            'data-not-an-image="This file is not a picture, ',
+            'data-empty-file="This file is empty."',
+            'data-not-an-image="This file is not a picture; ',
+            "&quot;%PDF-&quot;, &quot;PDF files are not allowed; ",
+            "&quot;GIF8[79]a&quot;, &quot;&quot;",
         ):
             self.assertIn(attribute, field)
 

@@ -15,7 +15,7 @@ from django.test import RequestFactory
 from pymemcache.client.base import Client
 
 from uploads import refusals
-from uploads.images import LABELS
+from uploads.formats import LABELS
 from uploads.progress import UploadProgress, cache_answers
 
 from .base import FoldersMixin, make_dish

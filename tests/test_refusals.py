@@ -11,7 +11,7 @@ from django.db import OperationalError
 from django.http.multipartparser import MultiPartParserError
 from django.test import SimpleTestCase, override_settings
 
-from uploads import images, refusals
+from uploads import formats, refusals
 from uploads.refusals import BY_CODE, Refusal, get_refusal
 
 from .contract import REFUSALS
@@ -35,7 +35,7 @@ class TableTests(SimpleTestCase):
             self.assertEqual(row.retry, REFUSALS[row.code][1])
 
     def test_every_message_is_a_sentence_once_its_placeholders_are_filled(self):
-        values = {"formats": images.LABELS, "millions": "24", "format": "WebP"}
+        values = {"formats": formats.LABELS, "kind": "PDF", "millions": "24", "format": "WebP"}
         for row in self.rows:
             self.assertRegex(row.fill(**values).message, r"^[A-Z][^%]*\.$")
 

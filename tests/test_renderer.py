@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Event, Thread
 from unittest.mock import patch
 
+from django.conf import settings
 from django.test import SimpleTestCase
 from PIL import Image
 
@@ -20,8 +21,8 @@ from uploads.renderer import FairQueue, Renderer
 
 from .bombs import jpeg_of_scans, tiff_of_fax_noise
 from .cases import PHOTO, RendererTestCase
-from .photos import encoded, photo
-from .processes import has_ended, open_files, parent_of, stopped
+from .photos import encoded, huge_photo, photo
+from .processes import has_ended, is_running, parent_of, stopped
 from .servers import ROOT
 from .waiting import wait_for
 
@@ -65,6 +66,13 @@ class OutcomeTests(RendererTestCase):
             self.assert_refused("too_complex", content)
             self.assert_next_is_rendered()
 
+    def test_a_phones_photo_of_200_megapixels_is_rendered(self):
+        content = huge_photo(16_320, 12_240)
+
+        self.assertGreater(len(content), 30_000_000)
+        self.assertLess(len(content), settings.PICTURE_MAX_SIZE)
+        self.assertEqual(self.render(content), (16_320, 12_240))
+
     def test_a_disk_that_fails_is_no_refusal(self):
         self.render()
         for limit, number in ((1000, errno.EFBIG), (None, errno.ENOENT)):
@@ -107,7 +115,7 @@ class EndTests(RendererTestCase):
     def test_a_crash_costs_its_one_picture(self):
         for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT):
             with self.subTest(number):
-                self.end_in_mid_picture(number, "not_an_image")
+                self.end_in_mid_picture(number, "damaged")
 
     def test_so_does_the_kernel_when_it_runs_out_of_memory(self):
         self.end_in_mid_picture(signal.SIGKILL, "too_complex")
@@ -197,7 +205,7 @@ class ProcessTests(RendererTestCase):
         ) as parent:
             pid = int(parent.stdout.readline())
             forkserver = parent_of(pid)
-            wait_for(lambda: slow in open_files(pid))
+            wait_for(lambda: is_running(pid))
             parent.kill()
 
         wait_for(lambda: not Path(f"/proc/{pid}").exists())

@@ -1,5 +1,6 @@
 """The forms of a dish and of an upload."""
 
+import json
 import time
 from functools import lru_cache
 
@@ -7,7 +8,7 @@ from django import forms
 from django.conf import settings
 from django.core.exceptions import ValidationError
 
-from . import images, refusals
+from . import formats, refusals
 from .models import Dish, Picture
 from .progress import get_content_length, get_progress_id
 
@@ -32,13 +33,25 @@ class PicturesInput(forms.FileInput):
     def build_attrs(self, base_attrs, extra_attrs=None):
         """Add the limits and sentences with which the script refuses a photo before sending it."""
         return super().build_attrs(base_attrs, extra_attrs) | {
-            "accept": images.ACCEPT,
+            "accept": formats.ACCEPT,
             "data-max-size": settings.PICTURE_MAX_SIZE,
             "data-too-large": refusals.TOO_LARGE.fill().message,
             "data-max-files": settings.DATA_UPLOAD_MAX_NUMBER_FILES,
             "data-too-many": refusals.TOO_MANY.fill().message,
-            "data-not-an-image": refusals.NOT_AN_IMAGE.fill(formats=images.LABELS).message,
+            "data-empty-file": refusals.EMPTY_FILE.message,
+            "data-not-an-image": refusals.NOT_AN_IMAGE.fill(formats=formats.LABELS).message,
+            "data-signature-length": formats.SIGNATURE_LENGTH,
+            "data-kinds": json.dumps([*describe_kinds()]),
         }
+
+
+def describe_kinds():
+    """Generate the signature of each known kind of file, and a sentence if it is refused."""
+    for kind in formats.OTHER_KINDS:
+        values = {"kind": kind.label, "formats": formats.LABELS}
+        yield kind.signature, refusals.OTHER_FORMAT.fill(**values).message
+    for image_format in formats.FORMATS:
+        yield image_format.signature, ""
 
 
 class PicturesField(forms.Field):

@@ -22,7 +22,7 @@ from django.conf import settings
 from django.core.files import locks
 from django.core.files.uploadedfile import TemporaryUploadedFile
 
-from . import images, refusals
+from . import decoder, images, refusals
 
 # CPU time that a picture may take, in seconds: for its header, and for its pixels.
 HEADER_CPU = 2
@@ -68,8 +68,8 @@ def render(path, network=""):
     """Make the renditions of a file; they are deleted after the block, unless it moved them.
 
     `network` is the client's: each network has a queue of its own. Raise ValidationError, code
-    not_an_image, too_many_pixels or too_complex, if the file cannot be rendered, and OSError if the
-    disk fails.
+    not_an_image, other_format, damaged, too_many_pixels or too_complex, if the file cannot be
+    rendered, and OSError if the disk fails.
     """
     with ExitStack() as files:
         with renderers.turn(network) as renderer:
@@ -176,7 +176,7 @@ class Renderer:
             self.process.join()
         if self.process.exitcode in LIMIT_SIGNALS:
             return {"code": "too_complex", "values": {}, "ends": True}
-        return {"code": "not_an_image", "values": {"formats": images.LABELS}, "ends": True}
+        return {"code": "damaged", "values": {}, "ends": True}
 
     def _replace(self):
         with suppress(OSError):  # If it cannot start now, the next picture starts it.
@@ -258,11 +258,11 @@ def render_picture(original, display, thumbnail):
     """Return the answer to the parent: an Original, a code with its values, or an errno."""
     try:
         allow_cpu(HEADER_CPU)
-        with images.open_image(original) as image:
+        with decoder.open_image(original) as image:
             megapixels = image.width * image.height / 1e6
             allow_cpu(PIXELS_CPU + PIXELS_CPU_PER_MEGAPIXEL * megapixels)
             return {"original": images.render(image, display, thumbnail)}
-    except images.PictureError as error:
+    except decoder.PictureError as error:
         return {"code": error.code, "values": error.values}
     except MemoryError:
         return {"code": "too_complex", "values": {}}

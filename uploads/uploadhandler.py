@@ -15,7 +15,7 @@ from django.core.files.uploadhandler import (
 )
 from django.http import UnreadablePostError
 
-from . import images, refusals
+from . import formats, refusals
 from .progress import WRITE_INTERVAL, progress_of
 
 # Django reads 64 KiB at a time. On a slow connection read less, so that the bar moves evenly. But
@@ -89,9 +89,9 @@ class UploadProgressCachedHandler(FileUploadHandler):
 class PictureFileUploadHandler(TemporaryFileUploadHandler):
     """Write pictures to temporary files, and refuse bad files while they arrive.
 
-    A file is refused if its first bytes are not those of a picture, or if it is too large. The rest
-    of it is read and dropped; other files of the request are kept. A complete file has a `digest`,
-    the SHA-256 of the bytes that were written.
+    A file is refused if its first bytes are not those of an allowed format, or if it is too large.
+    The rest of it is read and dropped; other files of the request are kept. A complete file has a
+    `digest`, the SHA-256 of the bytes that were written.
     """
 
     def __init__(self, request=None):
@@ -118,29 +118,48 @@ class PictureFileUploadHandler(TemporaryFileUploadHandler):
         super().receive_data_chunk(raw_data, start)
 
     def file_complete(self, file_size):
-        """Return the file, and forget it, so that upload_interrupted() does not delete it."""
+        """Return the file, and forget it, so that upload_interrupted() does not delete it.
+
+        Return None for one that is too short for a signature.
+        """
+        if self.first_bytes is not None:
+            self._add_refusal(find_error(self.first_bytes) or refusals.DAMAGED.error())
+            self.file.close()
+            return None
         file = super().file_complete(file_size)
         file.digest = self.digest.hexdigest()
         del self.file
         return file
 
     def _judge(self, raw_data):
-        """Return the bytes that may be written now: none before SIGNATURE_LENGTH have arrived.
-
-        A shorter file stays empty, and cannot be rendered.
-        """
+        """Return the bytes that may be written now: none before SIGNATURE_LENGTH have arrived."""
         self.first_bytes += raw_data
-        if len(self.first_bytes) < images.SIGNATURE_LENGTH:
+        if len(self.first_bytes) < formats.SIGNATURE_LENGTH:
             return b""
-        if not images.may_be_picture(self.first_bytes[: images.SIGNATURE_LENGTH]):
-            self._refuse(refusals.NOT_AN_IMAGE.error(formats=images.LABELS))
+        if error := find_error(self.first_bytes):
+            self._refuse(error)
         raw_data, self.first_bytes = self.first_bytes, None
         return raw_data
 
     def _refuse(self, error):
+        self._add_refusal(error)
+        raise SkipFile
+
+    def _add_refusal(self, error):
         self.refused.append((error, self.file_name))
         progress_of(self.request).refuse(refusals.get_refusal(error))
-        raise SkipFile
+
+
+def find_error(first_bytes):
+    """Return a ValidationError for a file that begins with these bytes, or None."""
+    kind = formats.identify(first_bytes)
+    if not first_bytes:
+        return refusals.EMPTY_FILE.error()
+    if kind in formats.FORMATS:
+        return None
+    if kind:
+        return refusals.OTHER_FORMAT.error(kind=kind.label, formats=formats.LABELS)
+    return refusals.NOT_AN_IMAGE.error(formats=formats.LABELS)
 
 
 def get_refused_files(request):

@@ -5,15 +5,15 @@ import {createRow, paintPreview, removeRow} from './row.js';
 import {showNewState} from './show.js';
 import {createUpload, findUploads, forgetUpload} from './state.js';
 
+let choices = Promise.resolve(); // one after another: the limit on their number counts them
 let previews = Promise.resolve(); // one at a time: a decoded photo is large
 
 export function choose(file) {
-  const refusal = findRefusal(file);
-  const upload = createUpload(file);
-  createRow(upload);
-  showNewState(upload, refusal ? 'refused' : 'ready', refusal || formatSize(file.size));
-  previews = previews.then(() => refusal || paintPreview(upload)).catch($.noop);
+  choices = choices.then(() => addRow(file));
 }
+
+/* Returns a promise that is kept when all chosen files have their rows. */
+export const whenChosen = () => choices;
 
 export function remove(upload) {
   forgetUpload(upload);
@@ -21,13 +21,31 @@ export function remove(upload) {
   paintPage();
 }
 
-function findRefusal({size, type}) {
-  const {maxSize, tooLarge, maxFiles, tooMany, notAnImage} = $('#picture').data();
-  if (size > maxSize) {
+async function addRow(file) {
+  const refusal = await findRefusal(file);
+  const upload = createUpload(file);
+  createRow(upload);
+  showNewState(upload, refusal ? 'refused' : 'ready', refusal || formatSize(file.size));
+  previews = previews.then(() => refusal || paintPreview(upload)).catch($.noop);
+}
+
+async function findRefusal(file) {
+  const {emptyFile, maxSize, tooLarge, maxFiles, tooMany} = $('#picture').data();
+  if (!file.size) {
+    return emptyFile;
+  }
+  if (file.size > maxSize) {
     return tooLarge;
   }
-  if (!size || !/^(image|$)/.test(type)) {
-    return notAnImage;
-  }
-  return findUploads('ready').length < maxFiles ? null : tooMany;
+  const refusal = await refuseKind(file).catch($.noop); // Sending a file that is gone fails later.
+  return refusal || (findUploads('ready').length < maxFiles ? '' : tooMany);
+}
+
+/* The browser's own type is a guess from the file's name. */
+async function refuseKind(file) {
+  const {signatureLength, kinds, notAnImage} = $('#picture').data();
+  const bytes = new Uint8Array(await file.slice(0, signatureLength).arrayBuffer());
+  const text = String.fromCharCode(...bytes);
+  const known = kinds.find(([signature]) => RegExp(`^(?:${signature})`, 's').test(text));
+  return known ? known[1] : notAnImage;
 }

@@ -1,6 +1,6 @@
 /* Binds the events of the page and the browser to the functions that handle them. */
 import {cancel} from './cancel.js';
-import {choose, remove} from './choose.js';
+import {choose, remove, whenChosen} from './choose.js';
 import {paintPage} from './page.js';
 import {getUpload} from './row.js';
 import {resume, retry, submit} from './send.js';
@@ -18,8 +18,9 @@ $('#picture, #camera').on('change', function () {
   this.value = '';
 }).trigger('change'); // The diner may have chosen photos before this script ran.
 
-$('#form_upload').on('submit', event => {
+$('#form_upload').on('submit', async event => {
   event.preventDefault();
+  await whenChosen();
   findUploads('ready').forEach(submit);
 });
 

@@ -10,7 +10,7 @@ from django.test import SimpleTestCase
 from tests.bombs import BOMBS
 from tests.cases import RendererTestCase
 from tests.processes import parent_of, stat
-from uploads import images
+from uploads.formats import FORMATS
 
 TICKS = os.sysconf("SC_CLK_TCK")
 # The most pixels of a file here that takes until its end to be refused.
@@ -41,7 +41,7 @@ class BombTestCase(RendererTestCase):
         try:
             width, height = self.render(content)
         except ValidationError as error:
-            self.assertIn(error.code, {"not_an_image", "too_many_pixels", "too_complex"})
+            self.assertIn(error.code, {"damaged", "other_format", "too_many_pixels", "too_complex"})
             self.assertRegex(error.messages[0], r"^[A-Z].*\.$")
             return REFUSED_PIXELS
         return width * height
@@ -77,6 +77,11 @@ class TIFFTests(BombTestCase):
         self.assert_all_are_harmless("TIFF")
 
 
+class BMPTests(BombTestCase):
+    def test_a_hostile_bmp_is_harmless(self):
+        self.assert_all_are_harmless("BMP")
+
+
 class HEIFTests(BombTestCase):
     def test_a_hostile_heic_or_avif_is_harmless(self):
         self.assert_all_are_harmless("HEIC")
@@ -90,6 +95,6 @@ class WebPTests(BombTestCase):
 
 class ListTests(SimpleTestCase):
     def test_each_hostile_picture_has_an_accepted_format(self):
-        labels = {image_format.label for image_format in images.FORMATS}
+        labels = {image_format.label for image_format in FORMATS}
 
         self.assertEqual({name.split()[0] for name in BOMBS}, labels)

@@ -13,7 +13,7 @@ from tests.bombs import jpeg_of_scans
 from tests.cases import StackTestCase
 from tests.client import Upload, client_headers, connect, get, get_answer, poll
 from tests.photos import photo
-from tests.processes import has_opened
+from tests.processes import is_running
 from tests.waiting import wait_for
 
 
@@ -81,9 +81,9 @@ class RendererTests(StackTestCase):
     def test_one_that_dies_costs_its_one_photo_and_is_replaced(self):
         content = jpeg_of_scans()
         for number, code in (
-            (signal.SIGABRT, "not_an_image"),
-            (signal.SIGBUS, "not_an_image"),
-            (signal.SIGSEGV, "not_an_image"),
+            (signal.SIGABRT, "damaged"),
+            (signal.SIGBUS, "damaged"),
+            (signal.SIGSEGV, "damaged"),
             (signal.SIGKILL, "too_complex"),  # by the kernel, when memory has run out
         ):
             with self.subTest(code):
@@ -104,8 +104,7 @@ class RendererTests(StackTestCase):
                 self.assertEqual([json.loads(line)["event"] for line in lines], ["upload"] * 5)
 
     def renderers_at_work(self):
-        incoming = self.stack.data / "incoming"
-        return [pid for pid in self.stack.uploads.renderers() if has_opened(pid, incoming)]
+        return [*filter(is_running, self.stack.uploads.renderers())]
 
 
 class FairnessTests(StackTestCase):

@@ -1,0 +1,227 @@
+from zlib import compress
+
+from PIL import Image
+
+from . import icc
+from .bombs import chunk, png, segment
+from .cases import RenderTestCase
+from .kinds import (
+    COLOUR,
+    P3_PROFILE,
+    exif,
+    gama,
+    iccp,
+    insert,
+    jpeg_with_apps,
+    pack_rows,
+    png_of,
+    ramps,
+    with_wrong_adler,
+    with_wrong_checksum,
+)
+from .photos import encoded, noise
+
+PLAIN = Image.new("RGB", (40, 30), COLOUR)
+MEGABYTES = compress(bytes(3 * 2**20))
+ANCILLARY = (
+    b"bKGD cHRM cICP eXIf gAMA hIST iCCP iTXt pHYs sBIT sPLT sRGB tEXt tIME tRNS zTXt "
+    b"acTL fcTL fdAT cLLI mDCV oFFs pCAL sCAL sTER prIv"
+).split()
+
+
+class PNGTests(RenderTestCase):
+    def assert_shown(self, content, colour=COLOUR, size=(40, 30)):
+        _, display, _ = self.render(content)
+        self.assertEqual(display.size, size)
+        self.assert_colour(display, colour)
+
+    def test_no_ancillary_chunk_refuses_a_picture(self):
+        for name in ANCILLARY:
+            for data in (
+                b"",
+                b"\0",
+                b"x",
+                b"x\0\1" + MEGABYTES,
+                b"x\0\0" + MEGABYTES,
+                b"\xff" * 40,
+            ):
+                for place in (33, -12):
+                    with self.subTest(name=name, data=data[:8], place=place):
+                        for bad in (chunk(name, data), with_wrong_checksum(name, data)):
+                            _, display, _ = self.render(insert(png_of(PLAIN), bad, place))
+                            self.assertEqual(display.size, (40, 30))
+
+    def test_a_text_of_many_megabytes_is_not_unpacked(self):
+        for name, start in (
+            (b"zTXt", b"Comment\0\0"),
+            (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0"),
+            (b"tEXt", b"Comment\0"),
+        ):
+            with self.subTest(name):
+                self.assert_shown(insert(png_of(PLAIN), chunk(name, start + MEGABYTES)))
+
+    def test_what_has_a_wrong_checksum_does_not_count(self):
+        for name, data in (
+            gama(100_000),
+            iccp(P3_PROFILE),
+            (b"cICP", bytes((12, 13, 0, 1))),
+            (b"tRNS", b"\0\xc8\0\x64\0\x32"),
+            (b"eXIf", exif(6)[6:]),
+        ):
+            with self.subTest(name):
+                self.assert_shown(insert(png_of(PLAIN), with_wrong_checksum(name, data)))
+
+    def test_a_profile_that_is_damaged_or_huge_does_not_count(self):
+        packed = compress(P3_PROFILE)
+        for data in (
+            b"name\0\1" + packed,
+            b"name\0\0" + packed[:-1],
+            b"name\0\0" + packed[:-1] + b"x",
+            b"\0\0" + packed,
+            b"n" * 80 + b"\0\0" + packed,
+            b"name\0\0" + compress(P3_PROFILE + bytes(5 * 2**20)),
+            b"name",
+        ):
+            with self.subTest(data[:12]):
+                self.assert_shown(png_of(PLAIN, (b"iCCP", data)))
+
+    def test_a_profile_of_megabytes_counts(self):
+        large = icc.profile(icc.DISPLAY_P3, icc.SRGB_CURVE) + bytes(2 * 2**20)
+
+        self.assert_shown(png_of(PLAIN, iccp(large)), (215, 93, 31))
+
+    def test_transparency_is_kept_if_it_is_long_enough(self):
+        for data, colour in (
+            (b"\0\xc8\0\x64\0\x32", (255, 255, 255)),
+            (b"\0\xc8\0\x64\0\x32\0", (255, 255, 255)),
+            (b"\0\xc8\0\x64\0", COLOUR),
+            (b"", COLOUR),
+        ):
+            with self.subTest(data):
+                self.assert_shown(png_of(PLAIN, (b"tRNS", data)), colour)
+
+    def test_the_orientation_is_that_of_an_exif_chunk_before_the_pixels(self):
+        on_its_side, upright = (b"eXIf", exif(6)[6:]), (b"eXIf", exif(1)[6:])
+        for content, size in (
+            (png_of(PLAIN, on_its_side), (30, 40)),
+            (png_of(PLAIN, on_its_side, upright), (30, 40)),
+            (png_of(PLAIN, upright, on_its_side), (40, 30)),
+            (png_of(PLAIN, behind=[on_its_side]), (40, 30)),
+            (png_of(PLAIN, (b"eXIf", exif(6))), (40, 30)),
+        ):
+            self.assert_shown(content, size=size)
+
+    def test_a_wrong_checksum_of_the_pixels_refuses_nothing(self):
+        for image in (PLAIN, noise(300, 200), noise(2000, 1500)):
+            _, display, _ = self.render(with_wrong_adler(image))
+            self.assertEqual(display.width, min(image.width, 1600))
+        self.assert_shown(with_wrong_adler(PLAIN))
+
+    def test_a_picture_whose_pixels_are_there_is_kept_though_its_end_is_not(self):
+        content = png_of(PLAIN)
+        for cut in (1, 4, 11, 12, 15, 16, 19):
+            with self.subTest(cut):
+                self.assert_shown(content[:-cut])
+
+    def test_one_that_is_cut_short_is_refused(self):
+        for image in (ramps(), noise(300, 200), noise(2000, 1500)):
+            content = png_of(image)
+            for cut in (40, len(content) // 4, len(content) // 2):
+                with self.subTest(size=image.size, cut=cut):
+                    self.assert_refused(content[:-cut])
+
+    def test_damaged_pixels_are_refused(self):
+        content = bytearray(png_of(noise(300, 200)))
+        content[41:45] = b"\xff" * 4
+
+        self.assert_refused(bytes(content))
+
+    def test_a_file_without_a_header_is_refused(self):
+        pixels = (b"IDAT", compress(pack_rows(PLAIN)))
+        self.assert_refused(png(40, 30, pixels).replace(b"IHDR", b"IHDr"))
+        self.assert_refused(b"\x89PNG\r\n\x1a\n" + bytes(40))
+
+
+class JPEGTests(RenderTestCase):
+    def test_no_app_segment_refuses_a_picture(self):
+        bodies = (
+            *(b"", b"J", b"JFIF", b"JFIF\0", b"JFIF\0\1", b"Exif\0\0", b"Exif\0\0II*\0"),
+            *(b"ICC_PROFILE\0", b"ICC_PROFILE\0\1", b"ICC_PROFILE\0\1\2xx", b"Adobe", b"MPF\0"),
+            *(
+                b"Photoshop 3.0\0",
+                b"Photoshop 3.0\x008BIM",
+                b"Photoshop 3.0\x008BIM\x03\xed\0\0\0\0",
+            ),
+            *(b"MPF\0II*\0\x08\0\0\0\1\0", b"MPF\0" + b"\xff" * 40),
+        )
+        for marker in range(0xE0, 0xF0):
+            for body in bodies:
+                with self.subTest(marker=hex(marker), body=body):
+                    _, display, _ = self.render(jpeg_with_apps(PLAIN, (marker, body)))
+                    self.assertEqual(display.size, (40, 30))
+                    self.assert_colour(display, COLOUR)
+
+    def test_odd_bytes_between_the_segments_refuse_nothing(self):
+        content = encoded(PLAIN, quality=95)
+        for odd in (
+            b"\xff",
+            b"\xff" * 9,
+            b"\xff\x01",
+            segment(0xFE, b""),
+            segment(0xFE, b"\xff" * 9),
+        ):
+            with self.subTest(odd):
+                self.assert_colour(self.render(insert(content, odd, 2))[1], COLOUR)
+
+    def test_what_says_something_of_the_pixels_is_kept(self):
+        content = encoded(PLAIN, quality=95, icc_profile=P3_PROFILE, exif=exif(6))
+
+        _, display, _ = self.render(content)
+
+        self.assertEqual(display.size, (30, 40))
+        self.assert_colour(display, (215, 93, 31))
+
+    def test_a_profile_in_several_segments_is_kept(self):
+        profile = P3_PROFILE + bytes(100_000)
+
+        self.assert_colour(
+            self.render(encoded(PLAIN, quality=95, icc_profile=profile))[1], (215, 93, 31)
+        )
+
+
+class EndTests(RenderTestCase):
+    """A JPEG that lacks its end marker is kept if no pixel depends on what would follow."""
+
+    kinds = (
+        {},
+        {"progressive": True},
+        {"subsampling": 0, "quality": 95},
+        {"restart_marker_blocks": 1},
+        {"optimize": True, "quality": 30},
+    )
+    sizes = (
+        *((width, height) for width in (1, 7, 8, 9, 16, 17, 31) for height in (1, 8, 15, 16, 33)),
+        *((640, 480), (1601, 1201), (3300, 777)),
+    )
+
+    def make(self):
+        """Generate JPEGs of every kind and size."""
+        for width, height in self.sizes:
+            image = noise(-(-width // 8), -(-height // 8)).resize((width, height))
+            for options in self.kinds:
+                yield encoded(image, **options)
+            for mode in ("L", "CMYK"):
+                yield encoded(image.convert(mode))
+
+    def test_one_that_lacks_only_its_end_marker_is_kept(self):
+        for content in self.make():
+            expected = self.render(content)[1].tobytes()
+            for cut in (1, 2):
+                self.assertEqual(self.render(content[:-cut])[1].tobytes(), expected)
+
+    def test_one_that_is_cut_earlier_is_refused(self):
+        for content in self.make():
+            pixels = len(content) - content.rindex(b"\xff\xda") - 16  # of the last scan
+            for cut in {5, 9, pixels // 4, pixels // 2}:
+                if 5 <= cut < pixels:
+                    self.assert_refused(content[: -2 - cut])

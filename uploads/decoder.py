@@ -1,0 +1,203 @@
+"""Decoders: a file in, pixels out.
+
+A file can make its decoder work for hours, take gigabytes, or crash. Therefore only the processes
+of renderer.py decode pictures, one at a time in each.
+"""
+
+import errno
+import re
+import warnings
+from contextlib import ExitStack, contextmanager
+from io import BytesIO
+
+import pillow_heif
+from PIL import AvifImagePlugin, Image
+from PIL.ExifTags import Base as Tag
+
+from .colours import SRGB, Colours, from_nclx
+from .formats import BY_NAME, FORMATS, LABELS, NAMES, SIGNATURE_LENGTH, identify
+from .sidedata import clean_jpeg, clean_png, complete_jpeg, drop_checksum
+
+# A picture of more than ANY_DENSITY_PIXELS must have this many bytes for each pixel, as photos do.
+MIN_DENSITY = 1 / 2000
+ANY_DENSITY_PIXELS = 24_000_000
+
+# How to make versions of a file that can be decoded, if it cannot.
+REPAIRS = {"JPEG": complete_jpeg, "PNG": drop_checksum}
+
+# Errors of the machine, not of the file.
+MACHINE_ERRORS = {
+    errno.EACCES,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOENT,
+    errno.ENOSPC,
+}
+# How Pillow, its TIFF decoder and libheif report a lack of memory, as an OSError, a RuntimeError
+# or a ValueError.
+LACK_OF_MEMORY = re.compile("out of memory|decoder error -9|memory allocation", re.IGNORECASE)
+
+Image.init()
+pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
+Image.MAX_IMAGE_PIXELS = None  # open_image() has a limit for each format.
+# With a thread for each core, the threads' stacks alone would fill a renderer's memory on a machine
+# with many cores.
+AvifImagePlugin.DEFAULT_MAX_THREADS = pillow_heif.options.DECODE_THREADS = 4
+
+
+class PictureError(Exception):
+    """A picture cannot be rendered: a code of refusals.py, and values for its sentence."""
+
+    def __init__(self, code, **values):
+        super().__init__(code)
+        self.code = code
+        self.values = values
+
+
+def open_image(path):
+    """Read the header of a picture, and no pixels; its Colours go to its info.
+
+    Raise PictureError, code not_an_image, other_format, damaged or too_many_pixels; OSError if the
+    file cannot be read.
+    """
+    with ExitStack() as stack, decoding():
+        image, colours = read_header(path)
+        stack.enter_context(image)
+        image.info["colours"] = colours or find_colours(image, path)
+        # Pillow would turn a picture by its XMP, too; browsers do not.
+        image.info.pop("xmp", None)
+        if image.format == "TIFF":
+            refuse_odd_tiff(image.tag_v2)
+        refuse_too_many_pixels(image, path)
+        stack.pop_all()  # It stays open.
+        return image
+
+
+def read_header(path):
+    """Return an image, and its Colours if its side data was read here."""
+    source, colours = path, None
+    with path.open("rb") as file:
+        kind = identify(file.read(SIGNATURE_LENGTH))
+    if kind not in FORMATS:
+        raise PictureError("not_an_image", formats=LABELS)
+    match kind.label:
+        case "JPEG":
+            source = BytesIO(clean_jpeg(path.read_bytes()))
+        case "PNG":
+            content, colours = clean_png(path.read_bytes())
+            source = BytesIO(content)
+    return Image.open(source, formats=NAMES), colours
+
+
+def find_colours(image, path):
+    if profile := image.info.get("icc_profile"):
+        return Colours(profile)
+    info = read_avif_info(path) if image.format == "AVIF" else image.info
+    if nclx := info.get("nclx_profile"):
+        return from_nclx(nclx["color_primaries"], nclx["transfer_characteristics"]) or SRGB
+    return SRGB
+
+
+def read_avif_info(path):
+    """Return what libheif tells of an AVIF, though it cannot decode one; Pillow tells no nclx."""
+    try:
+        return pillow_heif.open_heif(path).info
+    except (OSError, RuntimeError, SyntaxError, ValueError):
+        return {}  # It is stricter than Pillow's libavif.
+
+
+def refuse_odd_tiff(tags):
+    """Raise PictureError for a camera's raw file, and for values that Pillow would show wrongly."""
+    if Tag.DNGVersion in tags:
+        raise PictureError("other_format", kind="DNG", formats=LABELS)
+    if tags.get(Tag.NewSubfileType, 0) & 1:  # only a preview of the picture further behind
+        raise PictureError("other_format", kind="Camera raw", formats=LABELS)
+    bits = tags.get(Tag.BitsPerSample, (1,))[0]
+    is_signed_or_float = tags.get(Tag.SampleFormat, (1,))[0] != 1
+    is_planar = tags.get(Tag.PlanarConfiguration) == 2
+    is_inverted = tags.get(Tag.PhotometricInterpretation) == 0
+    is_odd_of_16_bits = bits == 16 and (is_planar or is_inverted)
+    if is_signed_or_float or bits not in {1, 2, 4, 8, 16} or is_odd_of_16_bits:
+        raise PictureError("damaged")
+
+
+def refuse_too_many_pixels(image, path):
+    limit = get_max_pixels(image.format, path.stat().st_size)
+    if image.width * image.height > limit:
+        label = BY_NAME[image.format].label
+        raise PictureError("too_many_pixels", millions=f"{limit / 1e6:g}", format=label)
+
+
+def get_max_pixels(name, size):
+    """Return how many pixels a file of this format and size, in bytes, may have."""
+    return min(BY_NAME[name].max_pixels, max(ANY_DENSITY_PIXELS, int(size / MIN_DENSITY)))
+
+
+@contextmanager
+def decoding():
+    """Raise PictureError for the exceptions of a bad file, and ignore its warnings."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    except Exception as error:
+        # A file that has none of the formats, or is damaged, makes Pillow raise nearly anything.
+        if isinstance(error, PictureError) or getattr(error, "errno", None) in MACHINE_ERRORS:
+            raise
+        if isinstance(error, MemoryError) or LACK_OF_MEMORY.search(str(error)):
+            raise PictureError("too_complex") from error
+        raise PictureError("damaged") from error
+
+
+def decode(image, size):
+    """Return an image with its pixels, at this size or above.
+
+    A JPEG that lacks its end marker is kept if none of its pixels depends on what would follow.
+    """
+    source = image.fp  # Pillow may drop it.
+    try:
+        return load_pixels(image, size)
+    except OSError:
+        if image.format not in REPAIRS:
+            raise
+    versions = [
+        load_pixels(Image.open(BytesIO(content)), size)
+        for content in REPAIRS[image.format](source.getvalue())
+    ]
+    if len({version.tobytes() for version in versions}) > 1:
+        raise PictureError("damaged")
+    versions[0].info = image.info
+    return versions[0]
+
+
+def load_pixels(image, size):
+    if image.format == "JPEG":
+        # This takes half the time or less: the decoder works at a fraction of the size.
+        image.draft(None, size)
+    drawn = image.tile[0][1] if image.format == "GIF" else None
+    image.load()
+    if image.format == "TIFF" and image.mode == "P":
+        mend_palette(image)
+    if drawn and "transparency" not in image.info:
+        image = erase_around(image, drawn)
+    return image
+
+
+def erase_around(image, box):
+    """Return an image that is transparent outside of a box: a GIF's background shows the page."""
+    if box == (0, 0, *image.size):
+        return image
+    canvas = Image.new("RGBA", image.size)
+    canvas.paste(image.crop(box).convert("RGB"), box)
+    canvas.info = image.info
+    return canvas
+
+
+def mend_palette(image):
+    """Repair the palette of a TIFF that has 8-bit values in its 16-bit entries."""
+    entries = image.tag_v2[Tag.ColorMap]
+    if max(entries) < 256:
+        count = len(entries) // 3
+        image.putpalette(
+            bytes(entries[channel * count + n] for n in range(count) for channel in range(3))
+        )

@@ -1,0 +1,143 @@
+"""Side data: what a JPEG or a PNG carries beside its pixels. A fault in it refuses no picture.
+
+Pillow gets only what says something of the pixels. Browsers ignore the rest as well.
+"""
+
+import zlib
+from struct import unpack
+
+from .colours import Colours, from_code_points, from_gamma
+
+# JPEG (ITU-T T.81, annex B): segments of a marker, a length and data.
+FILL, TEM, EOI, SOS, COM = 0xFF, 0x01, 0xD9, 0xDA, 0xFE
+APP, RESTARTS = range(0xE0, 0xF0), range(0xD0, 0xD8)
+# The APP segments that are kept: how their data begins, and its least length in bytes.
+KEPT_APPS = (
+    (0xE0, b"JFIF\0", 14),
+    (0xE1, b"Exif\0\0", 14),
+    (0xE2, b"ICC_PROFILE\0", 14),
+    (0xEE, b"Adobe", 12),
+)
+
+# PNG (W3C, third edition): chunks of a length, a name, data and a checksum.
+PNG_START = 8  # bytes before the first chunk
+IEND = b"\0\0\0\0IEND\xaeB`\x82"
+# The side data that is read, if it comes before the pixels, and its least length in bytes.
+SIDE_CHUNKS = {b"tRNS": 1, b"eXIf": 14, b"cICP": 4, b"iCCP": 4, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32}
+TRANSPARENCY_LENGTHS = {0: 2, 2: 6, 3: 1}  # by the colour type: grey, RGB, palette
+MAX_PROFILE = 4 * 2**20  # bytes
+
+
+def clean_jpeg(content):
+    """Return a JPEG without comments, and without the APP segments that are odd or not needed."""
+    parts, place = [content[:2]], 2
+    while content[place : place + 1] == b"\xff" and place + 4 <= len(content):
+        marker = content[place + 1]
+        if marker == SOS:
+            break
+        if marker in {FILL, TEM}:  # They have no length.
+            place += 1 if marker == FILL else 2
+            continue
+        end = place + 2 + int.from_bytes(content[place + 2 : place + 4])
+        if is_kept_segment(marker, content[place + 4 : end]):
+            parts.append(content[place:end])
+        place = end
+    return b"".join([*parts, memoryview(content)[place:]])
+
+
+def is_kept_segment(marker, data):
+    if marker in APP:
+        return any(
+            marker == kept and data.startswith(start) and len(data) >= length
+            for kept, start, length in KEPT_APPS
+        )
+    return marker != COM
+
+
+def complete_jpeg(content):
+    """Return a JPEG without an end marker in versions with different bytes behind its last.
+
+    A decoder that still needs pixels makes different ones of them. The restart markers are for one
+    that waits for such a marker.
+    """
+    whole = content.rstrip(b"\xff")  # the first half of a marker
+    return [
+        whole + b"".join(bits * 4096 + bytes((FILL, marker)) for marker in (*RESTARTS, EOI))
+        for bits in (b"\x00", b"\x55", b"\xaa", b"\xff\0")
+    ]
+
+
+def clean_png(content):
+    """Return a PNG with the chunks that its pixels need, and its Colours or None."""
+    head, sides, pixels = [], {}, []
+    for chunk in read_chunks(content):
+        name = chunk[4:8]
+        if name in {b"IHDR", b"PLTE"}:
+            head.append(chunk)
+        elif name in {b"IDAT", b"IEND"}:
+            pixels.append(chunk)
+        elif not pixels and is_intact(chunk):
+            sides.setdefault(name, chunk)
+
+    if len(get_data(sides, b"tRNS")) >= TRANSPARENCY_LENGTHS.get(head[0][17], 1):
+        head.append(sides[b"tRNS"])
+    if get_data(sides, b"eXIf")[:2] in {b"II", b"MM"}:
+        head.append(sides[b"eXIf"])
+    return b"".join([content[:PNG_START], *head, *pixels]), read_colours(sides)
+
+
+def read_chunks(content):
+    """Generate the chunks of a PNG; the last one may be cut short."""
+    place = PNG_START
+    while place + 12 <= len(content):
+        end = place + 12 + int.from_bytes(content[place : place + 4])
+        yield content[place:end]
+        place = end
+
+
+def is_intact(chunk):
+    """Return whether a chunk holds side data that is read, and its checksum is right."""
+    shortest = SIDE_CHUNKS.get(chunk[4:8], len(chunk))
+    return len(chunk) >= 12 + shortest and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
+
+
+def get_data(sides, name):
+    return sides.get(name, b"")[8:-4]
+
+
+def read_colours(sides):
+    """Return the Colours of a PNG's chunks; the most exact of them wins."""
+    if colours := read_code_points(get_data(sides, b"cICP")):
+        return colours
+    if profile := read_profile(get_data(sides, b"iCCP")):
+        return Colours(profile)
+    if b"sRGB" in sides or b"gAMA" not in sides:
+        return None
+    gamma = int.from_bytes(get_data(sides, b"gAMA")[:4])
+    chromaticities = unpack(">8I", get_data(sides, b"cHRM")[:32]) if b"cHRM" in sides else ()
+    return from_gamma(gamma, chromaticities)
+
+
+def read_code_points(data):
+    """Return the Colours of a cICP chunk, or None if it is of no use, as YCbCr would be."""
+    primaries, transfer, matrix, full_range = data[:4] or (0, 0, 0, 0)
+    return from_code_points(primaries, transfer) if (matrix, full_range) == (0, 1) else None
+
+
+def read_profile(data):
+    """Return the ICC profile of an iCCP chunk, or None if it is damaged or larger than allowed."""
+    name, _, rest = data.partition(b"\0")
+    unpacker = zlib.decompressobj()
+    try:
+        profile = unpacker.decompress(rest[1:], MAX_PROFILE)
+    except zlib.error:
+        return None
+    return profile if unpacker.eof and rest[0] == 0 and 1 <= len(name) <= 79 else None
+
+
+def drop_checksum(content):
+    """Return one version of a cleaned PNG, whose pixels are not checked.
+
+    It lacks the last byte of their checksum (Adler-32), and all that follows.
+    """
+    return [content.removesuffix(IEND)[:-5]]
