@@ -17,9 +17,12 @@ from PIL import Image
 
 from tests import icc
 from tests.base import UploadTestCase, upload_file
+from tests.bombs import SHORT
 from tests.contract import REFUSALS
+from tests.kinds import KINDS, heic_with_nclx
 from tests.photos import encoded, noise
-from uploads import images
+from tests.test_tiff import EXTRA, PALETTE, PREVIEW, tiff_of
+from uploads.formats import NAMES, identify
 
 INPUTS = int(os.environ.get("INPUTS", "2000"))
 SEED = int(os.environ.get("SEED", time.time_ns() % 2**32))
@@ -31,12 +34,21 @@ def make_pictures(rng):
     exif[0x0112] = 6
     kept = {"exif": exif.tobytes(), "icc_profile": icc.profile(icc.DISPLAY_P3, icc.SRGB_CURVE)}
     image, other = noise(48, 32, rng.randbytes), noise(48, 32, rng.randbytes)
-    plain = [(name, encoded(image, name)) for name in images.NAMES]
-    rich = [(name, encoded(image, name, **kept)) for name in images.NAMES if name != "GIF"]
+    plain = [(name, encoded(image, name)) for name in NAMES]
+    rich = [(name, encoded(image, name, **kept)) for name in NAMES if name not in {"GIF", "BMP"}]
+    drawn = [(identify(content).name, content) for content in (make() for make in KINDS.values())]
     return (
         plain
         + rich
+        + drawn
         + [
+            ("HEIF", heic_with_nclx(image, 12, 13)),
+            ("HEIF", heic_with_nclx(image, 9, 16)),
+            ("JPEG", encoded(image)[:-2]),
+            ("TIFF", encoded(Image.new("LAB", (48, 32)), "TIFF")),
+            ("TIFF", tiff_of(b"\x32\x80", [8, 8], tags={EXTRA: (SHORT, [1])})),
+            ("TIFF", tiff_of(b"\x01", [8], 3, tags={PALETTE: (SHORT, range(768))})),
+            ("TIFF", tiff_of(b"\x64\x64", [16], tags={PREVIEW: 0})),
             ("JPEG", encoded(image, "JPEG", progressive=True)),
             ("JPEG", encoded(image.convert("CMYK"), "JPEG")),
             ("JPEG", encoded(image, "MPO", save_all=True, append_images=[other])),
