@@ -41,10 +41,10 @@ def segment(marker, data):
     return pack(">BBH", 0xFF, marker, 2 + len(data)) + data
 
 
-def jpeg_with(data):
-    """Return a JPEG with this behind its first marker."""
+def jpeg_with(data, place=2):
+    """Return a JPEG with this behind its first marker, or at another place."""
     content = encoded(noise(60, 40))
-    return content[:2] + data + content[2:]
+    return content[:place] + data + content[place:]
 
 
 def jpeg_of_scans(count=5000, side=4096):
@@ -189,7 +189,7 @@ def tiff_of_fax_noise(width=4, height=65_000):
 # BMP: a header, a palette, and runs of a length and a colour.
 
 
-def bmp_of_runs(side=10_000):
+def bmp_of_runs(side=4096):
     """Return a BMP of compressed runs of single pixels."""
     content = encoded(Image.new("P", (8, 8)), "BMP")
     header = content[:18] + pack("<LLHHL", side, side, 1, 8, 1) + content[34:54]
@@ -315,7 +315,7 @@ BOMBS = {
         fill(segment(0xE1, b"Exif\0\0" + bytes(100)), 2**20)
     ),
     "JPEG of a million EXIF values": jpeg_of_exif_values,
-    "JPEG with megabytes between its markers": lambda: jpeg_with(b"x" * SIZE),
+    "JPEG with megabytes between its markers": lambda: jpeg_with(b"x" * SIZE, 20),
     "JPEG with megabytes of fill bytes": lambda: jpeg_with(b"\xff" * 2**20),
     "JPEG with many restart markers": lambda: jpeg_with(b"\xff\xd0" * 2**19),
     "PNG of millions of chunks": lambda: png_with(fill(chunk(b"prIv"))),

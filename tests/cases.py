@@ -139,6 +139,12 @@ class RenderTestCase(FoldersMixin, SimpleTestCase):
         self.assertEqual(self.files(), [self.path])
         return refusals.BY_CODE[code].error(**caught.exception.values).messages[0]
 
+    def assert_shown(self, content, colour, size=None):
+        """Assert that a file is rendered, in this colour and, if it is told, this size."""
+        _, display, _ = self.render(content)
+        self.assertEqual(display.size, size or display.size)
+        self.assert_colour(display, colour)
+
     def assert_colour(self, image, expected, tolerance=3):
         pixel = image.getpixel((image.width // 2, image.height // 2))
         for value, wanted in zip(pixel, expected, strict=True):

@@ -5,7 +5,8 @@ from PIL import Image
 from . import icc
 from .bombs import chunk
 from .cases import RenderTestCase
-from .kinds import (
+from .photos import encoded
+from .samples import (
     COLOUR,
     P3_CHRM,
     P3_PROFILE,
@@ -18,7 +19,6 @@ from .kinds import (
     insert,
     png_of,
 )
-from .photos import encoded
 from .servers import requires
 
 PLAIN = Image.new("RGB", (40, 40), COLOUR)
@@ -26,12 +26,7 @@ GREY = Image.new("L", (40, 40), 100)
 PQ_WHITE = 148  # the code of 203 nits, SDR white
 
 
-class ColourTestCase(RenderTestCase):
-    def assert_shown(self, content, colour):
-        self.assert_colour(self.render(content)[1], colour)
-
-
-class ProfileTests(ColourTestCase):
+class ProfileTests(RenderTestCase):
     def test_display_p3_is_converted_to_srgb(self):
         for name in ("PNG", "JPEG", "WEBP", "HEIF", "AVIF", "TIFF"):
             with self.subTest(name):
@@ -50,7 +45,7 @@ class ProfileTests(ColourTestCase):
             image = Image.new("RGB", (40, 40), (grey,) * 3)
             self.assert_shown(encoded(image, "PNG", icc_profile=P3_PROFILE), (grey,) * 3)
 
-    def test_a_profile_that_cannot_be_used_is_left_alone(self):
+    def test_an_unusable_profile_is_ignored(self):
         self.assert_shown(encoded(PLAIN, "PNG", icc_profile=b"no profile"), COLOUR)
         cmyk = encoded(Image.new("CMYK", (40, 40), (0, 0, 0, 0)), icc_profile=P3_PROFILE)
         self.assert_shown(cmyk, (255, 255, 255))
@@ -66,7 +61,7 @@ class ProfileTests(ColourTestCase):
         self.assert_shown(encoded(image, "TIFF"), (159, 93, 189))
 
 
-class CodePointTests(ColourTestCase):
+class CodePointTests(RenderTestCase):
     codes = (
         (1, 13, COLOUR),
         (12, 13, (215, 93, 31)),  # Display P3
@@ -104,7 +99,7 @@ class CodePointTests(ColourTestCase):
         self.assert_shown(png_of(PLAIN, cicp(1, 13), iccp(P3_PROFILE)), COLOUR)
         self.assert_shown(png_of(PLAIN, cicp(2, 2), iccp(P3_PROFILE)), (215, 93, 31))
 
-    def test_numbers_that_nobody_knows_are_ignored(self):
+    def test_unusable_code_points_are_ignored(self):
         self.assert_shown(avif_with_nclx(PLAIN, 12, 99), COLOUR)
         for data in (b"\x0c\x0d", b"\x0c\x63\0\1", b"\x0c\x0d\0\0", b"\x0c\x0d\1\1"):
             with self.subTest(data):
@@ -117,7 +112,7 @@ class CodePointTests(ColourTestCase):
             self.assert_shown(content, (215, 93, 31))
 
 
-class GammaTests(ColourTestCase):
+class GammaTests(RenderTestCase):
     def test_a_pngs_gamma_is_applied(self):
         for value, colour in (
             (100_000, (229, 168, 122)),
@@ -132,7 +127,7 @@ class GammaTests(ColourTestCase):
     def test_grey_has_a_gamma_too(self):
         self.assert_shown(png_of(GREY, gama(100_000)), (168, 168, 168))
 
-    def test_chromaticities_count_beside_a_gamma_alone(self):
+    def test_chromaticities_count_only_beside_a_gamma(self):
         for chunks, colour in (
             ([gama(55_556), P3_CHRM], (225, 113, 49)),
             ([P3_CHRM], COLOUR),
@@ -151,7 +146,7 @@ class GammaTests(ColourTestCase):
         self.assert_shown(png_of(PLAIN, behind=[gama(100_000)]), COLOUR)
 
 
-class HDRTests(ColourTestCase):
+class HDRTests(RenderTestCase):
     makers = (
         lambda image, transfer: png_of(image, cicp(9, transfer)),
         lambda image, transfer: avif_with_nclx(image, 9, transfer),
@@ -170,7 +165,7 @@ class HDRTests(ColourTestCase):
         for transfer in (16, 18):
             self.assert_shown(png_of(image, cicp(9, transfer)), (0, 0, 0))
 
-    def test_a_pictures_highlights_have_their_room_as_in_browsers(self):
+    def test_highlights_are_tone_mapped_as_in_browsers(self):
         for transfer, codes, shown in (
             (16, (60, 105, 135, 150, 165, 180, 192), (26, 85, 150, 193, 221, 242, 255)),
             (18, (60, 105, 150, 195, 225, 255), (39, 79, 122, 194, 229, 255)),

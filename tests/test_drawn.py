@@ -7,7 +7,7 @@ from PIL import Image, ImageCms
 
 from .browser import BrowserTestCase
 from .cases import RenderTestCase
-from .kinds import KINDS
+from .samples import SAMPLES
 from .servers import requires
 
 SIDE = 24  # pixels of the pictures that are compared
@@ -29,19 +29,19 @@ DRAW = """
 """
 
 
-def lab(image):
+def to_lab(image):
     """Return the L, a and b of each pixel of an image in sRGB."""
     profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
     data = ImageCms.profileToProfile(image, *profiles, outputMode="LAB").tobytes()
     return [
-        (light * 100 / 255, (a ^ 128) - 128, (b ^ 128) - 128)
-        for light, a, b in zip(data[::3], data[1::3], data[2::3], strict=True)
+        (lightness * 100 / 255, (a ^ 128) - 128, (b ^ 128) - 128)
+        for lightness, a, b in zip(data[::3], data[1::3], data[2::3], strict=True)
     ]
 
 
 def delta_e(image, other):
     """Return the mean distance of two images' colours."""
-    distances = [dist(one, two) for one, two in zip(lab(image), lab(other), strict=True)]
+    distances = [dist(one, two) for one, two in zip(to_lab(image), to_lab(other), strict=True)]
     return sum(distances) / len(distances)
 
 
@@ -54,7 +54,7 @@ class DrawnTests(RenderTestCase, BrowserTestCase):
         return tuple(size), Image.frombytes("RGBA", (SIDE, SIDE), bytes(data)).convert("RGB")
 
     def test_a_thumbnail_looks_as_the_browser_draws_the_file(self):
-        for name, make in KINDS.items():
+        for name, make in SAMPLES.items():
             with self.subTest(name):
                 content = make()
                 size, drawn = self.draw(content)

@@ -15,8 +15,8 @@ from . import icc
 from .bombs import BOMBS, DEFLATE, grey_tiff, grid, pad, png, webp_of_one_colour
 from .cases import RenderTestCase
 from .contract import FORMATS
-from .kinds import XMP_ON_ITS_SIDE, gif_that_draws_a_part
 from .photos import encoded, noise, photo
+from .samples import XMP_ON_ITS_SIDE, gif_that_draws_a_part
 
 Base = ExifTags.Base
 CORNERS = {"red": (0, 0), "lime": (1, 0), "blue": (0, 1), "white": (1, 1)}
@@ -331,6 +331,14 @@ class UprightTests(RenderTestCase):
                 with self.subTest(name), catch_warnings(action="ignore"):
                     _, display, _ = self.render(encoded(four_colours(), name, exif=data))
                     self.assertEqual(display.size, size)
+
+    def test_a_heic_or_avif_is_turned_by_its_boxes_not_by_its_exif_data(self):
+        for name in ("HEIF", "AVIF"):
+            with self.subTest(name):
+                content = encoded(four_colours(), name, exif=exif(ResolutionUnit=6))
+                turned = content.replace(b"\x01\x28\0\3", b"\x01\x12\0\3")
+                self.assertNotEqual(turned, content)
+                self.assertEqual(self.render(turned)[1].size, (96, 64))
 
     def test_an_orientation_in_xmp_alone_is_ignored(self):
         for name in ("JPEG", "PNG", "WEBP", "AVIF", "TIFF"):

@@ -5,7 +5,8 @@ from PIL import Image
 from . import icc
 from .bombs import chunk, png, segment
 from .cases import RenderTestCase
-from .kinds import (
+from .photos import encoded, noise
+from .samples import (
     COLOUR,
     P3_PROFILE,
     exif,
@@ -19,24 +20,18 @@ from .kinds import (
     with_wrong_adler,
     with_wrong_checksum,
 )
-from .photos import encoded, noise
 
 PLAIN = Image.new("RGB", (40, 30), COLOUR)
 MEGABYTES = compress(bytes(3 * 2**20))
-ANCILLARY = (
+SIDE_CHUNKS = (
     b"bKGD cHRM cICP eXIf gAMA hIST iCCP iTXt pHYs sBIT sPLT sRGB tEXt tIME tRNS zTXt "
     b"acTL fcTL fdAT cLLI mDCV oFFs pCAL sCAL sTER prIv"
 ).split()
 
 
 class PNGTests(RenderTestCase):
-    def assert_shown(self, content, colour=COLOUR, size=(40, 30)):
-        _, display, _ = self.render(content)
-        self.assertEqual(display.size, size)
-        self.assert_colour(display, colour)
-
     def test_no_ancillary_chunk_refuses_a_picture(self):
-        for name in ANCILLARY:
+        for name in SIDE_CHUNKS:
             for data in (
                 b"",
                 b"\0",
@@ -58,7 +53,9 @@ class PNGTests(RenderTestCase):
             (b"tEXt", b"Comment\0"),
         ):
             with self.subTest(name):
-                self.assert_shown(insert(png_of(PLAIN), chunk(name, start + MEGABYTES)))
+                self.assert_shown(
+                    insert(png_of(PLAIN), chunk(name, start + MEGABYTES)), COLOUR, (40, 30)
+                )
 
     def test_what_has_a_wrong_checksum_does_not_count(self):
         for name, data in (
@@ -69,7 +66,9 @@ class PNGTests(RenderTestCase):
             (b"eXIf", exif(6)[6:]),
         ):
             with self.subTest(name):
-                self.assert_shown(insert(png_of(PLAIN), with_wrong_checksum(name, data)))
+                self.assert_shown(
+                    insert(png_of(PLAIN), with_wrong_checksum(name, data)), COLOUR, (40, 30)
+                )
 
     def test_a_profile_that_is_damaged_or_huge_does_not_count(self):
         packed = compress(P3_PROFILE)
@@ -83,7 +82,7 @@ class PNGTests(RenderTestCase):
             b"name",
         ):
             with self.subTest(data[:12]):
-                self.assert_shown(png_of(PLAIN, (b"iCCP", data)))
+                self.assert_shown(png_of(PLAIN, (b"iCCP", data)), COLOUR, (40, 30))
 
     def test_a_profile_of_megabytes_counts(self):
         large = icc.profile(icc.DISPLAY_P3, icc.SRGB_CURVE) + bytes(2 * 2**20)
@@ -109,19 +108,19 @@ class PNGTests(RenderTestCase):
             (png_of(PLAIN, behind=[on_its_side]), (40, 30)),
             (png_of(PLAIN, (b"eXIf", exif(6))), (40, 30)),
         ):
-            self.assert_shown(content, size=size)
+            self.assert_shown(content, COLOUR, size)
 
     def test_a_wrong_checksum_of_the_pixels_refuses_nothing(self):
         for image in (PLAIN, noise(300, 200), noise(2000, 1500)):
             _, display, _ = self.render(with_wrong_adler(image))
             self.assertEqual(display.width, min(image.width, 1600))
-        self.assert_shown(with_wrong_adler(PLAIN))
+        self.assert_shown(with_wrong_adler(PLAIN), COLOUR, (40, 30))
 
-    def test_a_picture_whose_pixels_are_there_is_kept_though_its_end_is_not(self):
+    def test_a_png_that_lacks_only_its_end_is_kept(self):
         content = png_of(PLAIN)
         for cut in (1, 4, 11, 12, 15, 16, 19):
             with self.subTest(cut):
-                self.assert_shown(content[:-cut])
+                self.assert_shown(content[:-cut], COLOUR, (40, 30))
 
     def test_one_that_is_cut_short_is_refused(self):
         for image in (ramps(), noise(300, 200), noise(2000, 1500)):
@@ -173,7 +172,7 @@ class JPEGTests(RenderTestCase):
             with self.subTest(odd):
                 self.assert_colour(self.render(insert(content, odd, 2))[1], COLOUR)
 
-    def test_what_says_something_of_the_pixels_is_kept(self):
+    def test_exif_data_and_a_profile_are_kept(self):
         content = encoded(PLAIN, quality=95, icc_profile=P3_PROFILE, exif=exif(6))
 
         _, display, _ = self.render(content)
@@ -192,7 +191,7 @@ class JPEGTests(RenderTestCase):
 class EndTests(RenderTestCase):
     """A JPEG that lacks its end marker is kept if no pixel depends on what would follow."""
 
-    kinds = (
+    options = (
         {},
         {"progressive": True},
         {"subsampling": 0, "quality": 95},
@@ -208,7 +207,7 @@ class EndTests(RenderTestCase):
         """Generate JPEGs of every kind and size."""
         for width, height in self.sizes:
             image = noise(-(-width // 8), -(-height // 8)).resize((width, height))
-            for options in self.kinds:
+            for options in self.options:
                 yield encoded(image, **options)
             for mode in ("L", "CMYK"):
                 yield encoded(image.convert(mode))

@@ -13,10 +13,10 @@ from .photos import encoded
 SIDE = 8
 BITS, PHOTOMETRIC, SAMPLES, PLANAR, PALETTE, EXTRA, FORMAT = 258, 262, 277, 284, 320, 338, 339
 SIGNED, FLOAT = 2, 3
-PREVIEW, DNG_VERSION = 254, 50706
+SUBFILE_TYPE, DNG_VERSION = 254, 50706
 
 
-def tiff_of(pixel, bits, photometric=1, **options):
+def tiff_of(pixel, bits, photometric=1, tags=()):
     """Return an uncompressed TIFF of a square whose pixels all are these bytes."""
     data = pixel * SIDE**2
     tags = {
@@ -27,15 +27,12 @@ def tiff_of(pixel, bits, photometric=1, **options):
         BITS: (SHORT, bits),
         PHOTOMETRIC: photometric,
         SAMPLES: len(bits),
-        **options.get("tags", {}),
+        **dict(tags),
     }
     return tiff(tags, data)
 
 
 class TIFFTests(RenderTestCase):
-    def assert_shown(self, content, colour):
-        self.assert_colour(self.render(content)[1], colour)
-
     def test_every_kind_that_pillow_can_open_is_shown_or_refused(self):
         for key in TiffImagePlugin.OPEN_INFO:
             _, photometric, sample_format, fill_order, bits, extra = key
@@ -100,7 +97,7 @@ class TIFFTests(RenderTestCase):
                 self.assertRegex(self.assert_refused(content), "rare variant that cannot be shown")
 
     def test_a_cameras_raw_file_is_refused_by_name_not_shown_as_its_preview(self):
-        for tags, kind in (({DNG_VERSION: 0x0401}, "DNG"), ({PREVIEW: 1}, "Camera raw")):
+        for tags, kind in (({DNG_VERSION: 0x0401}, "DNG"), ({SUBFILE_TYPE: 1}, "Camera raw")):
             content = tiff_of(b"\x64", [8], tags=tags)
             sentence = self.assert_refused(content, "other_format")
             self.assertRegex(sentence, f"^{kind} files are not allowed; JPEG, .* files are.$")

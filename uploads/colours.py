@@ -1,7 +1,7 @@
 """Colours: convert a picture to sRGB from what its file tells of them.
 
-That is an ICC profile, or the red, green, blue and white of a screen and the curve from codes to
-light. Files name these by numbers (ITU-T H.273), and PNGs also by their gAMA and cHRM chunks.
+That is an ICC profile, or primaries, a white point and a transfer curve. Files name these by
+numbers (ITU-T H.273), and PNGs also by their gAMA and cHRM chunks.
 """
 
 import struct
@@ -15,20 +15,19 @@ from typing import NamedTuple
 from PIL import ImageCms, ImageFilter
 
 SDR_WHITE = 203  # nits (ITU-R BT.2408)
-# Highlights above this are white, in nits, as in browsers.
-MAX_PEAK = 1000
+MAX_PEAK = 1000  # nits; brighter light is white, as in browsers
 
 # The x and y of white, red, green and blue, by their numbers in H.273.
 D65 = (0.3127, 0.329)
 ILLUMINANT_C = (0.31, 0.316)
 BT_709 = (*D65, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
-NTSC = (*D65, 0.63, 0.34, 0.31, 0.595, 0.155, 0.07)
+SMPTE_170M = (*D65, 0.63, 0.34, 0.31, 0.595, 0.155, 0.07)
 PRIMARIES = {
     1: BT_709,
     4: (*ILLUMINANT_C, 0.67, 0.33, 0.21, 0.71, 0.14, 0.08),
     5: (*D65, 0.64, 0.33, 0.29, 0.6, 0.15, 0.06),
-    6: NTSC,
-    7: NTSC,
+    6: SMPTE_170M,
+    7: SMPTE_170M,
     8: (*ILLUMINANT_C, 0.681, 0.319, 0.243, 0.692, 0.145, 0.049),
     9: (*D65, 0.708, 0.292, 0.17, 0.797, 0.131, 0.046),
     10: (1 / 3, 1 / 3, 1, 0, 0, 1, 0, 0),
@@ -41,7 +40,7 @@ PRIMARIES = {
 # light = (a * code + b) ** g, but c * code below d.
 SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 SMPTE_240M_CURVE = (1 / 0.45, 1 / 1.1115, 0.1115 / 1.1115, 0.25, 0.0912)
-# Browsers show video's curve as the gamma of a screen in a dim room (ITU-R BT.1886) ...
+# In a PNG browsers show video's curve as the gamma of a display (ITU-R BT.1886).
 VIDEO_CURVE = (2.4,)
 VIDEO_TRANSFERS = {1, 6, 11, 14, 15}
 CURVES = {
@@ -60,13 +59,13 @@ D50 = (0.9642, 1.0, 0.8249)
 
 PROFILE_MODES = {"RGB ": "RGB", "GRAY": "L"}  # Pillow's modes, by the profile's kind of colours
 
-TABLE_SIZE = 33  # codes in each direction of a table for HDR
+TABLE_SIZE = 33  # entries along each axis of the lookup table for HDR
 
 
 class Hdr(NamedTuple):
     """A curve that goes beyond SDR white, in two steps."""
 
-    decode: Callable  # returns the light of a code, from 0 to 1
+    decode: Callable  # returns the light of a code from 0 to 1
     display: Callable  # returns the light of a pixel on the screen; SDR white is 1
 
 
@@ -81,7 +80,7 @@ SRGB = Colours(b"")
 
 
 def from_code_points(primaries, transfer):
-    """Return the Colours of two numbers of H.273, or None if one of them is unknown."""
+    """Return the Colours of two numbers of H.273, or None if one of them is not supported."""
     if primaries not in PRIMARIES or transfer not in {*CURVES, *HDR_CURVES}:
         return None
     if (primaries, transfer) == (1, 13):
@@ -91,16 +90,16 @@ def from_code_points(primaries, transfer):
 
 
 def from_nclx(primaries, transfer):
-    """Return the Colours of the two numbers in a HEIC or AVIF."""
-    # ... but in these two formats as sRGB's.
-    return from_code_points(primaries, 13 if transfer in VIDEO_TRANSFERS else transfer)
+    """Return the Colours of two such numbers in a HEIC or AVIF."""
+    # In these formats browsers show video's curve as sRGB's.
+    return from_code_points(primaries, 13 if transfer in VIDEO_TRANSFERS else transfer) or SRGB
 
 
 def from_gamma(gamma, chromaticities):
-    """Return the Colours of PNG's chunks gAMA and cHRM; there may be no chromaticities.
+    """Return the Colours of PNG's chunks gAMA and cHRM, in units of 1 / 100,000.
 
-    The units are theirs, 100,000 for 1. What makes no sense counts as sRGB, and so does the gamma
-    of sRGB, 1 / 2.2, give or take a twentieth.
+    There may be no chromaticities. Then a gamma within 5 % of 1 / 2.2 counts as sRGB. So do
+    invalid values.
     """
     if not chromaticities and abs(gamma * 2.2 / 100_000 - 1) < 0.05:
         return SRGB
@@ -114,7 +113,7 @@ def from_gamma(gamma, chromaticities):
 def to_srgb(image, colours):
     """Return an image in sRGB; its codes stay if its Colours cannot be used."""
     if image.mode == "LAB":
-        return convert(image, ImageCms.createProfile("LAB"))
+        return apply_profile(image, ImageCms.createProfile("LAB"))
     if not colours.profile:
         return image.convert("RGB")
     if colours.hdr:
@@ -123,12 +122,12 @@ def to_srgb(image, colours):
         profile = ImageCms.ImageCmsProfile(BytesIO(colours.profile))
         if image.mode != "CMYK":
             image = image.convert(PROFILE_MODES.get(profile.profile.xcolor_space, "RGB"))
-        return convert(image, profile)
+        return apply_profile(image, profile)
     except (ImageCms.PyCMSError, OSError):
         return image.convert("RGB")  # The profile is damaged, or is for another kind of colours.
 
 
-def convert(image, profile):
+def apply_profile(image, profile):
     return ImageCms.profileToProfile(
         image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
     )
@@ -143,20 +142,20 @@ def tone_map(image, hdr):
     """
     brightest = max(high for _, high in image.getextrema())
     top = min(hdr.decode(brightest / 255), MAX_PEAK / SDR_WHITE) or 1
-    [peak] = {*hdr.display([top, top, top])}
+    peak = max(hdr.display([top] * 3))
     # With codes like sRGB's, a small table is exact enough.
-    codes = [round(255 * encode_srgb(hdr.decode(code / 255) / top)) for code in range(256)]
+    curve = [round(255 * encode_srgb(hdr.decode(code / 255) / top)) for code in range(256)]
 
     def map_codes(*codes):
         light = hdr.display([top * decode_srgb(code) for code in codes])
         gain = get_gain(max(light), peak)
         return tuple(encode_srgb(gain * value) for value in light)
 
-    return image.point(codes * 3).filter(ImageFilter.Color3DLUT.generate(TABLE_SIZE, map_codes))
+    return image.point(curve * 3).filter(ImageFilter.Color3DLUT.generate(TABLE_SIZE, map_codes))
 
 
 def get_gain(light, peak):
-    """Return by how much a light is multiplied, so that the peak becomes 1."""
+    """Return the factor with which a light is mapped to 1 or less."""
     if peak <= 1:
         return 1
     white = 1 - 0.5 * log(peak) / log(MAX_PEAK / SDR_WHITE)
@@ -164,8 +163,8 @@ def get_gain(light, peak):
         return white
     if light >= peak:
         return 1 / light
-    # A quadratic Bézier curve from (1, white) to (peak, 1). Its middle point lies near the corner
-    # where the line through zero and white would reach 1.
+    # A quadratic Bézier curve from (1, white) to (peak, 1). Its control point lies 65 % of the way
+    # from (1, white) to (1 / white, 1).
     middle = 0.35 + 0.65 / white, 0.35 * white + 0.65
     a, b = 1 - 2 * middle[0] + peak, 2 * (middle[0] - 1)
     t = 2 * (light - 1) / (b + sqrt(b * b + 4 * a * (light - 1)))
@@ -246,11 +245,10 @@ def to_cones(xyz):
 
 
 def solve(vectors, total):
-    """Return by how much each of three vectors is multiplied in a sum that is the total."""
+    """Return the factors of three vectors that sum to the total (Cramer's rule)."""
     a, b, c = vectors
-    whole = determinant(a, b, c)
-    parts = determinant(total, b, c), determinant(a, total, c), determinant(a, b, total)
-    return [part / whole for part in parts]
+    replaced = determinant(total, b, c), determinant(a, total, c), determinant(a, b, total)
+    return [one / determinant(a, b, c) for one in replaced]
 
 
 def determinant(a, b, c):

@@ -9,6 +9,7 @@ import re
 import warnings
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
+from mmap import ACCESS_COPY, ACCESS_READ, mmap
 
 import pillow_heif
 from PIL import AvifImagePlugin, Image
@@ -16,14 +17,11 @@ from PIL.ExifTags import Base as Tag
 
 from .colours import SRGB, Colours, from_nclx
 from .formats import BY_NAME, FORMATS, LABELS, NAMES, SIGNATURE_LENGTH, identify
-from .sidedata import clean_jpeg, clean_png, complete_jpeg, drop_checksum
+from .sidedata import clean_png, hide_side_data
 
 # A picture of more than ANY_DENSITY_PIXELS must have this many bytes for each pixel, as photos do.
 MIN_DENSITY = 1 / 2000
 ANY_DENSITY_PIXELS = 24_000_000
-
-# How to make versions of a file that can be decoded, if it cannot.
-REPAIRS = {"JPEG": complete_jpeg, "PNG": drop_checksum}
 
 # Errors of the machine, not of the file.
 MACHINE_ERRORS = {
@@ -56,10 +54,10 @@ class PictureError(Exception):
 
 
 def open_image(path):
-    """Read the header of a picture, and no pixels; its Colours go to its info.
+    """Open a picture without decoding its pixels, and put its Colours into its info.
 
-    Raise PictureError, code not_an_image, other_format, damaged or too_many_pixels; OSError if the
-    file cannot be read.
+    Raise PictureError, code not_an_image, other_format, damaged, too_many_pixels or too_complex;
+    OSError if the file cannot be read.
     """
     with ExitStack() as stack, decoding():
         image, colours = read_header(path)
@@ -75,17 +73,18 @@ def open_image(path):
 
 
 def read_header(path):
-    """Return an image, and its Colours if its side data was read here."""
+    """Return an image, and the Colours of a PNG."""
     source, colours = path, None
     with path.open("rb") as file:
         kind = identify(file.read(SIGNATURE_LENGTH))
-    if kind not in FORMATS:
-        raise PictureError("not_an_image", formats=LABELS)
-    match kind.label:
-        case "JPEG":
-            source = BytesIO(clean_jpeg(path.read_bytes()))
-        case "PNG":
-            content, colours = clean_png(path.read_bytes())
+        if kind not in FORMATS:
+            raise PictureError("not_an_image", formats=LABELS)
+        if kind.label == "JPEG":
+            # Changes stay in memory; the pages that are not changed take none.
+            source = mmap(file.fileno(), 0, access=ACCESS_COPY)
+            hide_side_data(source)
+        if kind.label == "PNG":
+            content, colours = clean_png(mmap(file.fileno(), 0, access=ACCESS_READ))
             source = BytesIO(content)
     return Image.open(source, formats=NAMES), colours
 
@@ -95,7 +94,7 @@ def find_colours(image, path):
         return Colours(profile)
     info = read_avif_info(path) if image.format == "AVIF" else image.info
     if nclx := info.get("nclx_profile"):
-        return from_nclx(nclx["color_primaries"], nclx["transfer_characteristics"]) or SRGB
+        return from_nclx(nclx["color_primaries"], nclx["transfer_characteristics"])
     return SRGB
 
 
@@ -111,14 +110,14 @@ def refuse_odd_tiff(tags):
     """Raise PictureError for a camera's raw file, and for values that Pillow would show wrongly."""
     if Tag.DNGVersion in tags:
         raise PictureError("other_format", kind="DNG", formats=LABELS)
-    if tags.get(Tag.NewSubfileType, 0) & 1:  # only a preview of the picture further behind
+    if tags.get(Tag.NewSubfileType, 0) & 1:  # a preview; the picture follows
         raise PictureError("other_format", kind="Camera raw", formats=LABELS)
     bits = tags.get(Tag.BitsPerSample, (1,))[0]
     is_signed_or_float = tags.get(Tag.SampleFormat, (1,))[0] != 1
     is_planar = tags.get(Tag.PlanarConfiguration) == 2
     is_inverted = tags.get(Tag.PhotometricInterpretation) == 0
-    is_odd_of_16_bits = bits == 16 and (is_planar or is_inverted)
-    if is_signed_or_float or bits not in {1, 2, 4, 8, 16} or is_odd_of_16_bits:
+    is_unsupported_16_bit = bits == 16 and (is_planar or is_inverted)
+    if is_signed_or_float or bits not in {1, 2, 4, 8, 16} or is_unsupported_16_bit:
         raise PictureError("damaged")
 
 
@@ -141,7 +140,7 @@ def decoding():
         with warnings.catch_warnings(action="ignore"):
             yield
     except Exception as error:
-        # A file that has none of the formats, or is damaged, makes Pillow raise nearly anything.
+        # A damaged file makes Pillow raise nearly anything.
         if isinstance(error, PictureError) or getattr(error, "errno", None) in MACHINE_ERRORS:
             raise
         if isinstance(error, MemoryError) or LACK_OF_MEMORY.search(str(error)):
@@ -150,7 +149,7 @@ def decoding():
 
 
 def decode(image, size):
-    """Return an image with its pixels, at this size or above.
+    """Return the image with its pixels, at this size or above; repair a JPEG or PNG if it must.
 
     A JPEG that lacks its end marker is kept if none of its pixels depends on what would follow.
     """
@@ -160,9 +159,10 @@ def decode(image, size):
     except OSError:
         if image.format not in REPAIRS:
             raise
+    source.seek(0)
     versions = [
-        load_pixels(Image.open(BytesIO(content)), size)
-        for content in REPAIRS[image.format](source.getvalue())
+        load_pixels(Image.open(BytesIO(content), formats=[image.format]), size)
+        for content in REPAIRS[image.format](source.read())
     ]
     if len({version.tobytes() for version in versions}) > 1:
         raise PictureError("damaged")
@@ -170,21 +170,46 @@ def decode(image, size):
     return versions[0]
 
 
+def complete_jpeg(content):
+    """Return a JPEG that lacks its end marker in four versions, each completed with other bytes.
+
+    If pixels are missing, each version shows others. The restart markers are for a decoder that
+    waits for one.
+    """
+    whole = content.rstrip(b"\xff")  # the first half of a marker
+    markers = b"\xd0\xd1\xd2\xd3\xd4\xd5\xd6\xd7\xd9"  # restart 0 to 7, and the end
+    return [
+        whole + b"".join(padding * 4096 + bytes((0xFF, marker)) for marker in markers)
+        for padding in (b"\x00", b"\x55", b"\xaa", b"\xff\0")
+    ]
+
+
+def drop_checksum(content):
+    """Return one version of a cleaned PNG, whose pixels are not checked.
+
+    It lacks the last byte of their checksum (Adler-32), and all that follows.
+    """
+    return [content.removesuffix(b"\0\0\0\0IEND\xaeB`\x82")[:-5]]
+
+
+REPAIRS = {"JPEG": complete_jpeg, "PNG": drop_checksum}
+
+
 def load_pixels(image, size):
     if image.format == "JPEG":
         # This takes half the time or less: the decoder works at a fraction of the size.
         image.draft(None, size)
-    drawn = image.tile[0][1] if image.format == "GIF" else None
+    drawn_box = image.tile[0][1] if image.format == "GIF" else None
     image.load()
     if image.format == "TIFF" and image.mode == "P":
         mend_palette(image)
-    if drawn and "transparency" not in image.info:
-        image = erase_around(image, drawn)
+    if drawn_box and "transparency" not in image.info:
+        image = erase_around(image, drawn_box)
     return image
 
 
 def erase_around(image, box):
-    """Return an image that is transparent outside of a box: a GIF's background shows the page."""
+    """Return an image that is transparent outside of a box: browsers ignore a GIF's background."""
     if box == (0, 0, *image.size):
         return image
     canvas = Image.new("RGBA", image.size)

@@ -13,8 +13,8 @@ class Format(NamedTuple):
     Its decoder can hold `max_pixels` in 1 GiB, in the variants that cameras write. A variant that
     needs more memory, such as a progressive JPEG without subsampling, is refused at fewer pixels.
 
-    A signature is a regular expression for a file's first bytes, each of them as the character with
-    its number. The page uses the same expressions, so Python and JavaScript must read them alike.
+    A signature is a regular expression for a file's first bytes, decoded as Latin-1. The page uses
+    the same expressions, so Python and JavaScript must read them alike.
     """
 
     label: str  # for sentences
@@ -37,7 +37,7 @@ FORMATS = (
     Format("JPEG", r"\xff\xd8\xff", "JPEG", ".jpg", "image/jpeg", 250_000_000),
     Format("PNG", r"\x89PNG\r\n\x1a\n", "PNG", ".png", "image/png", 100_000_000),
     Format("WebP", r"RIFF.{4}WEBP", "WEBP", ".webp", "image/webp", 50_000_000),
-    # A file that begins with mif1 or msf1 is an AVIF or a HEIC.
+    # HEIC shares the brands mif1 and msf1; Pillow tells them apart.
     Format("AVIF", r".{4}ftyp(?:avi[fs]|m[is]f1)", "AVIF", ".avif", "image/avif", 70_000_000),
     Format("GIF", r"GIF8[79]a", "GIF", ".gif", "image/gif", 100_000_000),
     Format("TIFF", r"II[*+]\x00|MM\x00[*+]", "TIFF", ".tif", "image/tiff", 100_000_000),
@@ -50,15 +50,17 @@ OTHER_KINDS = (
     OtherKind("JPEG 2000", r"\xff\x4f\xff\x51|\x00{3}\x0cjP  "),
     OtherKind("PSD", r"8BPS"),
     OtherKind("PDF", r"%PDF-"),
-    OtherKind("SVG", r"(?:\xef\xbb\xbf)?\s*<(?:svg|!DOCTYPE svg)"),
-    OtherKind("XML", r"(?:\xef\xbb\xbf)?\s*<\?xml"),
+    OtherKind("SVG", r"(?:\xef\xbb\xbf)?[\t\n\r ]*<(?:svg|!DOCTYPE svg)"),
+    OtherKind("XML", r"(?:\xef\xbb\xbf)?[\t\n\r ]*<\?xml"),
     OtherKind(
         "Video",
-        r".{4}(?:ftyp(?!avi[fs]|m[is]f1|he[iv][cmsx])|moov|mdat|wide)"
+        r".{4}(?:ftyp(?:iso|mp4|avc1|qt  |M4V|3g|MSNV|dash|f4v)|moov|mdat|wide)"
         r"|\x1aE\xdf\xa3|RIFF.{4}AVI |\x00{2}\x01[\xb3\xba]|FLV\x01",
     ),
 )
 # fmt: on
+# A camera's raw file may begin like a TIFF.
+KINDS = (*OTHER_KINDS, *FORMATS)
 
 NAMES = tuple(image_format.name for image_format in FORMATS)
 BY_NAME = {image_format.name: image_format for image_format in FORMATS}
@@ -71,8 +73,8 @@ LABELS = " and ".join(
 
 def identify(first_bytes):
     """Return the Format or the OtherKind of a file that begins with these bytes, or None."""
-    text = first_bytes.decode("latin-1")
-    for kind in (*OTHER_KINDS, *FORMATS):
+    text = first_bytes[:SIGNATURE_LENGTH].decode("latin-1")
+    for kind in KINDS:
         if re.match(kind.signature, text, re.DOTALL):
             return kind
     return None

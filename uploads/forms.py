@@ -47,11 +47,10 @@ class PicturesInput(forms.FileInput):
 
 def describe_kinds():
     """Generate the signature of each known kind of file, and a sentence if it is refused."""
-    for kind in formats.OTHER_KINDS:
+    for kind in formats.KINDS:
         values = {"kind": kind.label, "formats": formats.LABELS}
-        yield kind.signature, refusals.OTHER_FORMAT.fill(**values).message
-    for image_format in formats.FORMATS:
-        yield image_format.signature, ""
+        refusal = refusals.OTHER_FORMAT.fill(**values)
+        yield kind.signature, "" if kind in formats.FORMATS else refusal.message
 
 
 class PicturesField(forms.Field):

@@ -1,4 +1,4 @@
-"""Pixels: make the two renditions of a picture that the pages show."""
+"""Renditions: make the two JPEGs of a picture that the pages show."""
 
 from io import BytesIO
 from typing import NamedTuple

@@ -6,11 +6,11 @@ Pillow gets only what says something of the pixels. Browsers ignore the rest as 
 import zlib
 from struct import unpack
 
-from .colours import Colours, from_code_points, from_gamma
+from .colours import SRGB, Colours, from_code_points, from_gamma
 
 # JPEG (ITU-T T.81, annex B): segments of a marker, a length and data.
-FILL, TEM, EOI, SOS, COM = 0xFF, 0x01, 0xD9, 0xDA, 0xFE
-APP, RESTARTS = range(0xE0, 0xF0), range(0xD0, 0xD8)
+FILL, TEM, SOS, COM = 0xFF, 0x01, 0xDA, 0xFE
+APP = range(0xE0, 0xF0)
 # The APP segments that are kept: how their data begins, and its least length in bytes.
 KEPT_APPS = (
     (0xE0, b"JFIF\0", 14),
@@ -21,54 +21,38 @@ KEPT_APPS = (
 
 # PNG (W3C, third edition): chunks of a length, a name, data and a checksum.
 PNG_START = 8  # bytes before the first chunk
-IEND = b"\0\0\0\0IEND\xaeB`\x82"
 # The side data that is read, if it comes before the pixels, and its least length in bytes.
 SIDE_CHUNKS = {b"tRNS": 1, b"eXIf": 14, b"cICP": 4, b"iCCP": 4, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32}
 TRANSPARENCY_LENGTHS = {0: 2, 2: 6, 3: 1}  # by the colour type: grey, RGB, palette
 MAX_PROFILE = 4 * 2**20  # bytes
 
 
-def clean_jpeg(content):
-    """Return a JPEG without comments, and without the APP segments that are odd or not needed."""
-    parts, place = [content[:2]], 2
-    while content[place : place + 1] == b"\xff" and place + 4 <= len(content):
+def hide_side_data(content):
+    """In a JPEG, turn the APP segments that are too short or not needed into comments, in place."""
+    place = 2
+    while place + 4 <= len(content) and content[place] == FILL:
         marker = content[place + 1]
         if marker == SOS:
-            break
-        if marker in {FILL, TEM}:  # They have no length.
-            place += 1 if marker == FILL else 2
+            return
+        if marker in {FILL, TEM}:  # They have no length; Pillow does not know TEM.
+            content[place + 1] = FILL
+            place += 1
             continue
-        end = place + 2 + int.from_bytes(content[place + 2 : place + 4])
-        if is_kept_segment(marker, content[place + 4 : end]):
-            parts.append(content[place:end])
-        place = end
-    return b"".join([*parts, memoryview(content)[place:]])
+        length = int.from_bytes(content[place + 2 : place + 4])
+        if marker in APP and not is_kept_app(marker, length - 2, content[place + 4 : place + 18]):
+            content[place + 1] = COM
+        place += 2 + length
 
 
-def is_kept_segment(marker, data):
-    if marker in APP:
-        return any(
-            marker == kept and data.startswith(start) and len(data) >= length
-            for kept, start, length in KEPT_APPS
-        )
-    return marker != COM
-
-
-def complete_jpeg(content):
-    """Return a JPEG without an end marker in versions with different bytes behind its last.
-
-    A decoder that still needs pixels makes different ones of them. The restart markers are for one
-    that waits for such a marker.
-    """
-    whole = content.rstrip(b"\xff")  # the first half of a marker
-    return [
-        whole + b"".join(bits * 4096 + bytes((FILL, marker)) for marker in (*RESTARTS, EOI))
-        for bits in (b"\x00", b"\x55", b"\xaa", b"\xff\0")
-    ]
+def is_kept_app(marker, length, start):
+    return any(
+        marker == kept and length >= minimum and start.startswith(name)
+        for kept, name, minimum in KEPT_APPS
+    )
 
 
 def clean_png(content):
-    """Return a PNG with the chunks that its pixels need, and its Colours or None."""
+    """Return a PNG with the chunks that its pixels need, and its Colours."""
     head, sides, pixels = [], {}, []
     for chunk in read_chunks(content):
         name = chunk[4:8]
@@ -76,7 +60,7 @@ def clean_png(content):
             head.append(chunk)
         elif name in {b"IDAT", b"IEND"}:
             pixels.append(chunk)
-        elif not pixels and is_intact(chunk):
+        elif not pixels and is_usable(chunk):
             sides.setdefault(name, chunk)
 
     if len(get_data(sides, b"tRNS")) >= TRANSPARENCY_LENGTHS.get(head[0][17], 1):
@@ -95,10 +79,12 @@ def read_chunks(content):
         place = end
 
 
-def is_intact(chunk):
-    """Return whether a chunk holds side data that is read, and its checksum is right."""
-    shortest = SIDE_CHUNKS.get(chunk[4:8], len(chunk))
-    return len(chunk) >= 12 + shortest and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
+def is_usable(chunk):
+    """Return whether a chunk holds side data that is read, is long enough, and has no fault."""
+    minimum = SIDE_CHUNKS.get(chunk[4:8])
+    if minimum is None or len(chunk) < 12 + minimum:
+        return False
+    return zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
 
 
 def get_data(sides, name):
@@ -106,13 +92,13 @@ def get_data(sides, name):
 
 
 def read_colours(sides):
-    """Return the Colours of a PNG's chunks; the most exact of them wins."""
+    """Return the Colours of a PNG's chunks, in the order of precedence of the standard."""
     if colours := read_code_points(get_data(sides, b"cICP")):
         return colours
     if profile := read_profile(get_data(sides, b"iCCP")):
         return Colours(profile)
     if b"sRGB" in sides or b"gAMA" not in sides:
-        return None
+        return SRGB
     gamma = int.from_bytes(get_data(sides, b"gAMA")[:4])
     chromaticities = unpack(">8I", get_data(sides, b"cHRM")[:32]) if b"cHRM" in sides else ()
     return from_gamma(gamma, chromaticities)
@@ -133,11 +119,3 @@ def read_profile(data):
     except zlib.error:
         return None
     return profile if unpacker.eof and rest[0] == 0 and 1 <= len(name) <= 79 else None
-
-
-def drop_checksum(content):
-    """Return one version of a cleaned PNG, whose pixels are not checked.
-
-    It lacks the last byte of their checksum (Adler-32), and all that follows.
-    """
-    return [content.removesuffix(IEND)[:-5]]

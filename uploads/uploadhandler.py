@@ -89,7 +89,7 @@ class UploadProgressCachedHandler(FileUploadHandler):
 class PictureFileUploadHandler(TemporaryFileUploadHandler):
     """Write pictures to temporary files, and refuse bad files while they arrive.
 
-    A file is refused if its first bytes are not those of an allowed format, or if it is too large.
+    A file is refused if its first bytes are not those of an accepted format, or if it is too large.
     The rest of it is read and dropped; other files of the request are kept. A complete file has a
     `digest`, the SHA-256 of the bytes that were written.
     """
@@ -152,9 +152,9 @@ class PictureFileUploadHandler(TemporaryFileUploadHandler):
 
 def find_error(first_bytes):
     """Return a ValidationError for a file that begins with these bytes, or None."""
-    kind = formats.identify(first_bytes)
     if not first_bytes:
         return refusals.EMPTY_FILE.error()
+    kind = formats.identify(first_bytes)
     if kind in formats.FORMATS:
         return None
     if kind:

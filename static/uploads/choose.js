@@ -5,15 +5,15 @@ import {createRow, paintPreview, removeRow} from './row.js';
 import {showNewState} from './show.js';
 import {createUpload, findUploads, forgetUpload} from './state.js';
 
-let choices = Promise.resolve(); // one after another: the limit on their number counts them
+let choices = Promise.resolve(); // one after another: each counts the earlier ones against the limit
 let previews = Promise.resolve(); // one at a time: a decoded photo is large
 
 export function choose(file) {
   choices = choices.then(() => addRow(file));
 }
 
-/* Returns a promise that is kept when all chosen files have their rows. */
-export const whenChosen = () => choices;
+/* Returns a promise that is fulfilled when all chosen files have their rows. */
+export const waitForChoices = () => choices;
 
 export function remove(upload) {
   forgetUpload(upload);
@@ -37,12 +37,12 @@ async function findRefusal(file) {
   if (file.size > maxSize) {
     return tooLarge;
   }
-  const refusal = await refuseKind(file).catch($.noop); // Sending a file that is gone fails later.
+  const refusal = await findKindRefusal(file).catch($.noop); // If it cannot be read, sending fails.
   return refusal || (findUploads('ready').length < maxFiles ? '' : tooMany);
 }
 
-/* The browser's own type is a guess from the file's name. */
-async function refuseKind(file) {
+/* Reads the first bytes: file.type is a guess from the name. */
+async function findKindRefusal(file) {
   const {signatureLength, kinds, notAnImage} = $('#picture').data();
   const bytes = new Uint8Array(await file.slice(0, signatureLength).arrayBuffer());
   const text = String.fromCharCode(...bytes);

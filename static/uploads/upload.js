@@ -1,6 +1,6 @@
 /* Binds the events of the page and the browser to the functions that handle them. */
 import {cancel} from './cancel.js';
-import {choose, remove, whenChosen} from './choose.js';
+import {choose, remove, waitForChoices} from './choose.js';
 import {paintPage} from './page.js';
 import {getUpload} from './row.js';
 import {resume, retry, submit} from './send.js';
@@ -20,7 +20,7 @@ $('#picture, #camera').on('change', function () {
 
 $('#form_upload').on('submit', async event => {
   event.preventDefault();
-  await whenChosen();
+  await waitForChoices();
   findUploads('ready').forEach(submit);
 });
 

@@ -19,9 +19,9 @@ from tests import icc
 from tests.base import UploadTestCase, upload_file
 from tests.bombs import SHORT
 from tests.contract import REFUSALS
-from tests.kinds import KINDS, heic_with_nclx
 from tests.photos import encoded, noise
-from tests.test_tiff import EXTRA, PALETTE, PREVIEW, tiff_of
+from tests.samples import SAMPLES, heic_with_nclx
+from tests.test_tiff import EXTRA, PALETTE, SUBFILE_TYPE, tiff_of
 from uploads.formats import NAMES, identify
 
 INPUTS = int(os.environ.get("INPUTS", "2000"))
@@ -36,7 +36,7 @@ def make_pictures(rng):
     image, other = noise(48, 32, rng.randbytes), noise(48, 32, rng.randbytes)
     plain = [(name, encoded(image, name)) for name in NAMES]
     rich = [(name, encoded(image, name, **kept)) for name in NAMES if name not in {"GIF", "BMP"}]
-    drawn = [(identify(content).name, content) for content in (make() for make in KINDS.values())]
+    drawn = [(identify(content).name, content) for content in (make() for make in SAMPLES.values())]
     return (
         plain
         + rich
@@ -48,7 +48,7 @@ def make_pictures(rng):
             ("TIFF", encoded(Image.new("LAB", (48, 32)), "TIFF")),
             ("TIFF", tiff_of(b"\x32\x80", [8, 8], tags={EXTRA: (SHORT, [1])})),
             ("TIFF", tiff_of(b"\x01", [8], 3, tags={PALETTE: (SHORT, range(768))})),
-            ("TIFF", tiff_of(b"\x64\x64", [16], tags={PREVIEW: 0})),
+            ("TIFF", tiff_of(b"\x64\x64", [16], tags={SUBFILE_TYPE: 0})),
             ("JPEG", encoded(image, "JPEG", progressive=True)),
             ("JPEG", encoded(image.convert("CMYK"), "JPEG")),
             ("JPEG", encoded(image, "MPO", save_all=True, append_images=[other])),

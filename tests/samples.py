@@ -1,6 +1,6 @@
-"""Pictures of many kinds that browsers show: each function returns the bytes of a file.
+"""Pictures of many kinds: each function returns the bytes of a file.
 
-KINDS has them all, for the comparison with what Chromium draws.
+SAMPLES has those that Chromium can draw.
 """
 
 import subprocess
@@ -50,6 +50,17 @@ def ramps(width=96, height=72):
     return image
 
 
+def exif(orientation):
+    data = Image.Exif()
+    data[0x0112] = orientation
+    return data.tobytes()
+
+
+def insert(content, data, place=33):
+    """Return a file with these bytes inserted, by default behind a PNG's header."""
+    return content[:place] + data + content[place:]
+
+
 # PNG: the chunks of its colours.
 
 
@@ -88,11 +99,6 @@ def pack_rows(image):
     return b"".join(b"\0" + row for row in rows)
 
 
-def insert(content, data, place=33):
-    """Return a PNG with these bytes behind its header."""
-    return content[:place] + data + content[place:]
-
-
 def with_wrong_checksum(name, data):
     return chunk(name, data)[:-4] + b"oops"
 
@@ -119,7 +125,13 @@ FULL_COLOUR = {"subsampling": "4:4:4"}
 
 def avif_with_nclx(image, primaries, transfer, **options):
     content = encoded(image, "AVIF", quality=95, **FULL_COLOUR, **options)
-    return content.replace(b"nclx\0\1\0\r", b"nclx" + pack(">HH", primaries, transfer))
+    return set_nclx(content, primaries, transfer)
+
+
+def set_nclx(content, primaries, transfer):
+    """Return a HEIC or AVIF with these code points instead of its own."""
+    place = content.index(b"nclx") + 4
+    return content[:place] + pack(">HH", primaries, transfer) + content[place + 4 :]
 
 
 def avifenc(image, *options):
@@ -167,7 +179,7 @@ def avif_of_tiles(width, height, side, columns, rows):
 
 def heic_with_nclx(image, primaries, transfer):
     content = encoded(image, "HEIF", quality=95, chroma=444)
-    return content.replace(b"nclx\0\1\0\r", b"nclx" + pack(">HH", primaries, transfer))
+    return set_nclx(content, primaries, transfer)
 
 
 # GIF
@@ -184,12 +196,6 @@ def gif_that_draws_a_part(image, left, top):
     return bytes(content)
 
 
-def exif(orientation):
-    data = Image.Exif()
-    data[0x0112] = orientation
-    return data.tobytes()
-
-
 PICTURE = ramps()
 BRIGHT = PICTURE.point(lambda code: code * 192 // 255)  # up to 1000 nits in PQ
 ANIMATED = {"save_all": True, "append_images": [Image.new("RGB", PICTURE.size, "blue")]}
@@ -199,7 +205,7 @@ HALF = PICTURE.copy()
 HALF.putalpha(128)  # Chromium (156) takes an AVIF's full range of alpha for a limited one.
 TEXT = b"Comment\0a text"
 
-KINDS = {
+SAMPLES = {
     "PNG": lambda: encoded(PICTURE, "PNG"),
     "PNG of grey": lambda: encoded(PICTURE.convert("L"), "PNG"),
     "PNG with a palette": lambda: encoded(PICTURE.quantize(64), "PNG"),
