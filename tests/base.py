@@ -64,6 +64,10 @@ class FoldersMixin:
         )
         cache.clear()
 
+    def __reduce__(self):
+        """Let a parallel run report a failed subtest, though its locks cannot be pickled."""
+        return type(self), (self._testMethodName,)
+
     def files(self, folder="."):
         return sorted(path for path in (self.folder / folder).rglob("*") if path.is_file())
 
