@@ -115,7 +115,7 @@ def to_srgb(image, colours):
     if image.mode == "LAB":
         return apply_profile(image, ImageCms.createProfile("LAB"))
     if not colours.profile:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
     if colours.hdr:
         image = tone_map(image.convert("RGB"), colours.hdr)
     try:
