@@ -55,6 +55,13 @@ class ProfileTests(RenderTestCase):
         for image in (GREY, GREY.convert("LA")):
             self.assert_shown(encoded(image, "PNG", icc_profile=profile), (168, 168, 168))
 
+    def test_a_profile_for_grey_is_not_for_colours(self):
+        profile = icc.grey_profile((1.0,))
+        for name in ("PNG", "JPEG", "WEBP"):
+            with self.subTest(name):
+                content = encoded(PLAIN, name, icc_profile=profile, quality=95)
+                self.assert_shown(content, COLOUR)
+
     def test_a_tiff_in_lab_is_converted(self):
         image = Image.new("LAB", (40, 40), (128, 168, 88))
 
@@ -91,6 +98,17 @@ class CodePointTests(RenderTestCase):
                 self.assert_shown(avif_with_nclx(PLAIN, 1, transfer), COLOUR)
                 self.assert_shown(heic_with_nclx(PLAIN, 1, transfer), COLOUR)
                 self.assert_shown(png_of(PLAIN, cicp(1, transfer)), (197, 91, 39))
+
+    def test_what_is_unspecified_in_an_avif_or_heic_is_srgbs(self):
+        for primaries, transfer, colour in (
+            (2, 2, COLOUR),
+            (9, 2, (241, 76, 29)),
+            (12, 2, (215, 93, 31)),
+            (2, 8, (229, 168, 122)),
+        ):
+            for make in (avif_with_nclx, heic_with_nclx):
+                with self.subTest(f"{make.__name__} {primaries} {transfer}"):
+                    self.assert_shown(make(PLAIN, primaries, transfer), colour)
 
     def test_a_profile_wins_over_nclx(self):
         self.assert_shown(avif_with_nclx(PLAIN, 9, 14, icc_profile=P3_PROFILE), (215, 93, 31))
@@ -182,8 +200,9 @@ class HDRTests(RenderTestCase):
 
     def test_the_curve_has_no_steps(self):
         image = Image.linear_gradient("L").rotate(90).convert("RGB")
-        for transfer in (16, 18):
-            display = self.render(png_of(image, cicp(9, transfer)))[1]
+        for transfer, brightest in ((16, 192), (18, 255)):
+            ramp = image.point(lambda code, brightest=brightest: code * brightest // 255)
+            display = self.render(png_of(ramp, cicp(9, transfer)))[1]
             row = [display.getpixel((x, 128))[0] for x in range(256)]
             self.assertGreater(min(b - a for a, b in pairwise(row)), -3)
             self.assertLess(max(b - a for a, b in pairwise(row)), 9)

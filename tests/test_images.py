@@ -365,6 +365,16 @@ class GIFTests(RenderTestCase):
                     self.assertEqual(display.getpixel(corner), (255, 255, 255))
                 self.assert_colour(display, image.convert("RGB").getpixel((0, 0)), tolerance=8)
 
+    def test_a_local_palette_of_grey_wins_over_a_global_one_of_colours(self):
+        content = encoded(Image.linear_gradient("L"), "GIF")
+        head, palette, rest = content[:13], content[13:781], content[781:]
+        place = rest.index(b",") + 9  # of the flags of its picture
+        local = rest[:place] + bytes((rest[place] | 0x87,)) + palette + rest[place + 1 :]
+
+        _, display, _ = self.render(head + b"\xff\0\0" * 256 + local)
+
+        self.assert_colour(display, (128, 128, 128))
+
     def test_what_is_transparent_is_white(self):
         image = Image.new("P", (40, 30))
 

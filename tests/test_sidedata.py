@@ -1,9 +1,10 @@
+import re
 from zlib import compress
 
 from PIL import Image
 
 from . import icc
-from .bombs import chunk, png, segment
+from .bombs import PALETTE, chunk, png, segment
 from .cases import RenderTestCase
 from .photos import encoded, noise
 from .samples import (
@@ -99,6 +100,18 @@ class PNGTests(RenderTestCase):
             with self.subTest(data):
                 self.assert_shown(png_of(PLAIN, (b"tRNS", data)), colour)
 
+    def test_transparency_of_a_palette_comes_behind_it_and_has_no_more_entries(self):
+        index = Image.new("P", (40, 30), 1)
+        palette, pixels = (b"PLTE", bytes(3) + bytes(COLOUR)), (b"IDAT", compress(pack_rows(index)))
+        for chunks, colour in (
+            ([palette, (b"tRNS", b"\xff\0"), pixels], (255, 255, 255)),
+            ([palette, (b"tRNS", b"\xff\0" + bytes(100)), pixels], (255, 255, 255)),
+            ([(b"tRNS", b"\xff\0"), palette, pixels], COLOUR),
+            ([palette, (b"tRNS", bytes(300)), pixels], COLOUR),
+        ):
+            with self.subTest(chunks):
+                self.assert_shown(png(40, 30, *chunks, colours=PALETTE), colour)
+
     def test_the_orientation_is_that_of_an_exif_chunk_before_the_pixels(self):
         on_its_side, upright = (b"eXIf", exif(6)[6:]), (b"eXIf", exif(1)[6:])
         for content, size in (
@@ -114,6 +127,7 @@ class PNGTests(RenderTestCase):
         for image in (PLAIN, noise(300, 200), noise(2000, 1500)):
             _, display, _ = self.render(with_wrong_adler(image))
             self.assertEqual(display.width, min(image.width, 1600))
+        self.assert_shown(insert(with_wrong_adler(PLAIN), chunk(b"IDAT"), -12), COLOUR)
         self.assert_shown(with_wrong_adler(PLAIN), COLOUR, (40, 30))
 
     def test_a_png_that_lacks_only_its_end_is_kept(self):
@@ -168,9 +182,16 @@ class JPEGTests(RenderTestCase):
             b"\xff\x01",
             segment(0xFE, b""),
             segment(0xFE, b"\xff" * 9),
+            b"\xff\xe5\0\0",
+            b"\xff\xe5\0\1",
         ):
             with self.subTest(odd):
-                self.assert_colour(self.render(insert(content, odd, 2))[1], COLOUR)
+                self.assert_shown(insert(content, odd, 2), COLOUR)
+
+    def test_an_odd_segment_behind_odd_bytes_refuses_nothing(self):
+        content = encoded(PLAIN, quality=95)
+
+        self.assert_shown(insert(content, b"\0" + segment(0xE0, b"JFIF\0"), 20), COLOUR)
 
     def test_exif_data_and_a_profile_are_kept(self):
         content = encoded(PLAIN, quality=95, icc_profile=P3_PROFILE, exif=exif(6))
@@ -217,6 +238,22 @@ class EndTests(RenderTestCase):
             expected = self.render(content)[1].tobytes()
             for cut in (1, 2):
                 self.assertEqual(self.render(content[:-cut])[1].tobytes(), expected)
+
+    def test_one_that_is_cut_between_two_scans_is_refused(self):
+        content = encoded(noise(30, 20).resize((240, 160)), progressive=True)
+        tables = [match.start() for match in re.finditer(rb"\xff\xc4", content)]
+
+        for place in tables[2:]:  # behind the first scan
+            with self.subTest(place):
+                self.assert_refused(content[:place])
+
+    def test_a_large_one_that_is_cut_is_refused_though_it_is_shown_at_an_eighth(self):
+        content = encoded(noise(1608, 20).resize((12_864, 160)), progressive=True)
+
+        for share in (0.5, 0.9, 0.999):
+            with self.subTest(share):
+                self.assert_refused(content[: int(share * len(content))])
+        self.render(content[:-2])
 
     def test_one_that_is_cut_earlier_is_refused(self):
         for content in self.make():

@@ -6,7 +6,7 @@ from PIL import Image, TiffImagePlugin
 
 from uploads.decoder import PictureError
 
-from .bombs import SHORT, START, tiff
+from .bombs import RATIONAL, SHORT, START, tiff
 from .cases import RenderTestCase
 from .photos import encoded
 
@@ -75,6 +75,12 @@ class TIFFTests(RenderTestCase):
             palette = {PALETTE: (SHORT, [entry for channel in channels for entry in channel])}
             with self.subTest(factor):
                 self.assert_shown(tiff_of(b"\xff", [8], 3, tags=palette), (200, 100, 50))
+
+    def test_a_profile_of_an_odd_type_is_ignored(self):
+        for kind, values in ((SHORT, range(9)), (RATIONAL, range(9))):
+            with self.subTest(kind):
+                content = tiff_of(b"\x64", [8], tags={34675: (kind, values)})
+                self.assert_shown(content, (100, 100, 100))
 
     def test_a_palette_all_of_black_is_black(self):
         content = tiff_of(b"\xff", [8], 3, tags={PALETTE: (SHORT, [0] * 768)})

@@ -17,6 +17,7 @@ from PIL import ImageCms, ImageFilter
 SDR_WHITE = 203  # nits (ITU-R BT.2408)
 MAX_PEAK = 1000  # nits; brighter light is white, as in browsers
 
+UNSPECIFIED = 2  # primaries or transfer, in H.273
 # The x and y of white, red, green and blue, by their numbers in H.273.
 D65 = (0.3127, 0.329)
 ILLUMINANT_C = (0.31, 0.316)
@@ -57,8 +58,6 @@ CURVES = {
 BRADFORD = ((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296))
 D50 = (0.9642, 1.0, 0.8249)
 
-PROFILE_MODES = {"RGB ": "RGB", "GRAY": "L"}  # Pillow's modes, by the profile's kind of colours
-
 TABLE_SIZE = 33  # entries along each axis of the lookup table for HDR
 
 
@@ -91,8 +90,10 @@ def from_code_points(primaries, transfer):
 
 def from_nclx(primaries, transfer):
     """Return the Colours of two such numbers in a HEIC or AVIF."""
-    # In these formats browsers show video's curve as sRGB's.
-    return from_code_points(primaries, 13 if transfer in VIDEO_TRANSFERS else transfer) or SRGB
+    # In these formats browsers show video's curve as sRGB's, and so what is unspecified.
+    primaries = 1 if primaries == UNSPECIFIED else primaries
+    transfer = 13 if transfer in {*VIDEO_TRANSFERS, UNSPECIFIED} else transfer
+    return from_code_points(primaries, transfer) or SRGB
 
 
 def from_gamma(gamma, chromaticities):
@@ -120,8 +121,10 @@ def to_srgb(image, colours):
         image = tone_map(image.convert("RGB"), colours.hdr)
     try:
         profile = ImageCms.ImageCmsProfile(BytesIO(colours.profile))
-        if image.mode != "CMYK":
-            image = image.convert(PROFILE_MODES.get(profile.profile.xcolor_space, "RGB"))
+        if image.mode in {"L", "LA"} and profile.profile.xcolor_space == "GRAY":
+            image = image.convert("L")
+        elif image.mode != "CMYK":
+            image = image.convert("RGB")
         return apply_profile(image, profile)
     except (ImageCms.PyCMSError, OSError):
         return image.convert("RGB")  # The profile is damaged, or is for another kind of colours.
@@ -141,17 +144,24 @@ def tone_map(image, hdr):
     the file, or 1000 nits; here it is the brightest pixel's.
     """
     brightest = max(high for _, high in image.getextrema())
-    top = min(hdr.decode(brightest / 255), MAX_PEAK / SDR_WHITE) or 1
-    peak = max(hdr.display([top] * 3))
-    # With codes like sRGB's, a small table is exact enough.
-    curve = [round(255 * encode_srgb(hdr.decode(code / 255) / top)) for code in range(256)]
+    top = hdr.decode(brightest / 255) or 1
+    peak = min(max(hdr.display([top] * 3)), MAX_PEAK / SDR_WHITE)
+    decode = hdr.decode
+    if top < 1.2 * peak:  # For more light, sRGB's curve has too few dark codes.
+        image, decode = recode(image, decode, min(top, peak))
 
     def map_codes(*codes):
-        light = hdr.display([top * decode_srgb(code) for code in codes])
+        light = hdr.display([decode(code) for code in codes])
         gain = get_gain(max(light), peak)
         return tuple(encode_srgb(gain * value) for value in light)
 
-    return image.point(curve * 3).filter(ImageFilter.Color3DLUT.generate(TABLE_SIZE, map_codes))
+    return image.filter(ImageFilter.Color3DLUT.generate(TABLE_SIZE, map_codes))
+
+
+def recode(image, decode, top):
+    """Return an image with sRGB's curve, for which a table is more exact, and its new decode()."""
+    curve = [round(255 * encode_srgb(decode(code / 255) / top)) for code in range(256)]
+    return image.point(curve * 3), lambda code: top * decode_srgb(code)
 
 
 def get_gain(light, peak):
@@ -173,7 +183,7 @@ def get_gain(light, peak):
 
 
 def encode_srgb(light):
-    light = min(max(light, 0), 1)
+    light = min(light, 1)
     return 12.92 * light if light <= 0.0031308 else 1.055 * light ** (1 / 2.4) - 0.055
 
 
@@ -182,12 +192,14 @@ def decode_srgb(code):
     return code / 12.92 if code <= 0.04045 else ((code + 0.055) / 1.055) ** 2.4
 
 
+@cache
 def decode_pq(code):
     power = code ** (1 / 78.84375)
     nits = 10_000 * (max(power - 0.8359375, 0) / (18.8515625 - 18.6875 * power)) ** (1 / 0.15930176)
     return nits / SDR_WHITE
 
 
+@cache
 def decode_hlg(code):
     return code**2 / 3 if code <= 0.5 else (exp((code - 0.55991) / 0.17883) + 0.28467) / 12
 

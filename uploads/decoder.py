@@ -10,6 +10,7 @@ import warnings
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from mmap import ACCESS_COPY, ACCESS_READ, mmap
+from random import Random
 
 import pillow_heif
 from PIL import AvifImagePlugin, Image
@@ -17,11 +18,15 @@ from PIL.ExifTags import Base as Tag
 
 from .colours import SRGB, Colours, from_nclx
 from .formats import BY_NAME, FORMATS, LABELS, NAMES, SIGNATURE_LENGTH, identify
-from .sidedata import clean_png, hide_side_data
+from .sidedata import clean_png, has_all_scans, hide_side_data
 
 # A picture of more than ANY_DENSITY_PIXELS must have this many bytes for each pixel, as photos do.
 MIN_DENSITY = 1 / 2000
 ANY_DENSITY_PIXELS = 24_000_000
+
+# What a decoder may read instead of missing pixels of a JPEG; 0xFF would begin a marker.
+NOISE = (bytes(Random(seed).choices(range(0xFF), k=4096)) for seed in (1, 2))  # noqa: S311
+PADDINGS = [bytes(4096), *NOISE]
 
 # Errors of the machine, not of the file.
 MACHINE_ERRORS = {
@@ -90,7 +95,8 @@ def read_header(path):
 
 
 def find_colours(image, path):
-    if profile := image.info.get("icc_profile"):
+    profile = image.info.get("icc_profile")
+    if profile and isinstance(profile, bytes):  # In a TIFF it may be anything.
         return Colours(profile)
     info = read_avif_info(path) if image.format == "AVIF" else image.info
     if nclx := info.get("nclx_profile"):
@@ -153,34 +159,38 @@ def decode(image, size):
 
     A JPEG that lacks its end marker is kept if none of its pixels depends on what would follow.
     """
-    source = image.fp  # Pillow may drop it.
+    width, height, source = *image.size, image.fp  # Pillow may change all three.
     try:
         return load_pixels(image, size)
     except OSError:
         if image.format not in REPAIRS:
             raise
     source.seek(0)
+    # Fewer coefficients would be decoded for smaller sizes; faults in the others would not show.
+    size = max(size, (width // 4, height // 4))
     versions = [
         load_pixels(Image.open(BytesIO(content), formats=[image.format]), size)
         for content in REPAIRS[image.format](source.read())
     ]
-    if len({version.tobytes() for version in versions}) > 1:
+    if len({version.tobytes() for version in versions}) != 1:
         raise PictureError("damaged")
     versions[0].info = image.info
     return versions[0]
 
 
 def complete_jpeg(content):
-    """Return a JPEG that lacks its end marker in four versions, each completed with other bytes.
+    """Return a JPEG that lacks its end marker in three versions, each completed with other bytes.
 
     If pixels are missing, each version shows others. The restart markers are for a decoder that
-    waits for one.
+    waits for one. Return none if whole scans are missing.
     """
+    if not has_all_scans(content):
+        return []
     whole = content.rstrip(b"\xff")  # the first half of a marker
     markers = b"\xd0\xd1\xd2\xd3\xd4\xd5\xd6\xd7\xd9"  # restart 0 to 7, and the end
     return [
-        whole + b"".join(padding * 4096 + bytes((0xFF, marker)) for marker in markers)
-        for padding in (b"\x00", b"\x55", b"\xaa", b"\xff\0")
+        whole + b"".join(padding + bytes((0xFF, marker)) for marker in markers)
+        for padding in PADDINGS
     ]
 
 
@@ -200,6 +210,8 @@ def load_pixels(image, size):
         # This takes half the time or less: the decoder works at a fraction of the size.
         image.draft(None, size)
     drawn_box = image.tile[0][1] if image.format == "GIF" else None
+    if image.format == "GIF" and image.mode == "L":
+        image.palette = None  # Pillow sets the global palette, though the local one is grey.
     image.load()
     if image.format == "TIFF" and image.mode == "P":
         mend_palette(image)

@@ -116,8 +116,8 @@ def to_8_bit(image):
     """Return an image in a mode whose pixels can be averaged: no palette, 8 bits a channel."""
     if image.mode.startswith("I"):
         return image.convert("I").point(lambda value: value / 256).convert("L")
-    if image.mode == "La":
-        return image.convert("LA")
+    if image.mode in {"1", "La"} and "transparency" not in image.info:
+        return image.convert("L" if image.mode == "1" else "LA")
     if image.mode in {"1", "P", "PA", "RGBa"} or "transparency" in image.info:
         return image.convert("RGBA" if image.has_transparency_data else "RGB")
     return image

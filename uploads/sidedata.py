@@ -3,6 +3,7 @@
 Pillow gets only what says something of the pixels. Browsers ignore the rest as well.
 """
 
+import re
 import zlib
 from struct import unpack
 
@@ -10,7 +11,8 @@ from .colours import SRGB, Colours, from_code_points, from_gamma
 
 # JPEG (ITU-T T.81, annex B): segments of a marker, a length and data.
 FILL, TEM, SOS, COM = 0xFF, 0x01, 0xDA, 0xFE
-APP = range(0xE0, 0xF0)
+SOF, APP = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}, range(0xE0, 0xF0)
+SEGMENT = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])(..)", re.DOTALL)
 # The APP segments that are kept: how their data begins, and its least length in bytes.
 KEPT_APPS = (
     (0xE0, b"JFIF\0", 14),
@@ -23,25 +25,48 @@ KEPT_APPS = (
 PNG_START = 8  # bytes before the first chunk
 # The side data that is read, if it comes before the pixels, and its least length in bytes.
 SIDE_CHUNKS = {b"tRNS": 1, b"eXIf": 14, b"cICP": 4, b"iCCP": 4, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32}
-TRANSPARENCY_LENGTHS = {0: 2, 2: 6, 3: 1}  # by the colour type: grey, RGB, palette
+# The lengths of tRNS by the colour type: grey, RGB and palette.
+TRANSPARENCY_LENGTHS = {0: range(2, 257), 2: range(6, 257), 3: range(1, 257)}
 MAX_PROFILE = 4 * 2**20  # bytes
 
 
 def hide_side_data(content):
     """In a JPEG, turn the APP segments that are too short or not needed into comments, in place."""
-    place = 2
-    while place + 4 <= len(content) and content[place] == FILL:
-        marker = content[place + 1]
+    for place, marker, length in read_segments(content):
         if marker == SOS:
             return
-        if marker in {FILL, TEM}:  # They have no length; Pillow does not know TEM.
+        if length < 2:  # It includes the two bytes that tell it; TEM has none.
             content[place + 1] = FILL
-            place += 1
-            continue
-        length = int.from_bytes(content[place + 2 : place + 4])
-        if marker in APP and not is_kept_app(marker, length - 2, content[place + 4 : place + 18]):
+        elif marker in APP and not is_kept_app(marker, length - 2, content[place + 4 : place + 18]):
             content[place + 1] = COM
-        place += 2 + length
+
+
+def read_segments(content):
+    """Generate the place, the marker and the length of each segment of a JPEG.
+
+    Pixels, fill bytes and restart markers are passed over.
+    """
+    place = 2
+    while found := SEGMENT.search(content, place):
+        place, marker = found.start(), found[1][0]
+        length = 0 if marker == TEM else int.from_bytes(found[2])
+        yield place, marker, length
+        place += 2 + max(2, length)
+
+
+def has_all_scans(content):
+    """Return whether the scans of a JPEG hold each bit of each coefficient, as at its end."""
+    missing_bits = {}  # by the component: a number for each coefficient
+    for place, marker, length in read_segments(content):
+        data = content[place + 4 : place + 2 + length]
+        if marker in SOF:
+            missing_bits = {component: [1] * 64 for component in data[6::3]}
+        elif marker == SOS:
+            *components, first, last, approximation = data[1::2][: data[0]] + data[-3:]
+            for component in components:
+                bits = missing_bits[component]
+                bits[first : last + 1] = [approximation & 15] * (last + 1 - first)
+    return not any(map(any, missing_bits.values()))
 
 
 def is_kept_app(marker, length, start):
@@ -58,12 +83,13 @@ def clean_png(content):
         name = chunk[4:8]
         if name in {b"IHDR", b"PLTE"}:
             head.append(chunk)
-        elif name in {b"IDAT", b"IEND"}:
+            sides.pop(b"tRNS", None)  # It must come behind PLTE.
+        elif name == b"IEND" or (name == b"IDAT" and len(chunk) > 12):  # not an empty one
             pixels.append(chunk)
         elif not pixels and is_usable(chunk):
             sides.setdefault(name, chunk)
 
-    if len(get_data(sides, b"tRNS")) >= TRANSPARENCY_LENGTHS.get(head[0][17], 1):
+    if len(get_data(sides, b"tRNS")) in TRANSPARENCY_LENGTHS.get(head[0][17], ()):
         head.append(sides[b"tRNS"])
     if get_data(sides, b"eXIf")[:2] in {b"II", b"MM"}:
         head.append(sides[b"eXIf"])
