@@ -237,7 +237,7 @@ class BoundTests(RenderTestCase):
     def test_the_sentence_names_the_limit(self):
         self.assertEqual(
             self.assert_refused(declare("WEBP", 7100), "too_many_pixels"),
-            "This picture has too many pixels; 50 million are allowed in a WebP file of its size.",
+            "This picture has too many pixels; 50 million are allowed in WebP files of its size.",
         )
 
     def test_a_large_picture_has_a_byte_for_every_two_thousand_pixels_at_least(self):

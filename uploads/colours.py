@@ -69,7 +69,7 @@ class Hdr(NamedTuple):
 
 
 class Colours(NamedTuple):
-    """What the codes of a picture's channels mean."""
+    """The meaning of the codes in a picture's channels."""
 
     profile: bytes  # ICC; empty for sRGB
     hdr: Hdr | None = None
@@ -90,7 +90,7 @@ def from_code_points(primaries, transfer):
 
 def from_nclx(primaries, transfer):
     """Return the Colours of two such numbers in a HEIC or AVIF."""
-    # In these formats browsers show video's curve as sRGB's, and so what is unspecified.
+    # In these formats browsers show video's curve as sRGB's. They take sRGB's for UNSPECIFIED.
     primaries = 1 if primaries == UNSPECIFIED else primaries
     transfer = 13 if transfer in {*VIDEO_TRANSFERS, UNSPECIFIED} else transfer
     return from_code_points(primaries, transfer) or SRGB
@@ -99,8 +99,8 @@ def from_nclx(primaries, transfer):
 def from_gamma(gamma, chromaticities):
     """Return the Colours of PNG's chunks gAMA and cHRM, in units of 1 / 100,000.
 
-    There may be no chromaticities. Then a gamma within 5 % of 1 / 2.2 counts as sRGB. So do
-    invalid values.
+    There may be no chromaticities. Then a gamma within 5 % of 1 / 2.2 counts as sRGB. Invalid
+    values count as sRGB, too.
     """
     if not chromaticities and abs(gamma * 2.2 / 100_000 - 1) < 0.05:
         return SRGB

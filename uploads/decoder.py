@@ -24,7 +24,7 @@ from .sidedata import clean_png, has_all_scans, hide_side_data
 MIN_DENSITY = 1 / 2000
 ANY_DENSITY_PIXELS = 24_000_000
 
-# What a decoder may read instead of missing pixels of a JPEG; 0xFF would begin a marker.
+# Paddings for a JPEG that lacks its end. They hold no 0xFF, which would begin a marker.
 NOISE = (bytes(Random(seed).choices(range(0xFF), k=4096)) for seed in (1, 2))  # noqa: S311
 PADDINGS = [bytes(4096), *NOISE]
 
@@ -131,7 +131,7 @@ def refuse_too_many_pixels(image, path):
     limit = get_max_pixels(image.format, path.stat().st_size)
     if image.width * image.height > limit:
         label = BY_NAME[image.format].label
-        raise PictureError("too_many_pixels", millions=f"{limit / 1e6:g}", format=label)
+        raise PictureError("too_many_pixels", millions=limit // 10**6, format=label)
 
 
 def get_max_pixels(name, size):
@@ -155,11 +155,12 @@ def decoding():
 
 
 def decode(image, size):
-    """Return the image with its pixels, at this size or above; repair a JPEG or PNG if it must.
+    """Return the image with its pixels, at this size or above. Repair a damaged JPEG or PNG.
 
     A JPEG that lacks its end marker is kept if none of its pixels depends on what would follow.
     """
-    width, height, source = *image.size, image.fp  # Pillow may change all three.
+    width, height = image.size  # draft() changes it.
+    source = image.fp  # Pillow forgets it at the end.
     try:
         return load_pixels(image, size)
     except OSError:
