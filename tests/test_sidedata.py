@@ -4,7 +4,7 @@ from zlib import compress
 from PIL import Image
 
 from . import icc
-from .bombs import PALETTE, chunk, png, segment
+from .bombs import GREY, PALETTE, chunk, png, segment
 from .cases import RenderTestCase
 from .photos import encoded, noise
 from .samples import (
@@ -99,6 +99,24 @@ class PNGTests(RenderTestCase):
         ):
             with self.subTest(data):
                 self.assert_shown(png_of(PLAIN, (b"tRNS", data)), colour)
+
+    def test_a_grey_of_few_bits_may_be_transparent(self):
+        for depth, row in (
+            (1, b"\xff" * 5),
+            (2, b"\xaa" * 10),
+            (4, b"\x77" * 20),
+            (8, b"\x77" * 40),
+        ):
+            grey = row[0] >> 8 - depth
+            pixels = b"IDAT", compress((b"\0" + row) * 30)
+            for transparent, colour in (
+                (grey, (255, 255, 255)),
+                (grey ^ 1, (255 * grey // (2**depth - 1),) * 3),
+            ):
+                with self.subTest(depth=depth, transparent=transparent):
+                    trns = b"tRNS", bytes((0, transparent))
+                    content = png(40, 30, trns, pixels, depth=depth, colours=GREY)
+                    self.assert_shown(content, colour)
 
     def test_transparency_of_a_palette_comes_behind_it_and_has_no_more_entries(self):
         index = Image.new("P", (40, 30), 1)

@@ -89,8 +89,9 @@ def clean_png(content):
         elif not pixels and is_usable(chunk):
             sides.setdefault(name, chunk)
 
-    if len(get_data(sides, b"tRNS")) in TRANSPARENCY_LENGTHS.get(head[0][17], ()):
-        head.append(sides[b"tRNS"])
+    depth, colour_type = head[0][16:18]
+    if len(get_data(sides, b"tRNS")) in TRANSPARENCY_LENGTHS.get(colour_type, ()):
+        head.append(sides[b"tRNS"] if colour_type else scale_grey(sides[b"tRNS"], depth))
     if get_data(sides, b"eXIf")[:2] in {b"II", b"MM"}:
         head.append(sides[b"eXIf"])
     return b"".join([content[:PNG_START], *head, *pixels]), read_colours(sides)
@@ -115,6 +116,13 @@ def is_usable(chunk):
 
 def get_data(sides, name):
     return sides.get(name, b"")[8:-4]
+
+
+def scale_grey(chunk, depth):
+    """Return a tRNS chunk whose grey has 8 bits: Pillow compares it with pixels of 8 bits."""
+    grey = int.from_bytes(chunk[8:10]) * 255 // (2**depth - 1)
+    content = b"tRNS" + grey.to_bytes(2)
+    return b"\0\0\0\2" + content + zlib.crc32(content).to_bytes(4)
 
 
 def read_colours(sides):
