@@ -296,6 +296,7 @@ class BoundTests(RenderTestCase):
             OSError("decoder error -9"),
             RuntimeError("Memory allocation error: Unspecified: Allocating 9 bytes failed"),
             ValueError("Failed to decode image: Out of memory"),
+            OSError(errno.ENOMEM, "Cannot allocate memory"),
         ):
             with (
                 self.subTest(error),

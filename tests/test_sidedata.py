@@ -4,7 +4,7 @@ from zlib import compress
 from PIL import Image
 
 from . import icc
-from .bombs import GREY, PALETTE, chunk, png, segment
+from .bombs import GREY, PALETTE, RGB, chunk, png, segment
 from .cases import RenderTestCase
 from .photos import encoded, noise
 from .samples import (
@@ -117,6 +117,19 @@ class PNGTests(RenderTestCase):
                     trns = b"tRNS", bytes((0, transparent))
                     content = png(40, 30, trns, pixels, depth=depth, colours=GREY)
                     self.assert_shown(content, colour)
+
+    def test_16_bits_may_be_transparent(self):
+        for row, colours, transparent, colour in (
+            (b"\x80\0" * 40, GREY, b"\x80\0", (255, 255, 255)),
+            (b"\x80\0" * 40, GREY, b"\0\x80", (128, 128, 128)),
+            (b"\0\0" * 40, GREY, b"\x80\0", (0, 0, 0)),
+            (b"\xc8\xc8\x64\x64\x32\x32" * 40, RGB, b"\xc8\xc8\x64\x64\x32\x32", (255,) * 3),
+            (b"\xc8\xc8\x64\x64\x32\x32" * 40, RGB, b"\0\xc8\0\x64\0\x32", COLOUR),
+        ):
+            with self.subTest(row=row[:6], transparent=transparent):
+                pixels = b"IDAT", compress((b"\0" + row) * 30)
+                content = png(40, 30, (b"tRNS", transparent), pixels, depth=16, colours=colours)
+                self.assert_shown(content, colour)
 
     def test_transparency_of_a_palette_comes_behind_it_and_has_no_more_entries(self):
         index = Image.new("P", (40, 30), 1)

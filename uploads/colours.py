@@ -1,4 +1,4 @@
-"""Colours: convert a picture to sRGB from what its file tells of them.
+"""Colours: convert a picture to sRGB, by what its file tells of its colours.
 
 That is an ICC profile, or primaries, a white point and a transfer curve. Files name these by
 numbers (ITU-T H.273), and PNGs also by their gAMA and cHRM chunks.
@@ -116,7 +116,7 @@ def to_srgb(image, colours):
     if image.mode == "LAB":
         return apply_profile(image, ImageCms.createProfile("LAB"))
     if not colours.profile:
-        return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
+        return image if image.mode == "RGB" else image.convert("RGB")  # It copies even RGB.
     if colours.hdr:
         image = tone_map(image.convert("RGB"), colours.hdr)
     try:
@@ -141,13 +141,13 @@ def tone_map(image, hdr):
 
     Otherwise darken it, by half at most, to make room for the highlights. The curve is that of
     browsers, the reference white tone mapping operator of SMPTE ST 2094-50. They take the peak from
-    the file, or 1000 nits; here it is the brightest pixel's.
+    the file, or 1000 nits; here it is that of the brightest channel.
     """
     brightest = max(high for _, high in image.getextrema())
     top = hdr.decode(brightest / 255) or 1
     peak = min(max(hdr.display([top] * 3)), MAX_PEAK / SDR_WHITE)
     decode = hdr.decode
-    if top < 1.2 * peak:  # For more light, sRGB's curve has too few dark codes.
+    if top < 1.2 * peak:  # Brighter channels would be clipped, and change their hue.
         image, decode = recode(image, decode, min(top, peak))
 
     def map_codes(*codes):
@@ -215,7 +215,10 @@ HDR_CURVES = {16: Hdr(decode_pq, list), 18: Hdr(decode_hlg, display_hlg)}
 
 
 def build_profile(primaries, curve):
-    """Return the bytes of an ICC profile (ICC.1:2010); raise ZeroDivisionError for nonsense."""
+    """Return the bytes of an ICC profile (ICC.1:2010).
+
+    Raise ZeroDivisionError or struct.error for impossible primaries.
+    """
     curve = b"para\0\0\0\0" + struct.pack(">HH", 3 if len(curve) == 5 else 0, 0) + pack_fixed(curve)
     name = b"mluc\0\0\0\0" + struct.pack(">II2s2sII", 1, 12, b"en", b"US", 2, 28) + b"\0-"
     tags = {b"desc": name, b"cprt": name, b"wtpt": b"XYZ \0\0\0\0" + pack_fixed(D50)}

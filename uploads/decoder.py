@@ -39,7 +39,9 @@ MACHINE_ERRORS = {
 }
 # How Pillow, its TIFF decoder and libheif report a lack of memory, as an OSError, a RuntimeError
 # or a ValueError.
-LACK_OF_MEMORY = re.compile("out of memory|decoder error -9|memory allocation", re.IGNORECASE)
+LACK_OF_MEMORY = re.compile(
+    "out of memory|decoder error -9|memory allocation|allocate memory", re.IGNORECASE
+)
 
 Image.init()
 pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
@@ -85,7 +87,7 @@ def read_header(path):
         if kind not in FORMATS:
             raise PictureError("not_an_image", formats=LABELS)
         if kind.label == "JPEG":
-            # Changes stay in memory; the pages that are not changed take none.
+            # The changes stay in memory, and only they take any.
             source = mmap(file.fileno(), 0, access=ACCESS_COPY)
             hide_side_data(source)
         if kind.label == "PNG":
@@ -105,11 +107,11 @@ def find_colours(image, path):
 
 
 def read_avif_info(path):
-    """Return what libheif tells of an AVIF, though it cannot decode one; Pillow tells no nclx."""
+    """Return libheif's info of an AVIF: Pillow tells no nclx."""
     try:
         return pillow_heif.open_heif(path).info
     except (OSError, RuntimeError, SyntaxError, ValueError):
-        return {}  # It is stricter than Pillow's libavif.
+        return {}  # libheif is stricter than Pillow's libavif.
 
 
 def refuse_odd_tiff(tags):
@@ -167,13 +169,13 @@ def decode(image, size):
         if image.format not in REPAIRS:
             raise
     source.seek(0)
-    # Fewer coefficients would be decoded for smaller sizes; faults in the others would not show.
+    # Smaller sizes use fewer coefficients, and would hide faults in the rest.
     size = max(size, (width // 4, height // 4))
     versions = [
         load_pixels(Image.open(BytesIO(content), formats=[image.format]), size)
         for content in REPAIRS[image.format](source.read())
     ]
-    if len({version.tobytes() for version in versions}) != 1:
+    if not versions or any(version != versions[0] for version in versions[1:]):
         raise PictureError("damaged")
     versions[0].info = image.info
     return versions[0]
@@ -182,7 +184,7 @@ def decode(image, size):
 def complete_jpeg(content):
     """Return a JPEG that lacks its end marker in three versions, each completed with other bytes.
 
-    If pixels are missing, each version shows others. The restart markers are for a decoder that
+    If pixels are missing, the versions differ. The restart markers are for a decoder that
     waits for one. Return none if whole scans are missing.
     """
     if not has_all_scans(content):
@@ -195,15 +197,12 @@ def complete_jpeg(content):
     ]
 
 
-def drop_checksum(content):
-    """Return one version of a cleaned PNG, whose pixels are not checked.
-
-    It lacks the last byte of their checksum (Adler-32), and all that follows.
-    """
+def cut_checksum(content):
+    """Return a cleaned PNG without the end of its pixels' Adler-32, so that none is checked."""
     return [content.removesuffix(b"\0\0\0\0IEND\xaeB`\x82")[:-5]]
 
 
-REPAIRS = {"JPEG": complete_jpeg, "PNG": drop_checksum}
+REPAIRS = {"JPEG": complete_jpeg, "PNG": cut_checksum}
 
 
 def load_pixels(image, size):

@@ -46,7 +46,7 @@ class PicturesInput(forms.FileInput):
 
 
 def describe_kinds():
-    """Generate the signature of each known kind of file, and a sentence if it is refused."""
+    """Generate each known kind of file: its signature, and its refusal, empty if it is accepted."""
     for kind in formats.KINDS:
         values = {"kind": kind.label, "formats": formats.LABELS}
         refusal = refusals.OTHER_FORMAT.fill(**values)

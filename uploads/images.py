@@ -73,7 +73,7 @@ def load(image):
 def get_orientation(image):
     """Return the orientation that must still be applied to a loaded image, or 1 for none.
 
-    HEIC and TIFF need none: Pillow turns them upright while it loads them.
+    HEIC and TIFF need none: their decoders turn them upright.
     """
     try:
         orientation = image.getexif().get(Tag.Orientation)
@@ -93,7 +93,7 @@ def flatten(image, size):
 
 
 def shrink(image):
-    """Return a large image at a few times DISPLAY_SIZE, in a mode that can be interpolated.
+    """Return a large image at two or three times DISPLAY_SIZE, in a mode that can be interpolated.
 
     Work in strips, since a second copy of 100 megapixels costs another 400 MB.
     """

@@ -1,11 +1,11 @@
 """Side data: what a JPEG or a PNG carries beside its pixels. A fault in it refuses no picture.
 
-Pillow gets only what says something of the pixels. Browsers ignore the rest as well.
+Pillow gets only the side data that affects how the pixels look. Browsers, too, ignore the rest.
 """
 
 import re
 import zlib
-from struct import unpack
+from struct import pack, unpack
 
 from .colours import SRGB, Colours, from_code_points, from_gamma
 
@@ -31,7 +31,10 @@ MAX_PROFILE = 4 * 2**20  # bytes
 
 
 def hide_side_data(content):
-    """In a JPEG, turn the APP segments that are too short or not needed into comments, in place."""
+    """In a JPEG, turn the APP segments that are too short or not needed into comments, in place.
+
+    Turn segments with an invalid length into fill bytes.
+    """
     for place, marker, length in read_segments(content):
         if marker == SOS:
             return
@@ -55,8 +58,8 @@ def read_segments(content):
 
 
 def has_all_scans(content):
-    """Return whether the scans of a JPEG hold each bit of each coefficient, as at its end."""
-    missing_bits = {}  # by the component: a number for each coefficient
+    """Return whether the scans of a JPEG hold each bit of each coefficient."""
+    missing_bits = {}  # by the component: how many bits each coefficient lacks
     for place, marker, length in read_segments(content):
         data = content[place + 4 : place + 2 + length]
         if marker in SOF:
@@ -91,7 +94,8 @@ def clean_png(content):
 
     depth, colour_type = head[0][16:18]
     if len(get_data(sides, b"tRNS")) in TRANSPARENCY_LENGTHS.get(colour_type, ()):
-        head.append(sides[b"tRNS"] if colour_type else scale_grey(sides[b"tRNS"], depth))
+        chunk = sides[b"tRNS"]
+        head.append(chunk if colour_type == 3 else scale(chunk, depth, 3 if colour_type else 1))
     if get_data(sides, b"eXIf")[:2] in {b"II", b"MM"}:
         head.append(sides[b"eXIf"])
     return b"".join([content[:PNG_START], *head, *pixels]), read_colours(sides)
@@ -118,11 +122,14 @@ def get_data(sides, name):
     return sides.get(name, b"")[8:-4]
 
 
-def scale_grey(chunk, depth):
-    """Return a tRNS chunk whose grey has 8 bits: Pillow compares it with pixels of 8 bits."""
-    grey = int.from_bytes(chunk[8:10]) * 255 // (2**depth - 1)
-    content = b"tRNS" + grey.to_bytes(2)
-    return b"\0\0\0\2" + content + zlib.crc32(content).to_bytes(4)
+def scale(chunk, depth, count):
+    """Return a tRNS chunk of so many values, with 8 bits each, as Pillow's pixels have."""
+    values = [
+        value >> 8 if depth == 16 else value * 255 // (2**depth - 1)
+        for value in unpack(f">{count}H", chunk[8 : 8 + 2 * count])
+    ]
+    content = pack(f">4s{count}H", b"tRNS", *values)
+    return pack(">L", 2 * count) + content + pack(">L", zlib.crc32(content))
 
 
 def read_colours(sides):

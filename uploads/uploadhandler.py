@@ -132,7 +132,10 @@ class PictureFileUploadHandler(TemporaryFileUploadHandler):
         return file
 
     def _judge(self, raw_data):
-        """Return the bytes that may be written now: none before SIGNATURE_LENGTH have arrived."""
+        """Return the bytes that may be written now: none before SIGNATURE_LENGTH have arrived.
+
+        Raise SkipFile if they refuse the file.
+        """
         self.first_bytes += raw_data
         if len(self.first_bytes) < formats.SIGNATURE_LENGTH:
             return b""

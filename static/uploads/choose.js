@@ -1,4 +1,4 @@
-/* Adds a row for each chosen photo, and refuses the photos that the server would refuse. */
+/* Adds a row for each chosen file, and refuses it for its size, its first bytes or their number. */
 import {formatSize} from './format.js';
 import {paintPage} from './page.js';
 import {createRow, paintPreview, removeRow} from './row.js';
