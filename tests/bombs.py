@@ -34,6 +34,11 @@ def deflated_zeros(size=400_010_000):
     return b"".join([*parts, deflate.compress(bytes(size % 2**20)), deflate.flush()])
 
 
+def insert(content, data, place=33):
+    """Return a file with these bytes inserted, by default behind a PNG's header."""
+    return content[:place] + data + content[place:]
+
+
 # JPEG (ITU-T T.81, annex B): segments of a marker, a length and data.
 
 
@@ -43,8 +48,7 @@ def segment(marker, data):
 
 def jpeg_with(data, place=2):
     """Return a JPEG with this behind its first marker, or at another place."""
-    content = encoded(noise(60, 40))
-    return content[:place] + data + content[place:]
+    return insert(encoded(noise(60, 40)), data, place)
 
 
 def jpeg_of_scans(count=5000, side=4096):
@@ -78,8 +82,7 @@ def png(width, height, *chunks, depth=8, colours=RGB):
 
 def png_with(data, place=33):
     """Return a PNG with this behind its header, or at another place."""
-    content = encoded(noise(60, 40), "PNG")
-    return content[:place] + data + content[place:]
+    return insert(encoded(noise(60, 40), "PNG"), data, place)
 
 
 def png_of_zeros(width, height, pixels, **options):

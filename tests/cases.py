@@ -18,7 +18,7 @@ from .base import PRODUCTION, FoldersMixin, read_settings
 from .bombs import jpeg_of_scans
 from .client import Upload, add_dish, poll
 from .photos import photo
-from .processes import is_running
+from .processes import has_mapped
 from .servers import Granian, Memcached, prepare_data, requires
 from .stack import PROGRAMS, Stack
 from .waiting import wait_for
@@ -103,8 +103,8 @@ class RendererTestCase(FoldersMixin, SimpleTestCase):
         return self.renderer.process.pid
 
     def renders(self):
-        """Tell whether the renderer works on a picture."""
-        return is_running(self.pid())
+        """Tell whether the renderer works on a JPEG: it has none in its memory while it waits."""
+        return has_mapped(self.pid(), self.folder / "original")
 
 
 class RenderTestCase(FoldersMixin, SimpleTestCase):
@@ -201,7 +201,8 @@ class GranianTestCase(FoldersMixin, SimpleTestCase):
     def send_slow_photo(self, server, dish):
         """Send a photo that is rendered for seconds, and return its upload when that has begun."""
         upload = self.send(server, dish, jpeg_of_scans())
-        wait_for(lambda: any(map(is_running, server.renderers())))
+        incoming = self.folder / "incoming"
+        wait_for(lambda: any(has_mapped(pid, incoming) for pid in server.renderers()))
         return upload
 
 

@@ -24,13 +24,6 @@ def has_ended(pid):
         return True
 
 
-def is_running(pid):
-    """Tell whether a process computes just now."""
-    with suppress(FileNotFoundError, ProcessLookupError):  # It ends just now.
-        return stat(pid)[0] == "R"
-    return False
-
-
 def is_stopped(pid):
     """Tell whether all threads of a process have stopped; the signal does not wait for that."""
     stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
@@ -58,6 +51,13 @@ def has_opened(pid, folder):
             with suppress(FileNotFoundError):
                 if path.readlink().parent == folder:
                     return True
+    return False
+
+
+def has_mapped(pid, path):
+    """Tell whether a process has mapped this file, or a file of this folder, into its memory."""
+    with suppress(FileNotFoundError, ProcessLookupError):  # It ends just now.
+        return str(path) in Path(f"/proc/{pid}/maps").read_text()
     return False
 
 

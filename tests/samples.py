@@ -22,6 +22,7 @@ from .bombs import (
     chunk,
     heif,
     iinf,
+    insert,
     ipma,
     png,
     red_square,
@@ -54,11 +55,6 @@ def exif(orientation):
     data = Image.Exif()
     data[0x0112] = orientation
     return data.tobytes()
-
-
-def insert(content, data, place=33):
-    """Return a file with these bytes inserted, by default behind a PNG's header."""
-    return content[:place] + data + content[place:]
 
 
 # PNG: the chunks of its colours.

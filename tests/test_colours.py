@@ -3,7 +3,7 @@ from itertools import pairwise
 from PIL import Image
 
 from . import icc
-from .bombs import chunk
+from .bombs import chunk, insert
 from .cases import RenderTestCase
 from .photos import encoded
 from .samples import (
@@ -16,7 +16,6 @@ from .samples import (
     gama,
     heic_with_nclx,
     iccp,
-    insert,
     png_of,
 )
 from .servers import requires

@@ -369,7 +369,7 @@ class GIFTests(RenderTestCase):
     def test_a_local_palette_of_grey_wins_over_a_global_one_of_colours(self):
         content = encoded(Image.linear_gradient("L"), "GIF")
         head, palette, rest = content[:13], content[13:781], content[781:]
-        place = rest.index(b",") + 9  # of the flags of its picture
+        place = rest.index(b",") + 9  # The flags of its picture lie there.
         local = rest[:place] + bytes((rest[place] | 0x87,)) + palette + rest[place + 1 :]
 
         _, display, _ = self.render(head + b"\xff\0\0" * 256 + local)

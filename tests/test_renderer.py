@@ -22,7 +22,7 @@ from uploads.renderer import FairQueue, Renderer
 from .bombs import jpeg_of_scans, tiff_of_fax_noise
 from .cases import PHOTO, RendererTestCase
 from .photos import encoded, huge_photo, photo
-from .processes import has_ended, is_running, parent_of, stopped
+from .processes import has_ended, has_mapped, parent_of, stopped
 from .servers import ROOT
 from .waiting import wait_for
 
@@ -205,7 +205,7 @@ class ProcessTests(RendererTestCase):
         ) as parent:
             pid = int(parent.stdout.readline())
             forkserver = parent_of(pid)
-            wait_for(lambda: is_running(pid))
+            wait_for(lambda: has_mapped(pid, slow))
             parent.kill()
 
         wait_for(lambda: not Path(f"/proc/{pid}").exists())

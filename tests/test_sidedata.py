@@ -4,7 +4,7 @@ from zlib import compress
 from PIL import Image
 
 from . import icc
-from .bombs import GREY, PALETTE, RGB, chunk, png, segment
+from .bombs import GREY, PALETTE, RGB, chunk, insert, png, segment
 from .cases import RenderTestCase
 from .photos import encoded, noise
 from .samples import (
@@ -13,7 +13,6 @@ from .samples import (
     exif,
     gama,
     iccp,
-    insert,
     jpeg_with_apps,
     pack_rows,
     png_of,
@@ -288,7 +287,7 @@ class EndTests(RenderTestCase):
 
     def test_one_that_is_cut_earlier_is_refused(self):
         for content in self.make():
-            pixels = len(content) - content.rindex(b"\xff\xda") - 16  # of the last scan
+            pixels = len(content) - content.rindex(b"\xff\xda") - 16  # bytes of the last scan
             for cut in {5, 9, pixels // 4, pixels // 2}:
                 if 5 <= cut < pixels:
                     self.assert_refused(content[: -2 - cut])

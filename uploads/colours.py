@@ -116,7 +116,7 @@ def to_srgb(image, colours):
     if image.mode == "LAB":
         return apply_profile(image, ImageCms.createProfile("LAB"))
     if not colours.profile:
-        return image if image.mode == "RGB" else image.convert("RGB")  # It copies even RGB.
+        return image if image.mode == "RGB" else image.convert("RGB")  # convert() copies even RGB.
     if colours.hdr:
         image = tone_map(image.convert("RGB"), colours.hdr)
     try:

@@ -87,7 +87,7 @@ def read_header(path):
         if kind not in FORMATS:
             raise PictureError("not_an_image", formats=LABELS)
         if kind.label == "JPEG":
-            # The changes stay in memory, and only they take any.
+            # A private copy, of which only the changed pages take memory.
             source = mmap(file.fileno(), 0, access=ACCESS_COPY)
             hide_side_data(source)
         if kind.label == "PNG":

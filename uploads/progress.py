@@ -183,7 +183,7 @@ class ProgressWriter:
 
     def _run(self):
         next_write = time.monotonic() + WRITE_INTERVAL
-        # The main thread is dead when the process ends. Then delete what is left.
+        # The main thread is dead when the process ends. The records that are left are deleted then.
         while self._has_work() and main_thread().is_alive():
             self.wake.wait(max(0, next_write - time.monotonic()))
             self.wake.clear()

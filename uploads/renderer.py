@@ -96,9 +96,9 @@ def rendition_file():
 class FairQueue:
     """Renderers, and the queue for them, in which networks take turns.
 
-    The next turn goes to the network with the fewest pictures being rendered. Among equals it goes
-    to the one that has waited longest since its last turn. Within one network it is first come,
-    first served.
+    The next turn goes to the network with the fewest pictures being rendered. If several have as
+    few, the one that has waited longest since its last turn comes first. Within one network it is
+    first come, first served.
     """
 
     def __init__(self, count):

@@ -5,7 +5,7 @@ Pillow gets only the side data that affects how the pixels look. Browsers, too, 
 
 import re
 import zlib
-from struct import pack, unpack
+from struct import iter_unpack, pack, unpack
 
 from .colours import SRGB, Colours, from_code_points, from_gamma
 
@@ -27,6 +27,7 @@ PNG_START = 8  # bytes before the first chunk
 SIDE_CHUNKS = {b"tRNS": 1, b"eXIf": 14, b"cICP": 4, b"iCCP": 4, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32}
 # The lengths of tRNS by the colour type: grey, RGB and palette.
 TRANSPARENCY_LENGTHS = {0: range(2, 257), 2: range(6, 257), 3: range(1, 257)}
+CHANNELS = {0: 1, 2: 3}  # by the colour type, where tRNS is a colour
 MAX_PROFILE = 4 * 2**20  # bytes
 
 
@@ -65,8 +66,8 @@ def has_all_scans(content):
         if marker in SOF:
             missing_bits = {component: [1] * 64 for component in data[6::3]}
         elif marker == SOS:
-            *components, first, last, approximation = data[1::2][: data[0]] + data[-3:]
-            for component in components:
+            first, last, approximation = data[-3:]
+            for component in data[1 : 1 + 2 * data[0] : 2]:
                 bits = missing_bits[component]
                 bits[first : last + 1] = [approximation & 15] * (last + 1 - first)
     return not any(map(any, missing_bits.values()))
@@ -93,9 +94,11 @@ def clean_png(content):
             sides.setdefault(name, chunk)
 
     depth, colour_type = head[0][16:18]
-    if len(get_data(sides, b"tRNS")) in TRANSPARENCY_LENGTHS.get(colour_type, ()):
-        chunk = sides[b"tRNS"]
-        head.append(chunk if colour_type == 3 else scale(chunk, depth, 3 if colour_type else 1))
+    transparency = get_data(sides, b"tRNS")
+    if len(transparency) in TRANSPARENCY_LENGTHS.get(colour_type, ()):
+        if colour_type in CHANNELS:
+            transparency = scale(transparency[: 2 * CHANNELS[colour_type]], depth)
+        head.append(make_chunk(b"tRNS", transparency))
     if get_data(sides, b"eXIf")[:2] in {b"II", b"MM"}:
         head.append(sides[b"eXIf"])
     return b"".join([content[:PNG_START], *head, *pixels]), read_colours(sides)
@@ -122,14 +125,16 @@ def get_data(sides, name):
     return sides.get(name, b"")[8:-4]
 
 
-def scale(chunk, depth, count):
-    """Return a tRNS chunk of so many values, with 8 bits each, as Pillow's pixels have."""
-    values = [
-        value >> 8 if depth == 16 else value * 255 // (2**depth - 1)
-        for value in unpack(f">{count}H", chunk[8 : 8 + 2 * count])
-    ]
-    content = pack(f">4s{count}H", b"tRNS", *values)
-    return pack(">L", 2 * count) + content + pack(">L", zlib.crc32(content))
+def scale(transparency, depth):
+    """Return the values of tRNS, for a picture of this depth, as the 8-bit values of Pillow."""
+    return b"".join(
+        pack(">H", value >> 8 if depth == 16 else value * 255 // (2**depth - 1))
+        for (value,) in iter_unpack(">H", transparency)
+    )
+
+
+def make_chunk(name, data):
+    return pack(">L", len(data)) + name + data + pack(">L", zlib.crc32(name + data))
 
 
 def read_colours(sides):

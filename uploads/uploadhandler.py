@@ -33,7 +33,7 @@ class UploadProgressCachedHandler(FileUploadHandler):
     def __init__(self, request=None):
         super().__init__(request)
         self.progress = progress_of(request)
-        self.bytes_left = 0  # of the body
+        self.bytes_left = 0  # how many bytes of the body have not arrived
         self.tail = b""  # the last bytes that arrived
         self.closing_boundary = b""
 

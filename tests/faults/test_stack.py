@@ -13,7 +13,7 @@ from tests.bombs import jpeg_of_scans
 from tests.cases import StackTestCase
 from tests.client import Upload, client_headers, connect, get, get_answer, poll
 from tests.photos import photo
-from tests.processes import is_running
+from tests.processes import has_mapped
 from tests.waiting import wait_for
 
 
@@ -104,7 +104,8 @@ class RendererTests(StackTestCase):
                 self.assertEqual([json.loads(line)["event"] for line in lines], ["upload"] * 5)
 
     def renderers_at_work(self):
-        return [*filter(is_running, self.stack.uploads.renderers())]
+        incoming = self.stack.data / "incoming"
+        return [pid for pid in self.stack.uploads.renderers() if has_mapped(pid, incoming)]
 
 
 class FairnessTests(StackTestCase):
