@@ -1,13 +1,16 @@
 import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from threading import Barrier
 from unittest.mock import DEFAULT, patch
 
+from django.apps import apps
 from django.core.exceptions import ValidationError
 from django.core.files.storage import FileSystemStorage
 from django.db import DatabaseError, IntegrityError, connection
+from django.db.migrations.loader import MigrationLoader
 from django.test import TransactionTestCase
 
 from uploads import models, renderer
@@ -35,6 +38,78 @@ class DishTests(UploadTestCase):
         with self.assertNumQueries(2):
             without, dish = Dish.objects.with_cover()
             self.assertEqual((without.cover, dish.cover), (None, newest))
+
+    def test_only_shown_pictures_are_counted(self):
+        make_dish(name="Pissaladière")
+        for _ in range(3):
+            hidden = store(self.dish, photo())
+        hidden.hide()
+
+        with self.assertNumQueries(2):
+            counts = [dish.photo_count for dish in Dish.objects.with_cover()]
+        self.assertEqual(counts, [0, 2])
+
+
+class SearchTests(UploadTestCase):
+    def setUp(self):
+        super().setUp()
+        self.creme = make_dish("Crème brûlée à l\u2019orange", "Café 50 %")
+        self.beef = make_dish("Bœuf_bourguignon\\", "ΣΊΣΥΦΟΣ Straße İstanbul")
+
+    def assert_finds(self, dish, *queries):
+        for query in queries:
+            with self.subTest(query):
+                self.assertEqual(list(Dish.objects.search(query)), [dish] if dish else [])
+
+    def test_case_and_accents_make_no_difference(self):
+        self.assert_finds(self.creme, "creme brulee", "CREME", "crème", "cre\u0300me", "BRÛL")
+        self.assert_finds(self.beef, "boeuf", "BŒUF", "strasse", "σισυφος", "istanbul", "ISTANBUL")
+
+    def test_an_apostrophe_may_be_typed_or_straight(self):
+        self.assert_finds(self.creme, "l'orange", "l\u2019orange")
+
+    def test_each_word_must_be_in_the_name_or_the_restaurant(self):
+        self.assert_finds(
+            self.creme, "cafe creme", "  brulee\tcafe\n", "creme\0cafe", "creme\xa0cafe"
+        )
+        self.assert_finds(None, "creme bourguignon", "orangecafe", "orange\\cafe")
+
+    def test_no_character_has_a_meaning_of_its_own(self):
+        self.assert_finds(self.creme, "50 %", "%")
+        self.assert_finds(self.beef, "_", "f_b", "\\", "n\\")
+        self.assert_finds(None, "c%e", "cr_me", "%%", '"', "*", "?", "[a-z]", "ca.e")
+
+    def test_no_word_finds_every_dish(self):
+        for query in ("", " ", "\0", "\u0300"):
+            self.assertEqual(Dish.objects.search(query).count(), 3)
+
+    def test_a_dish_is_found_by_its_new_name_alone(self):
+        self.creme.name = "Île flottante"
+        self.creme.save()
+
+        self.assert_finds(self.creme, "ile")
+        self.assert_finds(None, "creme")
+
+    def test_the_dishes_of_an_older_release_are_found_after_the_migration(self):
+        Dish.objects.bulk_create(Dish(name=f"Aïoli {n}", restaurant="Été") for n in range(600))
+        self.assert_finds(None, "aioli")
+
+        migration = import_module("uploads.migrations.0003_fill_search_text")
+        migration.fill_search_text(apps, None)
+
+        self.assertEqual(Dish.objects.search("ete aioli").count(), 600)
+        self.assert_finds(self.creme, "creme")
+
+
+class OlderReleaseTests(UploadTestCase):
+    def test_a_process_of_an_older_release_may_write_rows(self):
+        old = MigrationLoader(connection).project_state(("uploads", "0001_initial")).apps
+        dish = old.get_model("uploads", "Dish").objects.create(name="Aïoli", restaurant="Été")
+        old.get_model("uploads", "Picture").objects.create(dish=dish, width=4, height=3)
+
+        picture = Picture.objects.get()
+        self.assertEqual((picture.caption, picture.progress_id), ("", ""))
+        self.assertFalse(Dish.objects.search("aïoli").exists())
 
 
 class StoreTests(UploadTestCase):

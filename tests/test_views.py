@@ -134,6 +134,69 @@ class PageTests(UploadTestCase):
         self.assertContains(response, "&lt;script&gt;")
 
 
+class SearchTests(UploadTestCase):
+    def search(self, query, page=""):
+        return self.client.get("/", {"q": query, "page": page})
+
+    def test_only_the_dishes_that_match_are_shown_with_the_query(self):
+        found = make_dish("Crème brûlée", "<Chez> & 'Michel'")
+
+        response = self.search(" <CHEZ> creme ")
+
+        self.assertEqual(list(response.context["page"]), [found])
+        self.assertContains(response, 'value="&lt;CHEZ&gt; creme"')
+
+    def test_no_match_leads_back_to_all_dishes(self):
+        response = self.search("pizza")
+
+        self.assertContains(response, "No dish matches “pizza”.")
+        self.assertContains(response, '<a class="button" href="/">See all dishes</a>')
+        self.assertContains(response, 'role="search"')
+
+    def test_no_query_is_no_search(self):
+        for query in ("", " ", "\t"):
+            self.assertEqual(list(self.search(query).context["page"]), [self.dish])
+
+    def test_there_is_nothing_to_search_before_the_first_dish(self):
+        Dish.objects.all().delete()
+
+        self.assertNotContains(self.client.get("/"), 'role="search"')
+
+    def test_the_next_page_shows_matches_too(self):
+        for number in range(DISHES_PER_PAGE + 1):
+            make_dish(f"Aïoli & {number}")
+
+        first, second = self.search("aïoli &"), self.search("aïoli &", page=2)
+
+        self.assertContains(first, 'href="?q=a%C3%AFoli%20%26&amp;page=2"')
+        self.assertEqual(len(second.context["page"]), 1)
+        self.assertContains(second, 'href="?q=a%C3%AFoli%20%26&amp;page=1"')
+
+    def test_a_query_is_cut_after_100_characters(self):
+        dish = make_dish("x" * 100)
+
+        response = self.search("x" * 100 + "y")
+
+        self.assertEqual(list(response.context["page"]), [dish])
+        self.assertContains(response, f'value="{"x" * 100}"')
+
+    def test_an_odd_query_is_answered(self):
+        for query in ("\0", "%", "_", "\\", "'", "\u202e", "🍲", "%s", "x" * 9999, "a " * 5000):
+            with self.subTest(query[:9]):
+                self.assertContains(self.search(query), 'role="search"')
+
+    def test_a_card_tells_the_number_of_photos(self):
+        make_dish("Aïoli")
+        store(self.dish, photo())
+        self.assertContains(self.client.get("/"), 'data-count="1">1 photo</p>', 1)
+
+        store(self.dish, photo())
+        response = self.client.get("/")
+
+        self.assertContains(response, 'data-count="2">2 photos</p>')
+        self.assertContains(response, "data-count", 1)
+
+
 class UploadTests(UploadTestCase):
     def test_a_photo_is_answered_with_its_picture_in_xml(self):
         response = self.post(upload_file(photo()), accept=JQUERY)

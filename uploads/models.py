@@ -1,6 +1,7 @@
 """The dishes, and the pictures that diners uploaded of them."""
 
 import secrets
+import unicodedata
 from functools import partial
 
 from django.db import IntegrityError, connection, models, transaction
@@ -15,11 +16,26 @@ from .storage import OriginalStorage, delete_files, move
 DISPLAY_SUFFIX = f"-{images.DISPLAY_SIZE}.jpg"
 THUMBNAIL_SUFFIX = f"-{images.THUMBNAIL_SIZE}.jpg"
 
+CAPTION_MAX_LENGTH = 140  # characters
+
+# Letters that NFKD does not take apart, and the apostrophe that phones type.
+LETTERS = str.maketrans(
+    {"æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ł": "l", "\u0131": "i", "\u2019": "'"}
+)
+
 
 class DishQuerySet(models.QuerySet):
+    def search(self, text):
+        """Return the dishes with each word of a text in them, whatever its case and accents."""
+        dishes = self
+        for word in fold(text).split():
+            dishes = dishes.filter(search_text__contains=word)
+        return dishes
+
     def with_cover(self):
-        """Fetch each dish with its newest picture that is shown, for Dish.cover."""
-        newest = Picture.objects.shown()[:1]
+        """Fetch each dish with its newest shown picture, for Dish.cover and Dish.photo_count."""
+        count = models.Window(models.Count("pk"), partition_by="dish")
+        newest = Picture.objects.shown().annotate(photo_count=count)[:1]
         return self.prefetch_related(models.Prefetch("pictures", newest, to_attr="newest_pictures"))
 
 
@@ -27,6 +43,7 @@ class Dish(models.Model):
     name = models.CharField(max_length=100)
     restaurant = models.CharField(max_length=100)
     created = models.DateTimeField(default=timezone.now, editable=False)
+    search_text = models.TextField(editable=False, default="", db_default="")
 
     objects = DishQuerySet.as_manager()
 
@@ -45,6 +62,10 @@ class Dish(models.Model):
     def __str__(self):
         return f"{self.name}, {self.restaurant}"
 
+    def save(self, *args, **kwargs):
+        self.search_text = fold(f"{self.name} {self.restaurant}")
+        super().save(*args, **kwargs)
+
     def get_absolute_url(self):
         return reverse("dish_detail", args=[self.pk])
 
@@ -52,6 +73,11 @@ class Dish(models.Model):
     def cover(self):
         """The newest shown picture, or None. Only dishes from with_cover() have it."""
         return self.newest_pictures[0] if self.newest_pictures else None
+
+    @property
+    def photo_count(self):
+        """The number of shown pictures. Only dishes from with_cover() have it."""
+        return self.cover.photo_count if self.cover else 0
 
 
 class PictureQuerySet(models.QuerySet):
@@ -101,12 +127,28 @@ class Picture(models.Model):
     hidden = models.BooleanField(default=False, editable=False)
     digest = models.CharField(max_length=64, editable=False, help_text="SHA-256 of the original.")
     diner = models.CharField(max_length=32, editable=False, help_text="Who may take it back.")
+    caption = models.CharField(max_length=CAPTION_MAX_LENGTH, blank=True, default="", db_default="")
+    progress_id = models.CharField(
+        max_length=64,
+        blank=True,
+        default="",
+        db_default="",
+        editable=False,
+        help_text="Of the upload that stored it.",
+    )
 
     objects = PictureQuerySet.as_manager()
 
     class Meta:
         ordering = ["-uploaded", "-pk"]
         constraints = [models.UniqueConstraint(fields=["dish", "digest"], name="once_for_a_dish")]
+        indexes = [
+            models.Index(
+                fields=["progress_id"],
+                name="picture_progress_id",
+                condition=~models.Q(progress_id=""),
+            )
+        ]
 
     def __str__(self):
         return f"Picture {self.pk} of {self.dish}"
@@ -182,6 +224,30 @@ class Picture(models.Model):
         if not unchanged.update(hidden=self.hidden, **names):
             raise Picture.DoesNotExist(f"{self} was deleted or changed meanwhile.")
         transaction.on_commit(lambda: delete_files(old))
+
+
+class Cancellation(models.Model):
+    """An upload that its diner cancelled: it must store nothing."""
+
+    progress_id = models.CharField(max_length=64)
+    diner = models.CharField(max_length=32)
+    created = models.DateTimeField(default=timezone.now, db_index=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["progress_id", "diner"], name="once_for_a_diner")
+        ]
+
+    def __str__(self):
+        return f"Cancellation of {self.progress_id}"
+
+
+def fold(text):
+    """Return a text without case and accents, as it is searched."""
+    # PostgreSQL refuses NUL.
+    characters = unicodedata.normalize("NFKD", text.replace("\0", " "))
+    bare = "".join(character for character in characters if not unicodedata.combining(character))
+    return bare.casefold().translate(LETTERS)
 
 
 def close_database():

@@ -28,13 +28,17 @@ from .uploadhandler import end_upload, get_refused_files
 from .uploadlog import get_network, log_upload
 
 DISHES_PER_PAGE = 12
+QUERY_MAX_LENGTH = 100  # characters
 
 
 @require_safe
 def dish_list(request):
-    page = Paginator(Dish.objects.with_cover(), DISHES_PER_PAGE).get_page(request.GET.get("page"))
+    query = request.GET.get("q", "").strip()[:QUERY_MAX_LENGTH]
+    dishes = Dish.objects.search(query).with_cover()
+    page = Paginator(dishes, DISHES_PER_PAGE).get_page(request.GET.get("page"))
 
-    return form_response(request, "uploads/dish_list.html", {"page": page})
+    context = {"page": page, "query": query, "query_max_length": QUERY_MAX_LENGTH}
+    return form_response(request, "uploads/dish_list.html", context)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
