@@ -5,6 +5,7 @@ REFUSALS = {
     "no_picture": (400, False),
     "bad_progress_id": (400, False),
     "too_many": (400, False),
+    "bad_caption": (400, False),
     "interrupted": (400, True),
     "csrf": (403, False),
     "hidden": (403, False),

@@ -93,9 +93,43 @@ class AdminTests(UploadTestCase):
         self.client.logout()
         self.assertRedirects(self.client.get(url), f"/admin/login/?next={url}")
 
+    def edit_caption(self, caption):
+        url = f"/admin/uploads/picture/{self.picture.pk}/change/"
+        return self.client.post(url, {"caption": caption})
+
+    def test_staff_see_a_caption_and_can_edit_or_blank_it(self):
+        self.picture.write_caption("Rude words")
+        for page in ("", f"{self.picture.pk}/change/", "?q=rude"):
+            response = self.client.get(f"/admin/uploads/picture/{page}")
+            self.assertContains(response, "Rude words")
+
+        for caption, kept in ((" Kind\0words ", "Kind words"), ("", "")):
+            self.assertEqual(self.edit_caption(caption).status_code, 302)
+            self.assertEqual(Picture.objects.get().caption, kept)
+
+    def test_a_caption_that_is_too_long_is_refused_in_a_sentence(self):
+        response = self.edit_caption("x" * 141)
+
+        self.assertContains(response, "A caption may have at most 140 characters.")
+        self.assertEqual(Picture.objects.get().caption, "")
+
+    def test_a_picture_that_is_hidden_while_its_caption_is_edited_stays_hidden(self):
+        write_caption = Picture.write_caption
+
+        def hide_and_write(picture, caption):
+            Picture.objects.get().hide()
+            write_caption(picture, caption)
+
+        with patch.object(Picture, "write_caption", hide_and_write):
+            self.edit_caption("With aïoli")
+
+        picture = Picture.objects.get()
+        self.assertEqual((picture.hidden, picture.caption), (True, "With aïoli"))
+
     def test_nothing_that_a_diner_wrote_becomes_a_script(self):
         script = "'><script>alert(1)</script>"
         Dish.objects.update(name=script, restaurant=script)
+        Picture.objects.update(caption=script)
 
         dish, picture = f"dish/{self.dish.pk}", f"picture/{self.picture.pk}"
         pages = ["dish/", "picture/"]

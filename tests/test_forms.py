@@ -1,7 +1,7 @@
 from django import forms
-from django.test import override_settings
+from django.test import SimpleTestCase, override_settings
 
-from uploads.forms import DishForm, UploadForm
+from uploads.forms import CaptionField, DishForm, UploadForm
 
 from .base import UploadTestCase, upload_file
 from .photos import photo
@@ -15,6 +15,31 @@ class DishFormTests(UploadTestCase):
 
     def test_both_fields_are_needed(self):
         self.assertEqual(set(DishForm({}).errors), {"name", "restaurant"})
+
+
+class CaptionFieldTests(SimpleTestCase):
+    def test_what_xml_cannot_hold_and_all_white_space_become_single_spaces(self):
+        unsafe = [*range(0x20), *range(0x7F, 0xA0), *range(0xD800, 0xE000), 0xFFFE, 0xFFFF]
+        for code in (*unsafe, 0x20, 0xA0, 0x2003, 0x2028, 0x3000):
+            self.assertEqual(CaptionField().clean(f" a{chr(code) * 2}b "), "a b")
+
+    def test_anything_else_stays(self):
+        for character in (
+            "é",
+            "<",
+            '"',
+            "\ue000",
+            "\ufffd",
+            "\U0010ffff",
+            "\u202e",
+            "\u200d",
+            "🍲",
+        ):
+            self.assertEqual(CaptionField().clean(f"a{character}b"), f"a{character}b")
+
+    def test_the_browser_is_told_the_limit(self):
+        self.assertIn('maxlength="140"', str(UploadForm()["caption"]))
+        self.assertNotIn("required", str(UploadForm()["caption"]))
 
 
 class UploadFormTests(UploadTestCase):
@@ -46,11 +71,11 @@ class UploadFormTests(UploadTestCase):
         self.assertEqual(form.get_first_refusal().code, "no_picture")
 
     def test_a_field_that_is_added_has_its_own_errors(self):
-        class FormWithCaption(UploadForm):
-            caption = forms.CharField(max_length=3)
+        class FormWithNote(UploadForm):
+            note = forms.CharField(max_length=3)
 
-        form = FormWithCaption(
-            {"id": self.dish.pk, "caption": "Soup"}, {"picture": [upload_file(photo())]}
+        form = FormWithNote(
+            {"id": self.dish.pk, "note": "Soup"}, {"picture": [upload_file(photo())]}
         )
 
         refusal = form.get_first_refusal()

@@ -349,9 +349,9 @@ class CancelTests(BrowserTestCase):
         """Let the server store no picture until the block ends."""
         held, get_or_store = Event(), PictureQuerySet.get_or_store
 
-        def store_later(*args):
+        def store_later(*args, **fields):
             held.wait(60)
-            return get_or_store(*args)
+            return get_or_store(*args, **fields)
 
         with patch.object(PictureQuerySet, "get_or_store", store_later):
             try:

@@ -1,5 +1,6 @@
 import json
 import sqlite3
+from datetime import UTC, datetime
 from http import HTTPStatus
 from struct import pack
 from unittest.mock import patch
@@ -207,7 +208,9 @@ class UploadTests(UploadTestCase):
             response.content.decode(),
             f'<upload><status>ok</status><picture id="{picture.pk}" '
             f'url="{picture.display.url}" thumbnail="{picture.thumbnail.url}" '
-            f'srcset="{picture.srcset}" width="480" height="360"/></upload>',
+            f'srcset="{picture.srcset}" width="480" height="360" '
+            f'datetime="{picture.uploaded:%Y-%m-%d}" '
+            f'date="{picture.uploaded:%-d %b %Y}"/></upload>',
         )
         self.assertEqual(len(self.files()), 3)
 
@@ -607,6 +610,118 @@ class TakeBackTests(UploadTestCase):
         self.assertNotContains(Client().get(page), f'href="{self.url}"')
 
 
+class CaptionTests(UploadTestCase):
+    def setUp(self):
+        super().setUp()
+        self.client.get("/")
+
+    def upload(self, caption="", client=None, content=None):
+        """Return the attributes of the picture in the answer."""
+        data = {"id": self.dish.pk, "picture": upload_file(content or photo()), "caption": caption}
+        response = (client or self.client).post("/upload", data)
+        return ElementTree.fromstring(response.content).find("picture").attrib
+
+    def edit(self, caption, client=None):
+        pk = self.dish.pictures.get().pk
+        return (client or self.client).post(f"/pictures/{pk}/caption", {"caption": caption})
+
+    def test_a_caption_is_kept_and_answered_as_it_was_written(self):
+        for caption in ("With aïoli", "5 < 6 & \"'> ]]>&amp;", "🍲 שלום", "\u202emenu\u200d"):
+            with self.subTest(caption):
+                picture = self.upload(caption)
+                self.assertEqual(picture["caption"], caption)
+                self.assertEqual(Picture.objects.get(pk=picture["id"]).caption, caption)
+
+    def test_a_caption_becomes_one_line_that_xml_can_hold(self):
+        picture = self.upload(" a\t\tb\r\nc\0d\x1b\x85e\ufffe\ufffff\u3000\u2028g ")
+
+        self.assertEqual(picture["caption"], "a b c d e f g")
+
+    def test_a_picture_without_a_caption_has_no_such_attribute(self):
+        for caption in ("", " \t\0"):
+            self.assertNotIn("caption", self.upload(caption))
+
+    def test_140_characters_are_allowed_and_not_one_more(self):
+        response = self.post(upload_file(photo()), caption="x" * 141)
+        self.assert_refused(response, "bad_caption", 400)
+        self.assertContains(response, "at most 140 characters.", status_code=400)
+
+        self.assertEqual(self.upload("é" * 139 + "🍲  ")["caption"], "é" * 139 + "🍲")
+
+    def test_without_scripts_all_photos_of_a_form_have_its_caption(self):
+        self.post(upload_file(photo()), upload_file(photo()), accept=BROWSER, caption="With aïoli")
+
+        captions = [picture.caption for picture in self.dish.pictures.all()]
+        self.assertEqual(captions, ["With aïoli"] * 2)
+
+    def test_the_day_is_told_for_machines_and_for_people(self):
+        content = photo()
+        self.upload(content=content)
+        Picture.objects.update(uploaded=datetime(2026, 3, 7, 23, 59, tzinfo=UTC))
+
+        picture = self.upload(content=content)
+
+        self.assertEqual((picture["datetime"], picture["date"]), ("2026-03-07", "7 Mar 2026"))
+
+    def test_a_known_photo_takes_the_new_caption_of_its_diner_alone(self):
+        content = photo()
+        self.upload("Old", content=content)
+
+        for client, caption, kept in (
+            (self.client, "New", "New"),
+            (self.client, "", "New"),
+            (Client(), "Foreign", "New"),
+        ):
+            self.assertEqual(self.upload(caption, client, content)["caption"], kept)
+            self.assertEqual(self.dish.pictures.get().caption, kept)
+
+    def test_a_known_photo_of_nobody_keeps_its_caption(self):
+        content = photo()
+        self.upload("Old", Client(), content)
+
+        self.assertEqual(self.upload("New", Client(), content)["caption"], "Old")
+
+    def test_the_answer_lets_the_diner_alone_edit_it(self):
+        content = photo()
+        picture = self.upload(content=content)
+
+        self.assertEqual(picture["edit_caption"], f"/pictures/{picture['id']}/caption")
+        self.assertNotIn("edit_caption", self.upload(client=Client(), content=content))
+
+    def test_the_diner_edits_and_removes_it(self):
+        self.upload("Old")
+
+        for caption, kept in (("  A\tnew\0one ", "A new one"), ("", "")):
+            response = self.edit(caption)
+            self.assertEqual((response.status_code, response.content), (204, b""))
+            self.assertEqual(self.dish.pictures.get().caption, kept)
+
+    def test_a_new_caption_that_is_too_long_is_an_error_in_a_sentence(self):
+        self.upload("Old")
+
+        response = self.edit("x" * 141)
+
+        self.assertEqual(response.status_code, 400)
+        error = "A caption may have at most 140 characters."
+        self.assertEqual(response.json(), {"error": error})
+        self.assertEqual(self.dish.pictures.get().caption, "Old")
+
+    def test_nobody_else_edits_it(self):
+        self.upload("Old")
+        self.assertEqual(self.edit("Foreign", Client()).status_code, 404)
+        self.dish.pictures.get().hide()
+        self.assertEqual(self.edit("Hidden").status_code, 404)
+        Picture.objects.update(diner="", hidden=False)
+        self.assertEqual(self.edit("Nobody's", Client()).status_code, 404)
+
+        self.assertEqual(self.dish.pictures.get().caption, "Old")
+
+    def test_editing_is_a_post(self):
+        picture = self.upload()
+
+        self.assertEqual(self.client.get(picture["edit_caption"]).status_code, 405)
+
+
 class HiddenTests(UploadTestCase):
     def test_a_hidden_picture_is_on_no_page(self):
         picture = store(self.dish, photo())
@@ -664,10 +779,10 @@ class CsrfTests(UploadTestCase):
         self.assertContains(response, "please reload the page.", status_code=403)
 
     def test_other_forms_have_djangos_own_answer(self):
-        with self.assertLogs("django.security.csrf", "WARNING"):
-            response = self.client.post("/dishes/new", {"name": "x", "restaurant": "y"})
-
-        self.assertContains(response, "CSRF verification failed", status_code=403)
+        for path in ("/dishes/new", "/pictures/1/caption"):
+            with self.assertLogs("django.security.csrf", "WARNING"):
+                response = self.client.post(path, {"name": "x", "restaurant": "y"})
+            self.assertContains(response, "CSRF verification failed", status_code=403)
 
 
 class WithoutScriptsTests(UploadTestCase):

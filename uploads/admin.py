@@ -1,4 +1,6 @@
+from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.widgets import AdminTextInputWidget
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.http import FileResponse, Http404
@@ -7,6 +9,7 @@ from django.template.defaultfilters import filesizeformat
 from django.urls import path, reverse
 from django.utils.html import format_html
 
+from .forms import CaptionField
 from .models import Dish, Picture
 
 
@@ -40,23 +43,31 @@ class DishAdmin(admin.ModelAdmin):
         return thumbnail(dish.cover)
 
 
+class PictureForm(forms.ModelForm):
+    caption = CaptionField(widget=AdminTextInputWidget)
+
+
 @admin.register(Picture)
 class PictureAdmin(admin.ModelAdmin):
     """Pictures cannot be added here: only an upload brings an original."""
 
-    list_display = ["preview", "dish", "uploaded", "size", "hidden", "original_link"]
+    form = PictureForm
+    list_display = ["preview", "dish", "caption", "uploaded", "size", "hidden", "original_link"]
     list_display_links = ["dish"]
     list_filter = ["hidden", "uploaded", "dish__restaurant"]
     list_select_related = ["dish"]
     list_per_page = 50
     date_hierarchy = "uploaded"
-    fields = ["preview", "dish", "uploaded", "size", "hidden", "original_link"]
-    readonly_fields = fields
-    search_fields = ["dish__name", "dish__restaurant"]
+    readonly_fields = ["preview", "dish", "uploaded", "size", "hidden", "original_link"]
+    fields = [*readonly_fields, "caption"]
+    search_fields = ["dish__name", "dish__restaurant", "caption"]
     actions = ["hide", "show"]
 
     def has_add_permission(self, request):
         return False
+
+    def save_model(self, request, obj, form, change):
+        obj.write_caption(obj.caption)
 
     def get_urls(self):
         original = self.admin_site.admin_view(self.original)

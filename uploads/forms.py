@@ -1,6 +1,7 @@
 """The forms of a dish and of an upload."""
 
 import json
+import re
 import time
 from functools import lru_cache
 
@@ -9,8 +10,11 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 
 from . import formats, refusals
-from .models import Dish, Picture
+from .models import CAPTION_MAX_LENGTH, Dish, Picture
 from .progress import get_content_length, get_progress_id
+
+# Control characters, and what else XML 1.0 cannot hold: surrogates, U+FFFE and U+FFFF.
+UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 class DishForm(forms.ModelForm):
@@ -64,11 +68,29 @@ class PicturesField(forms.Field):
         return value
 
 
+class CaptionField(forms.CharField):
+    """A line of text, without unsafe characters and with single spaces."""
+
+    def __init__(self, **kwargs):
+        super().__init__(required=False, **kwargs)
+
+    def to_python(self, value):
+        return " ".join(UNSAFE.sub(" ", super().to_python(value)).split())
+
+    def validate(self, value):
+        if len(value) > CAPTION_MAX_LENGTH:
+            raise refusals.BAD_CAPTION.error(characters=CAPTION_MAX_LENGTH)
+
+    def widget_attrs(self, widget):
+        return {**super().widget_attrs(widget), "maxlength": CAPTION_MAX_LENGTH}
+
+
 class UploadForm(forms.Form):
     """The form `#form_upload`."""
 
     picture = PicturesField(label="Your photos of this dish")
     id = DishField(Dish.objects)
+    caption = CaptionField(label="Caption")
 
     def __init__(self, *args, refused=(), **kwargs):
         """Also take the files that the handler refused: pairs of an error and a file name."""
@@ -80,22 +102,25 @@ class UploadForm(forms.Form):
         """Return the refusal for the first error of the form; it refuses the whole upload."""
         return refusals.get_refusal(next(iter(self.errors.as_data().values()))[0])
 
-    def save(self, diner="", network=""):
+    def save(self, network="", **fields):
         """Store the files one by one; a refused one does not affect the others.
 
+        `fields` are those of a new picture that the form does not know: diner and progress_id.
         Return pairs of a picture and whether it is new, and the refusals of the other files.
         """
         stored, refused = [], [*self.refused]
         for file in self.cleaned_data["picture"]:
             try:
-                stored.append(self._save_file(file, diner, network))
+                stored.append(self._save_file(file, network, fields))
             except Exception as error:  # noqa: BLE001
                 refused.append(refusals.get_refusal(error, file.name))
         return stored, refused
 
-    def _save_file(self, file, diner, network):
-        dish = self.cleaned_data["id"]
-        picture, created = Picture.objects.get_or_store(dish, file, diner, network)
+    def _save_file(self, file, network, fields):
+        dish, caption = self.cleaned_data["id"], self.cleaned_data["caption"]
+        picture, created = Picture.objects.get_or_store(
+            dish, file, network, caption=caption, **fields
+        )
         if picture.hidden:
             raise refusals.HIDDEN.error()
         return picture, created

@@ -89,31 +89,42 @@ class PictureQuerySet(models.QuerySet):
         present = models.Q(display__endswith=DISPLAY_SUFFIX, thumbnail__endswith=THUMBNAIL_SUFFIX)
         return self.shown().exclude(present)
 
-    def get_or_store(self, dish, file, diner="", network=""):
+    def owned_by(self, diner):
+        """Return the shown pictures of a diner, who may change them; nobody owns the others."""
+        return self.shown().filter(diner=diner).exclude(diner="")
+
+    def get_or_store(self, dish, file, network="", **fields):
         """Return the picture of an uploaded file, and whether it was created.
 
         The same bytes are kept once for a dish, whether their picture is shown or hidden.
         `file.digest` is the file's SHA-256. `network` is the client's: the files of a network wait
-        in one queue. If anything fails, nothing is kept. Raise ValidationError if the file cannot
-        be rendered or the dish is gone, OSError if the disk fails, DatabaseError if the row cannot
-        be written.
+        in one queue. `fields` are those of a new picture: diner, caption and progress_id. If
+        anything fails, nothing is kept. Raise ValidationError if the file cannot be rendered, the
+        dish is gone, OSError if the disk fails, DatabaseError if the
+        row cannot be written.
         """
-        twins = self.filter(dish=dish, digest=file.digest)
-        if twin := twins.first():
+        picture = self.model(dish=dish, digest=file.digest, **fields)
+        if twin := self._find_twin(picture):
             return twin, False
         close_database()  # The wait for a renderer may be long.
 
         with renderer.render(file.temporary_file_path(), network) as renditions:
-            picture = self.model(dish=dish, digest=file.digest, diner=diner)
             try:
                 picture.write(file, renditions)
             except IntegrityError:
-                if twin := twins.first():  # Another upload of the same bytes was faster.
+                if twin := self._find_twin(picture):  # Another upload of the same bytes was faster.
                     return twin, False
                 if not Dish.objects.filter(pk=dish.pk).exists():
                     raise refusals.DELETED_DISH.error() from None
                 raise
         return picture, True
+
+    def _find_twin(self, picture):
+        """Return the picture of the same bytes, or None. Its owner may have sent a new caption."""
+        twin = self.filter(dish=picture.dish, digest=picture.digest).first()
+        if twin and twin.is_owned_by(picture.diner) and picture.caption:
+            twin.write_caption(picture.caption)
+        return twin
 
 
 class Picture(models.Model):
@@ -164,6 +175,10 @@ class Picture(models.Model):
         width, _ = images.fit((self.width, self.height), images.DISPLAY_SIZE)
         return f"{self.thumbnail.url} {self.thumbnail_size[0]}w, {self.display.url} {width}w"
 
+    def is_owned_by(self, diner):
+        """Return whether the picture is among PictureQuerySet.owned_by() of this diner."""
+        return not self.hidden and bool(diner) and self.diner == diner
+
     def renditions(self):
         return [self.display, self.thumbnail]
 
@@ -207,6 +222,11 @@ class Picture(models.Model):
         except BaseException:
             delete_files(self.files())
             raise
+
+    def write_caption(self, caption):
+        """Write the caption alone: somebody else may hide the picture in the meantime."""
+        self.caption = caption
+        Picture.objects.filter(pk=self.pk).update(caption=caption)
 
     def _write_renditions(self, renditions):
         """Store renditions under new names, so that browsers may cache them for ever."""

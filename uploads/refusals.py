@@ -61,6 +61,7 @@ NO_LENGTH = Refusal("no_picture", 400, False, "The upload does not state its len
 BAD_PROGRESS_ID = Refusal("bad_progress_id", 400, False, "The X-Progress-ID of an upload must be 1 to 64 characters long: letters, digits, _ and - are allowed.")
 TOO_MANY = Refusal("too_many", 400, False, "At most %(files)s photos are allowed in one upload.")
 TOO_MANY_FIELDS = Refusal("too_many", 400, False, "The upload has more form fields than are allowed.")
+BAD_CAPTION = Refusal("bad_caption", 400, False, "A caption may have at most %(characters)s characters.")
 INTERRUPTED = Refusal("interrupted", 400, True, "The upload broke off before all of it had arrived.")
 CSRF = Refusal("csrf", 403, False, "This form is too old, or cookies are off in your browser; please reload the page.")
 BAD_HOST = Refusal("csrf", 403, False, "This address does not belong to this site; please reload the page.")

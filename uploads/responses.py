@@ -6,9 +6,10 @@ from xml.etree import ElementTree
 
 from django.conf import settings
 from django.core.paginator import Paginator
-from django.http import HttpResponse
+from django.http import HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils import dateformat
 
 from .forms import UploadForm
 
@@ -52,9 +53,14 @@ def picture_attributes(picture, created, diner):
         "srcset": picture.srcset,
         "width": str(width),
         "height": str(height),
+        "datetime": dateformat.format(picture.uploaded, "Y-m-d"),
+        "date": dateformat.format(picture.uploaded, "j M Y"),
     }
-    if diner and picture.diner == diner:
+    if picture.caption:
+        attributes["caption"] = picture.caption
+    if picture.is_owned_by(diner):
         attributes["take_back"] = reverse("take_back", args=[picture.pk])
+        attributes["edit_caption"] = reverse("edit_caption", args=[picture.pk])
     if not created:
         attributes["known"] = "true"
     return attributes
@@ -67,6 +73,10 @@ def error_attributes(refusal):
     if refusal.retry:
         attributes["retry"] = "true"
     return attributes
+
+
+def error_response(refusal):
+    return JsonResponse({"error": refusal.message}, status=refusal.status)
 
 
 def dish_response(request, dish, refused=(), status=HTTPStatus.OK):

@@ -7,6 +7,7 @@ urlpatterns = [
     path("dishes/new", views.dish_new, name="dish_new"),
     path("dishes/<int:pk>/", views.dish_detail, name="dish_detail"),
     path("pictures/<int:pk>/take_back", views.take_back, name="take_back"),
+    path("pictures/<int:pk>/caption", views.edit_caption, name="edit_caption"),
     path("upload", views.upload, name="upload"),
     path("get_upload_progress", views.get_upload_progress, name="get_upload_progress"),
     path("healthz", views.healthz, name="healthz"),

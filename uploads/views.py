@@ -19,11 +19,11 @@ from django.views.decorators.http import (
 )
 
 from . import refusals
-from .forms import DishForm, UploadForm, validate_before_reading
+from .forms import CaptionField, DishForm, UploadForm, validate_before_reading
 from .health import get_health
 from .models import Dish, Picture, close_database
 from .progress import get_progress_id, get_record, progress_of
-from .responses import dish_response, form_response, get_diner, upload_response
+from .responses import dish_response, error_response, form_response, get_diner, upload_response
 from .uploadhandler import end_upload, get_refused_files
 from .uploadlog import get_network, log_upload
 
@@ -63,14 +63,30 @@ def dish_detail(request, pk):
 @require_http_methods(["GET", "HEAD", "POST"])
 def take_back(request, pk):
     """Ask a diner whether to take back a picture of their own, and delete it after a POST."""
-    pictures = Picture.objects.shown().exclude(diner="")
-    picture = get_object_or_404(pictures, pk=pk, diner=get_diner(request))
+    picture = get_own_picture(request, pk)
 
     if request.method == "POST":
         picture.delete()
         return redirect("dish_detail", picture.dish_id)  # picture.dish may be gone, too
 
     return render(request, "uploads/take_back.html", {"picture": picture})
+
+
+@require_POST
+def edit_caption(request, pk):
+    """Replace the caption of a diner's own picture."""
+    picture = get_own_picture(request, pk)
+    try:
+        caption = CaptionField().clean(request.POST.get("caption"))
+    except ValidationError as error:
+        return error_response(refusals.get_refusal(error))
+
+    picture.write_caption(caption)
+    return HttpResponse(status=HTTPStatus.NO_CONTENT)
+
+
+def get_own_picture(request, pk):
+    return get_object_or_404(Picture.objects.owned_by(get_diner(request)), pk=pk)
 
 
 # The CSRF check reads the form, which is the whole body. It runs in receive(), so that upload() can
@@ -95,7 +111,8 @@ def receive(request):
         return finish(request, form.cleaned_data.get("id"), refused=[form.get_first_refusal()])
 
     network = get_network(request.META["REMOTE_ADDR"], ipv4_bits=32)
-    stored, refused = form.save(get_diner(request), network)
+    progress_id = get_progress_id(request) or ""
+    stored, refused = form.save(network, diner=get_diner(request), progress_id=progress_id)
     return finish(request, form.cleaned_data["id"], stored, refused)
 
 
@@ -138,8 +155,7 @@ def get_upload_progress(request):
     except ValidationError:
         progress_id = None
     if progress_id is None:
-        refusal = refusals.BAD_PROGRESS_ID
-        return JsonResponse({"error": refusal.message}, status=refusal.status)
+        return error_response(refusals.BAD_PROGRESS_ID)
 
     record = get_record(request, progress_id)
     return HttpResponse(record or "null", content_type="application/json")
