@@ -10,6 +10,7 @@ REFUSALS = {
     "csrf": (403, False),
     "hidden": (403, False),
     "unknown_dish": (404, False),
+    "cancelled": (409, False),
     "too_large": (413, False),
     "empty_file": (415, False),
     "not_an_image": (415, False),

@@ -1,5 +1,6 @@
 import os
 import time
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
@@ -8,11 +9,12 @@ from django.core.files.storage import FileSystemStorage
 from django.core.files.uploadhandler import StopFutureHandlers
 from django.core.management import CommandError, call_command
 from django.test import override_settings
+from django.utils import timezone
 
 from uploads import models, renderer
 from uploads.management.commands import prune_uploads
 from uploads.management.commands.prune_uploads import find_old_files
-from uploads.models import Picture
+from uploads.models import Cancellation, Dish, Picture
 from uploads.uploadhandler import PictureFileUploadHandler
 
 from .base import UploadTestCase, store
@@ -191,6 +193,39 @@ class PruneUploadsTests(CommandTestCase):
             self.call("prune_uploads")
 
         self.assertEqual(self.errors.getvalue(), "")
+
+    def cancel(self, progress_id, hours):
+        """Cancel an upload so many hours ago."""
+        Picture.objects.cancel("diner", [progress_id])
+        created = timezone.now() - timedelta(hours=hours)
+        Cancellation.objects.filter(progress_id=progress_id).update(created=created)
+
+    def test_old_cancellations_are_deleted(self):
+        self.cancel("old", 24.1)
+        self.cancel("young", 23.9)
+
+        self.call("prune_uploads", dry_run=True)
+        self.assertEqual(Cancellation.objects.count(), 2)
+
+        self.call("prune_uploads")
+        self.assertEqual(Cancellation.objects.get().progress_id, "young")
+
+    def test_a_picture_that_a_killed_process_left_of_a_cancelled_upload_is_deleted(self):
+        self.cancel("dish-1", 0)
+        Picture.objects.update(diner="diner", progress_id="dish-1")
+
+        self.call("prune_uploads")
+
+        self.assertEqual((Picture.objects.count(), self.files()), (0, []))
+
+    def test_a_dish_that_an_older_release_added_is_found_afterwards(self):
+        Dish.objects.update(search_text="")
+
+        self.call("prune_uploads", dry_run=True)
+        self.assertFalse(Dish.objects.search("bouillabaisse").exists())
+
+        self.call("prune_uploads")
+        self.assertEqual(Dish.objects.search("bouillabaisse").get(), self.dish)
 
     def test_a_hidden_picture_has_lost_nothing(self):
         self.picture.hide()

@@ -1,9 +1,11 @@
 import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from threading import Barrier
+from unittest import skipUnless
 from unittest.mock import DEFAULT, patch
 
 from django.apps import apps
@@ -245,7 +247,50 @@ class RenditionTests(UploadTestCase):
         self.assertEqual(Picture.objects.outdated().get(), self.picture)
 
 
+class CancelTests(UploadTestCase):
+    def test_no_file_is_kept_of_an_upload_that_was_cancelled(self):
+        Picture.objects.cancel("diner", ["dish-1"])
+
+        with (
+            self.captureOnCommitCallbacks(execute=True),
+            self.assertRaises(ValidationError) as caught,
+        ):
+            store(self.dish, photo(), diner="diner", progress_id="dish-1")
+
+        self.assertEqual((caught.exception.code, self.files()), ("cancelled", []))
+        self.assertFalse(Picture.objects.exists())
+
+    @skipUnless(connection.vendor == "sqlite", "PostgreSQL scans a small table without the index")
+    def test_the_pictures_of_an_upload_are_found_by_the_index(self):
+        pictures = Picture.objects.owned_by("diner").exclude(progress_id="")
+
+        plan = pictures.filter(progress_id__in=["dish-1", "dish-2"]).explain()
+
+        self.assertIn("USING INDEX picture_progress_id", plan)
+
+
 class MeanwhileTests(FoldersMixin, TransactionTestCase):
+    def test_an_upload_and_its_cancellation_at_once_keep_nothing(self):
+        dish, barrier = make_dish(), Barrier(2)
+        write = Picture.write
+
+        def write_at_once(*args):
+            barrier.wait()
+            write(*args)
+
+        def cancel_at_once():
+            barrier.wait()
+            Picture.objects.cancel("diner", ["dish-1"])
+            connection.close()
+
+        with patch.object(Picture, "write", write_at_once), ThreadPoolExecutor(1) as pool:
+            cancelled = pool.submit(cancel_at_once)
+            with suppress(ValidationError):  # The cancellation may come a moment later.
+                store(dish, photo(), diner="diner", progress_id="dish-1")
+            cancelled.result()
+
+        self.assertEqual((dish.pictures.count(), self.files()), (0, []))
+
     def test_no_file_is_kept_of_a_dish_that_is_deleted_meanwhile(self):
         dish = make_dish()
 

@@ -3,7 +3,7 @@ import sqlite3
 from datetime import UTC, datetime
 from http import HTTPStatus
 from struct import pack
-from unittest.mock import patch
+from unittest.mock import DEFAULT, patch
 from warnings import catch_warnings
 from xml.etree import ElementTree
 
@@ -14,7 +14,8 @@ from django.db import DatabaseError, OperationalError
 from django.test import Client, TestCase, override_settings
 from PIL import Image
 
-from uploads.models import Dish, Picture
+from uploads import renderer
+from uploads.models import Cancellation, Dish, Picture
 from uploads.progress import writer
 from uploads.responses import PICTURES_PER_PAGE
 from uploads.uploadhandler import PictureFileUploadHandler, UploadProgressCachedHandler
@@ -722,6 +723,131 @@ class CaptionTests(UploadTestCase):
         self.assertEqual(self.client.get(picture["edit_caption"]).status_code, 405)
 
 
+class CancelTests(UploadTestCase):
+    def setUp(self):
+        super().setUp()
+        self.client.get("/")
+        self.content = photo()
+
+    def upload(self, progress_id="dish-1", *files):
+        with self.captureOnCommitCallbacks(execute=True):
+            files = files or [upload_file(self.content)]
+            return self.post(*files, query=f"?X-Progress-ID={progress_id}")
+
+    def cancel(self, *progress_ids, client=None):
+        with self.captureOnCommitCallbacks(execute=True):
+            data = {"X-Progress-ID": progress_ids}
+            return (client or self.client).post("/cancel_upload", data)
+
+    def assert_cancelled(self, *progress_ids):
+        response = self.cancel(*progress_ids)
+        self.assertEqual((response.status_code, response.content), (204, b""))
+
+    def assert_error(self, response, status):
+        self.assertEqual(response.status_code, status)
+        self.assertRegex(response.json()["error"], r"^[A-Z].*\.$")
+        self.assertFalse(Cancellation.objects.exists())
+
+    def test_photos_that_are_stored_are_deleted(self):
+        self.upload("dish-1", upload_file(self.content), upload_file(photo()))
+
+        self.assert_cancelled("dish-1")
+
+        self.assertEqual((self.dish.pictures.count(), self.files()), (0, []))
+
+    def test_a_photo_that_arrives_later_is_refused(self):
+        self.assert_cancelled("dish-1")
+
+        self.assert_refused(self.upload(), "cancelled", 409)
+
+    def test_a_photo_that_is_being_rendered_is_refused(self):
+        def cancel_and_render(*args):
+            self.assert_cancelled("dish-1")
+            return DEFAULT
+
+        with patch.object(renderer, "render", wraps=renderer.render, side_effect=cancel_and_render):
+            self.assert_refused(self.upload(), "cancelled", 409)
+
+    def test_a_photo_whose_row_is_written_is_refused(self):
+        write = Picture.write
+
+        def write_and_cancel(*args):
+            write(*args)
+            self.assert_cancelled("dish-1")
+
+        with patch.object(Picture, "write", write_and_cancel):
+            self.assert_refused(self.upload(), "cancelled", 409)
+
+    def test_cancelling_twice_changes_nothing(self):
+        for _ in range(2):
+            self.assert_cancelled("dish-1", "dish-1")
+
+        self.assertEqual(Cancellation.objects.count(), 1)
+
+    def test_the_photo_of_another_upload_stays(self):
+        self.upload("another")
+        self.assertContains(self.upload("dish-1"), 'known="true"')
+
+        self.assert_cancelled("dish-1")
+
+        self.assertEqual(len(self.files()), 3)
+
+    def test_a_photo_that_the_first_of_two_attempts_stored_is_deleted(self):
+        self.upload("attempt-1")
+        self.assertContains(self.upload("attempt-2"), 'known="true"')
+
+        self.assert_cancelled("attempt-1", "attempt-2")
+
+        self.assertEqual((self.dish.pictures.count(), self.files()), (0, []))
+
+    def test_the_photo_may_come_again_with_another_id(self):
+        self.upload("dish-1")
+        self.assert_cancelled("dish-1")
+
+        self.assertContains(self.upload("dish-2"), "<status>ok</status>")
+
+    def test_a_photo_without_an_upload_id_stays(self):
+        self.post(upload_file(self.content))
+
+        self.assert_cancelled("dish-1")
+
+        self.assertEqual(self.dish.pictures.get().progress_id, "")
+
+    def test_nobody_else_cancels_an_upload(self):
+        stranger = Client()
+        stranger.get("/")
+        self.upload("dish-1")
+
+        self.assertEqual(self.cancel("dish-1", "dish-2", client=stranger).status_code, 204)
+
+        self.assertTrue(self.dish.pictures.exists())
+        self.assertEqual(self.upload("dish-2", upload_file(photo())).status_code, 200)
+
+    def test_a_hidden_photo_stays(self):
+        self.upload("dish-1")
+        self.dish.pictures.get().hide()
+
+        self.assert_cancelled("dish-1")
+
+        self.assertTrue(self.dish.pictures.exists())
+
+    def test_20_uploads_are_cancelled_at_once_and_not_one_more(self):
+        self.assert_error(self.cancel(*map(str, range(21))), 400)
+
+        self.assert_cancelled(*map(str, range(20)))
+
+    def test_a_missing_or_malformed_id_is_an_error_in_a_sentence(self):
+        for progress_ids in ([], [""], ["a b"], ["dish-1", "x" * 65], ["a\0"], ["a\n"], ["é"]):
+            with self.subTest(progress_ids):
+                self.assert_error(self.cancel(*progress_ids), 400)
+
+    def test_a_browser_without_the_cookie_is_asked_to_reload_the_page(self):
+        self.assert_error(self.cancel("dish-1", client=Client()), 403)
+
+    def test_cancelling_is_a_post(self):
+        self.assertEqual(self.client.get("/cancel_upload").status_code, 405)
+
+
 class HiddenTests(UploadTestCase):
     def test_a_hidden_picture_is_on_no_page(self):
         picture = store(self.dish, photo())
@@ -779,7 +905,7 @@ class CsrfTests(UploadTestCase):
         self.assertContains(response, "please reload the page.", status_code=403)
 
     def test_other_forms_have_djangos_own_answer(self):
-        for path in ("/dishes/new", "/pictures/1/caption"):
+        for path in ("/dishes/new", "/pictures/1/caption", "/cancel_upload"):
             with self.assertLogs("django.security.csrf", "WARNING"):
                 response = self.client.post(path, {"name": "x", "restaurant": "y"})
             self.assertContains(response, "CSRF verification failed", status_code=403)

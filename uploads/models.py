@@ -93,6 +93,14 @@ class PictureQuerySet(models.QuerySet):
         """Return the shown pictures of a diner, who may change them; nobody owns the others."""
         return self.shown().filter(diner=diner).exclude(diner="")
 
+    def cancel(self, diner, progress_ids):
+        """Delete what these uploads of a diner have stored, and let them store nothing later."""
+        rows = [Cancellation(diner=diner, progress_id=progress_id) for progress_id in progress_ids]
+        Cancellation.objects.bulk_create(rows, ignore_conflicts=True)
+        # The index leaves out empty ids, and SQLite uses it only for a query that does so, too.
+        pictures = self.owned_by(diner).exclude(progress_id="")
+        pictures.filter(progress_id__in=progress_ids).delete()
+
     def get_or_store(self, dish, file, network="", **fields):
         """Return the picture of an uploaded file, and whether it was created.
 
@@ -100,7 +108,7 @@ class PictureQuerySet(models.QuerySet):
         `file.digest` is the file's SHA-256. `network` is the client's: the files of a network wait
         in one queue. `fields` are those of a new picture: diner, caption and progress_id. If
         anything fails, nothing is kept. Raise ValidationError if the file cannot be rendered, the
-        dish is gone, OSError if the disk fails, DatabaseError if the
+        dish is gone or the upload was cancelled, OSError if the disk fails, DatabaseError if the
         row cannot be written.
         """
         picture = self.model(dish=dish, digest=file.digest, **fields)
@@ -117,6 +125,7 @@ class PictureQuerySet(models.QuerySet):
                 if not Dish.objects.filter(pk=dish.pk).exists():
                     raise refusals.DELETED_DISH.error() from None
                 raise
+        picture.delete_if_cancelled()
         return picture, True
 
     def _find_twin(self, picture):
@@ -227,6 +236,15 @@ class Picture(models.Model):
         """Write the caption alone: somebody else may hide the picture in the meantime."""
         self.caption = caption
         Picture.objects.filter(pk=self.pk).update(caption=caption)
+
+    def delete_if_cancelled(self):
+        """Delete the picture and raise ValidationError if its upload was cancelled."""
+        # The row was committed before this query, and cancel() commits the Cancellation before it
+        # looks for the row. The later of the two commits is therefore followed by a query that sees
+        # both, in PostgreSQL's READ COMMITTED, too.
+        if Cancellation.objects.filter(progress_id=self.progress_id, diner=self.diner).exists():
+            self.delete()
+            raise refusals.CANCELLED.error()
 
     def _write_renditions(self, renditions):
         """Store renditions under new names, so that browsers may cache them for ever."""

@@ -22,6 +22,7 @@ LIFETIME = 120  # seconds after its last write until a record expires, if its pr
 BATCH = 200  # records per call; other threads can run between two calls
 
 PROGRESS_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+MAX_CANCELLED = 20  # uploads in one request
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,19 @@ def get_progress_id(request):
     if progress_id is not None and not PROGRESS_ID.fullmatch(progress_id):
         raise refusals.BAD_PROGRESS_ID.error()
     return progress_id
+
+
+def get_cancelled_ids(request):
+    """Return the upload ids in the form of a request.
+
+    Raise ValidationError if there is none, if there are too many, or if one is malformed.
+    """
+    progress_ids = request.POST.getlist("X-Progress-ID")
+    if len(progress_ids) > MAX_CANCELLED:
+        raise refusals.TOO_MANY_CANCELLED.error(uploads=MAX_CANCELLED)
+    if not progress_ids or not all(map(PROGRESS_ID.fullmatch, progress_ids)):
+        raise refusals.BAD_PROGRESS_ID.error()
+    return progress_ids
 
 
 def get_content_length(request):

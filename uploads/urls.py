@@ -9,6 +9,7 @@ urlpatterns = [
     path("pictures/<int:pk>/take_back", views.take_back, name="take_back"),
     path("pictures/<int:pk>/caption", views.edit_caption, name="edit_caption"),
     path("upload", views.upload, name="upload"),
+    path("cancel_upload", views.cancel_upload, name="cancel_upload"),
     path("get_upload_progress", views.get_upload_progress, name="get_upload_progress"),
     path("healthz", views.healthz, name="healthz"),
 ]

@@ -1,4 +1,4 @@
-"""The views: the pages, `upload`, `get_upload_progress` and `healthz`."""
+"""The views: the pages, `upload`, `cancel_upload`, `get_upload_progress` and `healthz`."""
 
 from http import HTTPStatus
 
@@ -22,7 +22,7 @@ from . import refusals
 from .forms import CaptionField, DishForm, UploadForm, validate_before_reading
 from .health import get_health
 from .models import Dish, Picture, close_database
-from .progress import get_progress_id, get_record, progress_of
+from .progress import get_cancelled_ids, get_progress_id, get_record, progress_of
 from .responses import dish_response, error_response, form_response, get_diner, upload_response
 from .uploadhandler import end_upload, get_refused_files
 from .uploadlog import get_network, log_upload
@@ -144,6 +144,21 @@ def finish(request, dish=None, stored=(), refused=()):
     end_upload(request)
     log_upload(request, dish, stored, refused)
     return upload_response(request, dish, stored, refused)
+
+
+@require_POST
+def cancel_upload(request):
+    """Let no photo of these uploads be public, even if one of them is being stored now."""
+    diner = get_diner(request)
+    if not diner:
+        return error_response(refusals.CSRF)
+    try:
+        progress_ids = get_cancelled_ids(request)
+    except ValidationError as error:
+        return error_response(refusals.get_refusal(error))
+
+    Picture.objects.cancel(diner, progress_ids)
+    return HttpResponse(status=HTTPStatus.NO_CONTENT)
 
 
 @never_cache

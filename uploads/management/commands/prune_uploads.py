@@ -1,11 +1,13 @@
 import time
+from datetime import timedelta
 from pathlib import Path
 
 from django.conf import settings
 from django.core.files import locks
 from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
 
-from uploads.models import Picture
+from uploads.models import Cancellation, Dish, Picture
 
 # A killed process leaves a few orphaned originals. If there are more than this number and more than
 # this share of all, the database was probably lost or replaced: no photo is removed.
@@ -13,7 +15,10 @@ MAX_ORPHANS, MAX_SHARE = 10, 0.1
 
 
 class Command(BaseCommand):
-    help = "Remove the files that killed processes left, and report pictures that have lost a file."
+    help = (
+        "Remove the files and old cancellations that nothing needs any more, and report pictures "
+        "that have lost a file."
+    )
 
     def add_arguments(self, parser):
         parser.add_argument(
@@ -44,6 +49,9 @@ class Command(BaseCommand):
             validate_share(sum(path.name not in known for path in originals))
         self.remove(orphans, dry_run)
         self.report_lost_files()
+        if not dry_run:  # On a full disk the rows cannot be written before files are removed.
+            prune_cancellations(hours)
+            fill_search_text()
 
     def remove(self, paths, dry_run):
         for path in paths:
@@ -58,6 +66,19 @@ class Command(BaseCommand):
             for picture in Picture.objects.filter(pk=pk):
                 for file in find_lost_files(picture):
                     self.stderr.write(f"{picture} has lost {file.path}.")
+
+
+def prune_cancellations(hours):
+    """Repeat all cancellations, since a killed process may have left a picture. Delete old ones."""
+    for diner, progress_id in Cancellation.objects.values_list("diner", "progress_id"):
+        Picture.objects.cancel(diner, [progress_id])
+    Cancellation.objects.filter(created__lt=timezone.now() - timedelta(hours=hours)).delete()
+
+
+def fill_search_text():
+    """Let dishes be found that a process of an older release added, without its search_text."""
+    for dish in Dish.objects.filter(search_text=""):
+        dish.save(update_fields=["search_text"])
 
 
 def validate_share(orphans):
