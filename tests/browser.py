@@ -1,37 +1,27 @@
-"""Helpers of the tests that use the pages as a diner does, in a real Chromium."""
+"""Helpers of the tests that use the pages as a diner does, in real browsers."""
 
-import os
-import shutil
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from django.contrib.staticfiles.testing import StaticLiveServerTestCase
 from django.test import override_settings
-from selenium import webdriver
+from PIL import Image
 from selenium.webdriver.common.by import By
 
-from . import guardian
 from .base import FoldersMixin, make_dish
+from .engines import start_chromium
 from .servers import ROOT, requires
 from .waiting import wait_for
 
 AXE = ROOT / "tests" / "vendor" / "axe-core" / "axe.min.js"
 
-# Without these the browser looks for its maker's servers.
-QUIET = (
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-quic",
-    "--disable-sync",
-    "--no-first-run",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost",
-)
-
 # Notes what changes too fast for a test to see: the states, percentages and texts of each row, the
 # highest number of parallel uploads, the scheduled polls, and violations of the page's policy.
 WITNESS = """
 (() => {
+    if (window.witnessed) return;
     window.witnessed = {};
     window.mostAtOnce = 0;
     window.polls = new Set();
@@ -47,7 +37,7 @@ WITNESS = """
     });
     new MutationObserver(() => {
         const sending = '[data-state=starting], [data-state=uploading], [data-state=processing]';
-        mostAtOnce = Math.max(mostAtOnce, document.querySelectorAll(sending).length);
+        window.mostAtOnce = Math.max(mostAtOnce, document.querySelectorAll(sending).length);
         document.querySelectorAll('.upload').forEach(row => {
             const name = row.querySelector('.upload-name').textContent;
             const bar = row.querySelector('[role=progressbar]');
@@ -64,89 +54,34 @@ WITNESS = """
 """
 
 
-class ChromeService(webdriver.ChromeService):
-    """chromedriver and the browser in a process group of their own, which the guardian ends."""
-
-    def start(self):
-        super().start()
-        guardian.watch(self.process.pid)
-
-    def stop(self):
-        super().stop()
-        guardian.forget(self.process.pid)
-
-
-@requires("chromium", "chromedriver")
 @override_settings(PROGRESS_POLL_INTERVAL=100)
-class BrowserTestCase(FoldersMixin, StaticLiveServerTestCase):
-    """Open the page of a dish in Chromium; at the end nothing may have broken the page's policy."""
+class PageTestCase(FoldersMixin, StaticLiveServerTestCase):
+    """Open the page of a dish in a browser; at the end nothing may have broken the page's policy.
+
+    A subclass names the context manager that starts its browser.
+    """
 
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        options = webdriver.ChromeOptions()
-        options.binary_location = shutil.which("chromium")
-        options.accept_insecure_certs = True
-        profile = cls.enterClassContext(TemporaryDirectory(ignore_cleanup_errors=True))
-        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-        for argument in ("--headless", f"--user-data-dir={profile}", *QUIET, *sandbox):
-            options.add_argument(argument)
-        service = ChromeService(shutil.which("chromedriver"), popen_kw={"process_group": 0})
-        cls.browser = webdriver.Chrome(options, service)
-        cls.addClassCleanup(cls.browser.quit)
-        cls.cdp("Page.addScriptToEvaluateOnNewDocument", source=WITNESS)
+        cls.browser = cls.enterClassContext(cls.start_browser())
 
     def setUp(self):
         super().setUp()
         self.dish = make_dish()
         self.photos = self.enterContext(TemporaryDirectory())
-        self.throttle(None)
         self.open(self.dish.get_absolute_url())
 
     def tearDown(self):
         self.assertIsNone(self.run_script("return sessionStorage.getItem('violation')"))
         super().tearDown()
 
-    @classmethod
-    def cdp(cls, command, **parameters):
-        """Send a command of the Chrome DevTools protocol."""
-        return cls.browser.execute_cdp_cmd(command, parameters)
-
-    def emulate(self, command, on, off):
-        """Set something of the browser's emulation for the rest of the test."""
-        self.cdp(f"Emulation.{command}", **on)
-        self.addCleanup(self.cdp, f"Emulation.{command}", **off)
-
-    def emulate_media(self, **features):
-        features = [{"name": name, "value": value} for name, value in features.items()]
-        self.emulate("setEmulatedMedia", {"features": features}, {"features": []})
-
-    @contextmanager
-    def phone(self, width):
-        """Make the browser a phone's, until the block ends."""
-        screen = {"width": width, "height": 800, "deviceScaleFactor": 2, "mobile": True}
-        self.cdp("Emulation.setDeviceMetricsOverride", **screen)
-        self.cdp("Emulation.setTouchEmulationEnabled", enabled=True)
-        try:
-            yield
-        finally:
-            self.cdp("Emulation.setTouchEmulationEnabled", enabled=False)
-            self.cdp("Emulation.clearDeviceMetricsOverride")
-
     def open(self, path):
         self.browser.get(self.live_server_url + path)
+        self.run_script(WITNESS)
 
     def run_script(self, script, *args):
         return self.browser.execute_script(script, *args)
-
-    def throttle(self, upload, latency=0, offline=False):
-        """Let the line take so many bytes in a second, or all that it can; latency is in ms."""
-        self.browser.set_network_conditions(
-            latency=latency,
-            download_throughput=-1,
-            upload_throughput=upload or -1,
-            offline=offline,
-        )
 
     def find(self, selector):
         return self.browser.find_elements(By.CSS_SELECTOR, selector)
@@ -243,9 +178,73 @@ class BrowserTestCase(FoldersMixin, StaticLiveServerTestCase):
         self.assertEqual(live, self.element(By.CSS_SELECTOR, selector).get_property("outerHTML"))
         return live
 
+    def pixel(self, element, x):
+        """Return the colour of an element at a fraction of its width, half way down."""
+        left, top, width, height = self.run_script(
+            "arguments[0].scrollIntoView({block: 'center', behavior: 'instant'});"
+            "const {left, top, width, height} = arguments[0].getBoundingClientRect();"
+            "return [left, top, width, height]",
+            element,
+        )
+        # The whole window: WebKitGTK (2.50) returns black for an element.
+        with Image.open(BytesIO(self.browser.get_screenshot_as_png())) as shot:
+            return shot.convert("RGB").getpixel((int(left + x * width), int(top + height / 2)))
+
     def shown_pictures(self):
         """Return the addresses of the pictures that the page shows, and that did load."""
         return self.run_script(
             "return Array.from(document.querySelectorAll('.picture img'))"
             ".filter(image => image.naturalWidth).map(image => image.getAttribute('src'))"
+        )
+
+
+@requires("chromium", "chromedriver")
+class BrowserTestCase(PageTestCase):
+    """Use Chromium, and what only its protocol can do: the line, the device, the media."""
+
+    start_browser = staticmethod(start_chromium)
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        # From the beginning of each document: others get it once the document is there.
+        cls.cdp("Page.addScriptToEvaluateOnNewDocument", source=WITNESS)
+
+    def setUp(self):
+        self.throttle(None)
+        super().setUp()
+
+    @classmethod
+    def cdp(cls, command, **parameters):
+        """Send a command of the Chrome DevTools protocol."""
+        return cls.browser.execute_cdp_cmd(command, parameters)
+
+    def emulate(self, command, on, off):
+        """Set something of the browser's emulation for the rest of the test."""
+        self.cdp(f"Emulation.{command}", **on)
+        self.addCleanup(self.cdp, f"Emulation.{command}", **off)
+
+    def emulate_media(self, **features):
+        features = [{"name": name, "value": value} for name, value in features.items()]
+        self.emulate("setEmulatedMedia", {"features": features}, {"features": []})
+
+    @contextmanager
+    def phone(self, width):
+        """Make the browser a phone's, until the block ends."""
+        screen = {"width": width, "height": 800, "deviceScaleFactor": 2, "mobile": True}
+        self.cdp("Emulation.setDeviceMetricsOverride", **screen)
+        self.cdp("Emulation.setTouchEmulationEnabled", enabled=True)
+        try:
+            yield
+        finally:
+            self.cdp("Emulation.setTouchEmulationEnabled", enabled=False)
+            self.cdp("Emulation.clearDeviceMetricsOverride")
+
+    def throttle(self, upload, latency=0, offline=False):
+        """Let the line take so many bytes in a second, or all that it can; latency is in ms."""
+        self.browser.set_network_conditions(
+            latency=latency,
+            download_throughput=-1,
+            upload_throughput=upload or -1,
+            offline=offline,
         )

@@ -33,6 +33,8 @@ def missing_packages(*programs):
         "java": "default-jdk-headless",
         "node": "nodejs",
         "systemd-analyze": "systemd",
+        "WebKitWebDriver": "webkit2gtk-driver",
+        "Xvfb": "xvfb",
     }
     return [packages.get(name, name) for name in programs if not shutil.which(name)]
 
