@@ -6,6 +6,14 @@ from typing import NamedTuple
 # How many of a file's first bytes tell its format.
 SIGNATURE_LENGTH = 16
 
+# Files that may be animated, by as many of their first bytes: GIF, WebP with the flag of animations
+# in VP8X, PNG with an acTL chunk, and sequences of AVIF and HEIC.
+ANIMATED_LENGTH = 2**16
+ANIMATED = (
+    r"GIF8|RIFF.{4}WEBPVP8X.{4}[\x02\x06\n\x0e\x12\x16\x1a\x1e\x22&*.26:>]"
+    r"|\x89PNG.*acTL|.{4}ftyp(?:avis|msf1|hev[cx])"
+)
+
 
 class Format(NamedTuple):
     """A format that is accepted.

@@ -9,7 +9,7 @@ from django import forms
 from django.conf import settings
 from django.core.exceptions import ValidationError
 
-from . import formats, refusals
+from . import formats, images, refusals
 from .models import CAPTION_MAX_LENGTH, Dish, Picture
 from .progress import get_content_length, get_progress_id
 
@@ -35,13 +35,15 @@ class PicturesInput(forms.FileInput):
     allow_multiple_selected = True
 
     def build_attrs(self, base_attrs, extra_attrs=None):
-        """Add the limits and sentences with which the script refuses a photo before sending it."""
+        """Add what the script needs to reduce a photo, or to refuse it before it is sent."""
         return super().build_attrs(base_attrs, extra_attrs) | {
             "accept": formats.ACCEPT,
             "data-max-size": settings.PICTURE_MAX_SIZE,
             "data-too-large": refusals.TOO_LARGE.fill().message,
-            "data-max-files": settings.DATA_UPLOAD_MAX_NUMBER_FILES,
-            "data-too-many": refusals.TOO_MANY.fill().message,
+            "data-max-length": 2 * images.DISPLAY_SIZE,
+            "data-animated": formats.ANIMATED,
+            "data-animated-length": formats.ANIMATED_LENGTH,
+            "data-unreadable": "This file can no longer be read. Please choose it again.",
             "data-empty-file": refusals.EMPTY_FILE.message,
             "data-not-an-image": refusals.NOT_AN_IMAGE.fill(formats=formats.LABELS).message,
             "data-signature-length": formats.SIGNATURE_LENGTH,
@@ -88,9 +90,9 @@ class CaptionField(forms.CharField):
 class UploadForm(forms.Form):
     """The form `#form_upload`."""
 
-    picture = PicturesField(label="Your photos of this dish")
+    picture = PicturesField(label="Choose photos")
     id = DishField(Dish.objects)
-    caption = CaptionField(label="Caption")
+    caption = CaptionField(label="Caption (optional)")
 
     def __init__(self, *args, refused=(), **kwargs):
         """Also take the files that the handler refused: pairs of an error and a file name."""

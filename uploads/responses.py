@@ -89,7 +89,11 @@ def dish_response(request, dish, refused=(), status=HTTPStatus.OK):
 
 def form_response(request, template, context, status=HTTPStatus.OK):
     """Return a page that holds the form, and set the cookie of its browser."""
-    form = {"form": UploadForm(auto_id="%s"), "poll_interval": settings.PROGRESS_POLL_INTERVAL}
+    form = {
+        "form": UploadForm(auto_id="%s"),
+        "poll_interval": settings.PROGRESS_POLL_INTERVAL,
+        "csrf_cookie": settings.CSRF_COOKIE_NAME,
+    }
     response = render(request, template, {**context, **form}, status=status)
     set_diner(request, response)
     return response

@@ -1,15 +1,14 @@
-/* Announces the news of each upload to screen readers. */
-function announce({file}, news) {
-  $('<p>').text(`${file.name}: ${news}`).appendTo('#upload_news');
+/* Announces news to screen readers. */
+import {readState} from './row.js';
+
+const ANNOUNCED = ['paused', 'busy', 'cancelled', 'refused', 'failed', 'uncertain'];
+
+export function announce(news) {
+  $('<p>').text(news).appendTo('#upload_news');
 }
 
-export function announceState(upload) {
-  announce(upload, upload.$row.find('.upload-state')[0].innerText);
-}
-
-export function announceQuarter(upload, percent) {
-  if (percent >= upload.quarter + 25) {
-    upload.quarter = percent - percent % 25;
-    announce(upload, upload.quarter + ' % uploaded');
+export function announceState({file, state, $row}) {
+  if (ANNOUNCED.includes(state)) { // Of the others the summary tells enough.
+    announce(`${file.name}: ${readState($row)}`);
   }
 }

@@ -1,51 +1,63 @@
-/* Adds a row for each chosen file, and refuses it for its size, its first bytes or their number. */
+/* Adds a row for each chosen file, and finds out why the server would refuse it. */
+import {isReadable, readStart} from './files.js';
 import {formatSize} from './format.js';
+import {getPhoto} from './originals.js';
 import {paintPage} from './page.js';
-import {createRow, paintPreview, removeRow} from './row.js';
-import {showNewState} from './show.js';
-import {createUpload, findUploads, forgetUpload} from './state.js';
+import {drawPhoto} from './reduce.js';
+import {createRow, findGroup, removeRow} from './row.js';
+import {queue} from './send.js';
+import {showError, showState} from './show.js';
+import {createUpload, findUploads, forgetUpload, isKept} from './state.js';
 
-let choices = Promise.resolve(); // one after another: each counts the earlier ones against the limit
-let previews = Promise.resolve(); // one at a time: a decoded photo is large
+let drawings = Promise.resolve(); // one at a time: a decoded photo is large
 
-export function choose(file) {
-  choices = choices.then(() => addRow(file));
-}
-
-/* Returns a promise that is fulfilled when all chosen files have their rows. */
-export const waitForChoices = () => choices;
-
-export function remove(upload) {
-  forgetUpload(upload);
-  removeRow(upload);
-  paintPage();
-}
-
-async function addRow(file) {
-  const refusal = await findRefusal(file);
+export async function choose(file) {
   const upload = createUpload(file);
   createRow(upload);
-  showNewState(upload, refusal ? 'refused' : 'ready', refusal || formatSize(file.size));
-  previews = previews.then(() => refusal || paintPreview(upload)).catch($.noop);
+  showState(upload, 'preparing');
+  upload.refusal = await findRefusal(file);
+  drawings = drawings.then(() => upload.refusal || isKept(upload) && drawPhoto(upload));
+  drawings = drawings.catch($.noop); // The browser cannot decode it, but the server may.
+  await (upload.refusal || drawings);
+  showPrepared(upload);
 }
 
 async function findRefusal(file) {
-  const {emptyFile, maxSize, tooLarge, maxFiles, tooMany} = $('#picture').data();
+  const {unreadable, emptyFile, notAnImage, signatureLength, kinds} = $('#picture').data();
+  if (!await isReadable(file)) {
+    return unreadable;
+  }
   if (!file.size) {
     return emptyFile;
   }
-  if (file.size > maxSize) {
-    return tooLarge;
-  }
-  const refusal = await findKindRefusal(file).catch($.noop); // If it cannot be read, sending fails.
-  return refusal || (findUploads('ready').length < maxFiles ? '' : tooMany);
+  const startsWith = await readStart(file, signatureLength); // file.type is a guess from the name
+  const known = kinds.find(([signature]) => startsWith(signature));
+  return known ? known[1] : notAnImage;
 }
 
-/* Reads the first bytes: file.type is a guess from the name. */
-async function findKindRefusal(file) {
-  const {signatureLength, kinds, notAnImage} = $('#picture').data();
-  const bytes = new Uint8Array(await file.slice(0, signatureLength).arrayBuffer());
-  const text = String.fromCharCode(...bytes);
-  const known = kinds.find(([signature]) => RegExp(`^(?:${signature})`, 's').test(text));
-  return known ? known[1] : notAnImage;
+export function showPrepared(upload) {
+  const {maxSize, tooLarge} = $('#picture').data();
+  upload.size = getPhoto(upload).size;
+  const refusal = upload.refusal || (upload.size > maxSize ? tooLarge : '');
+  if (refusal) {
+    showError(upload, false, refusal);
+  } else if (!upload.dish) {
+    showState(upload, 'ready', describe(upload));
+  } else if (upload.state === 'preparing') { // It was submitted meanwhile, and not cancelled.
+    queue(upload);
+  }
+}
+
+function describe({file, size}) {
+  const text = formatSize(file.size);
+  return size < file.size ? `${text}, sent as ${formatSize(size)}` : text;
+}
+
+/* Removes a row, and with a refusal all rows that share it. */
+export function remove(upload) {
+  const {state, detail} = upload;
+  const group = state === 'refused' ? findGroup(findUploads(state), detail) : [upload];
+  group.forEach(forgetUpload);
+  group.forEach(removeRow);
+  paintPage();
 }

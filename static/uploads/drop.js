@@ -4,11 +4,16 @@ const $picture = $('#picture');
 $(document).on('dragenter dragover dragleave drop paste', event => {
   const {dataTransfer, clipboardData, relatedTarget} = event.originalEvent;
   const {types, files} = dataTransfer || clipboardData;
-  if (types.includes('Files') && $picture.is(':visible')) {
-    event.preventDefault();
+  if (!types.includes('Files')) {
+    return;
+  }
+  event.preventDefault(); // The browser would leave the page, and show the file.
+  if (isFormVisible()) {
     $('body').toggleClass('dropping', /enter|over/.test(event.type) || !!relatedTarget);
-    if (files.length) { // empty until the drop
+    if (/drop|paste/.test(event.type)) {
       $picture.prop({files}).trigger('change');
     }
   }
 });
+
+const isFormVisible = () => $picture.closest('form').is(':visible');

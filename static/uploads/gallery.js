@@ -1,5 +1,6 @@
 /* Shows the pictures large, in a strip that scrolls by swipe and by keys. */
 const $gallery = $('#gallery');
+const $steps = $gallery.find('[data-step]');
 const [strip] = $gallery.find('ul');
 
 $('.pictures').on('click', '.picture-link', function (event) {
@@ -7,12 +8,33 @@ $('.pictures').on('click', '.picture-link', function (event) {
     return;
   }
   event.preventDefault();
-  const $links = $('.picture-link');
-  $(strip).html($links.find('img').clone().attr('sizes', '100vw').wrap('<li>').parent());
+  const $pictures = $('.picture');
+  $(strip).html($pictures.get().map(createItem));
   $gallery[0].showModal();
-  strip.children[$links.index(this)].scrollIntoView();
+  strip.children[$pictures.index(this.closest('.picture'))].scrollIntoView();
+  paintPosition();
 });
 
-$gallery.on('click', '[data-step]', function () {
+$steps.on('click', function () {
   strip.scrollLeft += this.dataset.step * strip.clientWidth;
 });
+
+$(strip).on('scroll', paintPosition);
+
+function createItem(picture) {
+  const $image = $(picture).find('img').clone().attr('sizes', '100vw');
+  const $text = $('<figcaption>').append($(picture).find('.caption, time').clone());
+  return $('<li>').append($('<figure>').append($image, $text))[0];
+}
+
+function paintPosition() {
+  const index = Math.round(strip.scrollLeft / strip.clientWidth);
+  const {length} = strip.children;
+  $gallery.find('.gallery-position').text(`Photo ${index + 1} of ${length}`);
+  $steps.prop('disabled', function () {
+    return !strip.children[index + Number(this.dataset.step)];
+  });
+  if (document.activeElement.disabled) { // The end was reached with this button.
+    strip.focus();
+  }
+}

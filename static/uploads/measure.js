@@ -2,12 +2,18 @@
 const MEMORY = 15000; // milliseconds, of a moving average: older measurements hardly count
 
 export function measure(upload, uploaded) {
-  const now = Date.now();
-  const elapsed = now - upload.measuredAt || 1;
+  const now = performance.now();
+  const elapsed = now - upload.measuredAt;
   const added = uploaded - upload.uploaded;
-  if (added || elapsed > MEMORY) { // The count rises in steps: a short pause is no stall.
-    const weight = elapsed / Math.min(now - upload.startedAt + 1, elapsed + MEMORY);
+  if (!upload.firstAt) { // What came before it also took the time to connect.
+    Object.assign(upload, {uploaded, firstAt: now, measuredAt: now});
+  } else if (added || elapsed > MEMORY) { // The count rises in steps: a short pause is no stall.
+    const weight = elapsed / Math.min(now - upload.firstAt, elapsed + MEMORY);
     upload.speed += weight * (added / elapsed - upload.speed);
     Object.assign(upload, {uploaded, measuredAt: now});
   }
 }
+
+/* Returns about how many bytes the server has by now. */
+export const estimate = ({counted, speed, heardAt}) =>
+  counted + speed * (performance.now() - heardAt);

@@ -1,14 +1,22 @@
 /* Adds a new picture to the page, in the server's own markup. */
-export function paintPicture(dish, $answer) {
+import {count} from './format.js';
+
+export function paintPicture({dish, $answer}) {
   const $item = $($('#picture_item').html().trim());
+  const id = $answer.attr('id');
+  const $old = $(`[data-picture="${id}"]`);
   fillIn($item, name => $answer.attr(name));
-  $(`[data-picture="${$answer.attr('id')}"]`).remove(); // The same photo, sent earlier.
-  $item.prependTo(`[data-pictures="${dish}"]`);
+  $(`[data-pictures="${dish.id}"]`).each(function () {
+    countPicture($(this), !$answer.attr('known') && !$old[0]);
+    $old.remove(); // The same photo, sent earlier, or with another caption.
+    $item.prependTo(this);
+    numberPictures($(this));
+  });
   animate($item);
 }
 
 function fillIn($item, get) {
-  $item.attr('data-picture', get('id'));
+  $item.attr('data-picture', get('id')).filter('[id]').attr('id', `picture_${get('id')}`);
   $item.find('.picture-link').attr('href', get('url'));
   $item.find('img').attr({
     width: get('width'),
@@ -16,11 +24,34 @@ function fillIn($item, get) {
     srcset: get('srcset'),
     src: get('thumbnail')
   });
-  if (get('take_back')) {
-    $item.find('.take-back').attr('href', get('take_back'));
-  } else { // The photo of another diner.
-    $item.find('.take-back').remove();
+  $item.find('time').attr('datetime', get('datetime')).text(get('date'));
+  fillInOrRemove($item.find('.caption'), get('caption'), 'text');
+  fillInOrRemove($item.find('.take-back'), get('take_back'), 'href'); // Only the diner's own.
+}
+
+function fillInOrRemove($element, value, method) {
+  if (!value) {
+    $element.remove();
+  } else if (method === 'text') {
+    $element.text(value);
+  } else {
+    $element.attr(method, value);
   }
+}
+
+function countPicture($pictures, isNew) {
+  const total = Number($pictures.attr('data-total')) + isNew;
+  $pictures.attr('data-total', total);
+  $pictures.closest('.card').find('.photo-count').text(count(total, 'photo'));
+}
+
+/* Names the pictures as the server does: the caption, or the place among the others. */
+function numberPictures($pictures) {
+  const {name, total} = $pictures[0].dataset;
+  $pictures.find('.picture').each(function (index) {
+    const caption = $(this).find('.caption').text();
+    $(this).find('img').attr('alt', caption || `${name}, photo ${index + 1} of ${total}`);
+  });
 }
 
 function animate($item) {

@@ -1,10 +1,12 @@
-/* Polls the progress of an upload. */
+/* Polls the progress of uploads. */
 import {showProgress} from './progress.js';
-import {SENDING, findUploads} from './state.js';
+import {findUploads, isSending} from './state.js';
 
 const TIMEOUT = 10000; // milliseconds
 const LONGEST_PAUSE = 16000;
 const {pollInterval, progressUrl} = $('#form_upload').data();
+
+let polls = Promise.resolve(); // one at a time: each takes a connection
 
 export function startProgressBarUpdate(progressId) {
   const upload = findUploads('starting').find(({id}) => id === progressId);
@@ -18,10 +20,14 @@ export function stopProgressBarUpdate(upload) {
 
 function pollAfter(upload, pause) {
   upload.pollPause = pause;
-  upload.pollTimer = setTimeout(poll, pause, upload);
+  upload.pollTimer = setTimeout(poll, pause, upload, upload.id);
 }
 
-function poll(upload) {
+function poll(upload, id) {
+  polls = polls.then(() => upload.id === id && isSending(upload) && request(upload)).catch($.noop);
+}
+
+function request(upload) {
   upload.pollRequest = $.ajax({
     dataType: 'json',
     url: progressUrl,
@@ -30,15 +36,16 @@ function poll(upload) {
     success: record => showRecord(upload, record),
     complete: (jqxhr, status) => pollAgain(upload, status)
   });
+  return upload.pollRequest;
 }
 
 function showRecord(upload, record) {
-  upload.heardAt = record ? Date.now() : upload.heardAt;
+  upload.heardAt = record ? performance.now() : upload.heardAt;
   showProgress(upload, record);
 }
 
 function pollAgain(upload, status) {
-  if (SENDING.includes(upload.state)) {
+  if (isSending(upload) && status !== 'abort') {
     const longerPause = Math.min(2 * upload.pollPause, LONGEST_PAUSE);
     pollAfter(upload, status === 'success' ? pollInterval : longerPause);
   }

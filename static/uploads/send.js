@@ -1,68 +1,90 @@
 /* Sends each photo in a request of its own. */
-import {takeBack} from './cancel.js';
+import {readCaption} from './caption.js';
+import {showFailure, showUnreadable} from './failure.js';
+import {isReadable} from './files.js';
+import {getPhoto} from './originals.js';
 import {startProgressBarUpdate, stopProgressBarUpdate} from './poll.js';
 import {showSent} from './progress.js';
 import {paintBar} from './row.js';
-import {showDone, showError, showNewState, showState} from './show.js';
-import {SENDING, findUploads, startAttempt} from './state.js';
-
-const CONCURRENT_UPLOADS = 3; // a browser opens six connections, and polls need some
-const RETRY_PAUSES = [1000, 3000, 9000]; // milliseconds
-const TEMPORARY = [0, 429, 502, 503, 504]; // statuses: no connection, or a busy server
+import {showDone, showState} from './show.js';
+import {countSending, findUploads, forgetAttempts, isSending, startAttempt} from './state.js';
+import {getToken} from './token.js';
 
 const $form = $('#form_upload');
 
+/* Over HTTP/1.1 a browser opens six connections to a site: two tabs must leave some for pages. */
+const [{nextHopProtocol}] = performance.getEntriesByType('navigation');
+const CONCURRENT_UPLOADS = /^h[23]/.test(nextHopProtocol) ? 3 : 2;
+
 export function submit(upload) {
-  upload.dish = $('#id').val();
-  upload.$copy = copyForm(upload);
-  queue(upload);
-}
-
-export function retry(upload) {
-  upload.retries = 0;
-  queue(upload);
-}
-
-export function resume(upload) {
-  if (navigator.onLine && upload.state === 'paused') {
+  upload.dish = {id: $('#id').val(), ...$('#id').data()};
+  if (upload.state === 'ready') { // One that is being prepared is queued after that.
     queue(upload);
   }
 }
 
-function copyForm({file, $row}) {
-  const $copy = $form.clone().prop('hidden', true);
-  const transfer = new DataTransfer();
-  transfer.items.add(file);
-  $copy.find('[id]').addBack().removeAttr('id');
-  $copy.find('[name="picture"]')[0].files = transfer.files;
-  return $copy.appendTo($row);
+export function retry(upload) {
+  if (upload.state === 'cancelled') {
+    forgetAttempts(upload);
+  }
+  Object.assign(upload, {retries: 0, waits: 0});
+  queue(upload);
 }
 
-function queue(upload) {
+export function queue(upload) {
+  clearTimeout(upload.timer);
   showState(upload, 'waiting');
   sendNext();
 }
 
 function sendNext() {
-  const free = CONCURRENT_UPLOADS - findUploads(...SENDING).length;
-  findUploads('waiting').slice(0, free).forEach(send);
+  const free = CONCURRENT_UPLOADS - countSending();
+  findUploads('waiting').slice(0, Math.max(0, free)).forEach(send);
 }
 
-function send(upload) {
-  const {id} = startAttempt(upload);
-  clearTimeout(upload.retryTimer);
-  upload.$copy.find('[name="X-Progress-ID"]').val(id);
-  upload.$copy.ajaxSubmit({
+async function send(upload) {
+  startAttempt(upload);
+  showRequest(upload);
+  const photo = getPhoto(upload);
+  const {id} = upload;
+  const [token, canBeRead] = await Promise.all([getToken(), isReadable(photo)]);
+  if (upload.id !== id || !isSending(upload)) { // It was cancelled meanwhile.
+    return;
+  }
+  if (canBeRead) {
+    submitCopy(upload, copyForm(upload, photo, token));
+    startProgressBarUpdate(id);
+  } else {
+    showUnreadable(upload);
+    sendNext();
+  }
+}
+
+function copyForm(upload, photo, token) {
+  const $copy = $form.clone();
+  const transfer = new DataTransfer();
+  transfer.items.add(photo);
+  upload.caption = readCaption(upload);
+  $copy.find('[name="picture"]')[0].files = transfer.files;
+  $copy.find('[name="X-Progress-ID"]').val(upload.id);
+  $copy.find('[name="id"]').val(upload.dish.id);
+  $copy.find('[name="caption"]').val(upload.caption);
+  $copy.find('[name="csrfmiddlewaretoken"]').val((index, old) => token || old);
+  return $copy;
+}
+
+function submitCopy(upload, $copy) {
+  const {id, dish, size} = upload;
+  $copy.ajaxSubmit({
     dataType: 'xml',
     converters: {'text xml': parseXml},
-    url: `${$form[0].action}?X-Progress-ID=${id}&id=${upload.dish}&size=${upload.size}`,
-    beforeSubmit: () => showRequest(upload),
+    url: `${$form[0].action}?X-Progress-ID=${id}&id=${dish.id}&size=${size}`,
     uploadProgress: (event, position, total) => showSent(upload, position, total),
     success: xml => showResponse(upload, $('picture', xml)),
-    error: (jqxhr, status) => status === 'abort' || showFailure(upload, jqxhr),
+    error: (jqxhr, status) => status === 'abort' || showFailure(upload, jqxhr).then(sendNext),
     complete: () => endAttempt(upload)
   });
-  startProgressBarUpdate(id);
+  upload.request = $copy.data('jqxhr');
 }
 
 /* Throws for anything but our XML, such as a proxy's HTML page: jQuery then calls `error`. */
@@ -74,23 +96,7 @@ function showRequest(upload) {
 }
 
 function showResponse(upload, $answer) {
-  if (upload.state === 'cancelling') {
-    takeBack(upload, $answer).then(sendNext);
-  } else {
-    showDone(upload, $answer);
-  }
-}
-
-function showFailure(upload, {status, responseXML}) {
-  const $error = $('error', responseXML);
-  const pause = RETRY_PAUSES[upload.retries];
-  if (pause && TEMPORARY.includes(status) && upload.state !== 'cancelling') {
-    upload.retries += 1;
-    showNewState(upload, 'paused');
-    upload.retryTimer = setTimeout(resume, pause, upload);
-  } else {
-    showError(upload, !$error[0] || $error.attr('retry'), $error.text());
-  }
+  showDone(upload, $answer);
 }
 
 function endAttempt(upload) {

@@ -1,10 +1,11 @@
-/* Shows the state of an upload: in its row, in the page's title, and to screen readers. */
+/* Shows the state of an upload: in its row, in the summary, and to screen readers. */
 import {announceState} from './announce.js';
+import {sendCaption} from './caption.js';
 import {paintPage} from './page.js';
 import {paintPicture} from './picture.js';
-import {paintBar, paintRow} from './row.js';
+import {paintBar, paintRow, removeRow} from './row.js';
 
-const {failure} = $('#form_upload').data();
+const {captionLost} = $('#form_upload').data();
 
 export function showState(upload, state, detail = '') {
   Object.assign(upload, {state, detail});
@@ -19,13 +20,20 @@ export function showNewState(upload, state, detail) {
   }
 }
 
-export function showDone(upload, $answer) {
-  upload.uploaded = upload.size;
-  paintBar(upload, 100);
-  showNewState(upload, 'done');
-  paintPicture(upload.dish, $answer);
+export function showError(upload, retry, sentence) {
+  showNewState(upload, retry ? 'failed' : 'refused', sentence);
 }
 
-export function showError(upload, retry, sentence) {
-  showNewState(upload, retry ? 'failed' : 'refused', sentence || failure);
+export async function showDone(upload, $answer) {
+  const isKnown = !upload.wasSent && Boolean($answer.attr('known')); // not by an earlier attempt
+  Object.assign(upload, {$answer, isKnown, uploaded: upload.size});
+  paintBar(upload, 100);
+  paintPicture(upload);
+  showState(upload, 'done');
+  try {
+    await sendCaption(upload) && paintPicture(upload);
+    removeRow(upload);
+  } catch {
+    showError(upload, true, captionLost);
+  }
 }

@@ -1,36 +1,45 @@
 /* Holds the state of each upload, with all its fields. Times are in milliseconds. */
-export const SENDING = ['starting', 'uploading', 'processing', 'cancelling'];
-export const PENDING = ['waiting', 'paused', ...SENDING];
+const SENDING = ['starting', 'uploading', 'processing'];
+const PENDING = ['preparing', 'waiting', 'busy', 'paused', 'cancelling', ...SENDING];
 
 const uploads = new Set(); // in the order of their rows
 
 export function createUpload(file) {
   const upload = {
-    file,
-    size: file.size, // bytes
+    file, // as it was chosen
+    reduced: null, // a smaller one, to be sent instead
+    refusal: '', // the sentence, if the file was refused when it was chosen
+    size: file.size, // of what is sent, in bytes
     state: '', // one of the data-states of the row's template
     detail: '', // the figures or the sentence beside the state
     $row: null,
     $bar: null,
-    dish: '', // the dish's id, from the submitted form
-    $copy: null, // a copy of the form with this one photo
+    dish: null, // its id, name and address, once the form was submitted
+    request: null, // the running jqXHR
+    ids: [], // of all attempts: the server may have stored the photo under each of them
+    wasSent: false, // whether an earlier attempt was sent to its last byte
+    hasNewToken: false, // whether a token was fetched because the server had refused one
     retries: 0, // automatic ones, since the diner last sent it
-    retryTimer: null,
+    waits: 0, // for a busy server
+    timer: null, // of the next attempt
+    caption: '', // as it was sent
+    $answer: null, // the picture, as the server answered it
+    isKnown: false, // whether the same photo was on the page before
     ...createAttempt()
   };
   uploads.add(upload);
   return upload;
 }
 
-const createAttempt = (now = Date.now()) => ({
+const createAttempt = () => ({
   id: createProgressId(),
-  startedAt: now,
-  sent: false, // whether the browser has sent the last byte
+  isSent: false, // whether the browser has handed over the last byte
+  counted: 0, // bytes, as the server last counted them
   uploaded: 0, // bytes, as the bar shows them
-  measuredAt: now, // when the speed was last computed
+  firstAt: 0, // when the first bytes were counted
+  measuredAt: 0, // when the speed was last computed
   speed: 0, // bytes per millisecond
-  quarter: 0, // the percentage that was last announced
-  heardAt: now, // when a poll last brought a record
+  heardAt: performance.now(), // when a poll last brought a record
   pollPause: 0,
   pollTimer: null,
   pollRequest: null
@@ -38,8 +47,26 @@ const createAttempt = (now = Date.now()) => ({
 
 const createProgressId = () => crypto.getRandomValues(new Uint32Array(4)).join('-');
 
-export const startAttempt = upload => Object.assign(upload, createAttempt());
+export function startAttempt(upload) {
+  const wasSent = mayBeStored(upload);
+  Object.assign(upload, createAttempt(), {wasSent});
+  upload.ids.push(upload.id);
+}
+
+export const mayBeStored = ({wasSent, isSent}) => wasSent || isSent;
+
+export function forgetAttempts(upload) {
+  Object.assign(upload, createAttempt(), {ids: [], wasSent: false});
+}
 
 export const findUploads = (...states) => [...uploads].filter(({state}) => states.includes(state));
+
+export const findPending = () => findUploads(...PENDING).filter(({dish}) => dish);
+
+export const isSending = ({state}) => SENDING.includes(state);
+
+export const countSending = () => findUploads(...SENDING).length;
+
+export const isKept = upload => uploads.has(upload);
 
 export const forgetUpload = upload => uploads.delete(upload);

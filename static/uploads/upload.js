@@ -1,34 +1,62 @@
 /* Binds the events of the page and the browser to the functions that handle them. */
 import {cancel} from './cancel.js';
-import {choose, remove, waitForChoices} from './choose.js';
-import {paintPage} from './page.js';
+import {openCaption} from './caption.js';
+import {choose, remove, showPrepared} from './choose.js';
+import {keepChoice, readChoice} from './originals.js';
+import {findChosen, paintPage} from './page.js';
 import {getUpload} from './row.js';
-import {resume, retry, submit} from './send.js';
-import {PENDING, findUploads} from './state.js';
+import {queue, retry, submit} from './send.js';
+import {findPending, findUploads} from './state.js';
 
-const actions = {cancel, remove, retry};
+const actions = {cancel, openCaption, remove, retry};
+
+const allActions = {
+  cancel: () => findPending().filter(({state}) => state !== 'cancelling').forEach(cancel),
+  retry: () => findUploads('failed', 'uncertain').forEach(retry)
+};
 
 $('#uploads').on('click', '[data-action]', function () {
   actions[this.dataset.action](getUpload(this));
+}).on('keydown', 'input', function ({key}) {
+  if (key === 'Enter') {
+    $(this).trigger('blur');
+  }
+});
+
+$('#upload_summary').on('click', '[data-all]', function () {
+  allActions[this.dataset.all]();
 });
 
 $('#picture, #camera').on('change', function () {
-  findUploads('done', 'refused', 'cancelled').forEach(remove);
+  forgetFinished();
   [...this.files].forEach(choose);
   this.value = '';
 }).trigger('change'); // The diner may have chosen photos before this script ran.
 
-$('#form_upload').on('submit', async event => {
-  event.preventDefault();
-  await waitForChoices();
-  findUploads('ready').forEach(submit);
+function forgetFinished() {
+  findUploads('refused', 'cancelled').forEach(remove);
+  if (!findPending().length) {
+    findUploads('done').forEach(remove);
+  }
+}
+
+readChoice();
+$('#originals').on('change', () => {
+  keepChoice();
+  findUploads('ready', 'refused').filter(({dish}) => !dish).forEach(showPrepared);
 });
+
+$('#form_upload').on('submit', event => {
+  event.preventDefault();
+  findChosen().forEach(submit);
+  paintPage();
+}).addClass('scripted'); // Until now it was a form that works without scripts.
 
 $(window).on({
   visibilitychange: paintPage,
-  online: () => findUploads('paused').forEach(resume),
+  online: () => findUploads('paused').forEach(queue),
   beforeunload(event) {
-    if (findUploads(...PENDING).length) {
+    if (findPending().length) {
       event.preventDefault();
     }
   }

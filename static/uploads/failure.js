@@ -1,0 +1,80 @@
+/* Decides what a failed attempt means: to try again, to wait for the server, or to give up. */
+import {isReadable} from './files.js';
+import {getPhoto} from './originals.js';
+import {queue} from './send.js';
+import {showError, showNewState} from './show.js';
+import {isSending, mayBeStored} from './state.js';
+import {renewToken} from './token.js';
+
+const RETRY_PAUSES = [1000, 3000, 9000, 27000]; // milliseconds
+const LONGEST_WAIT = 60000;
+const LOST = [0, 408, 502, 504, 520, 521, 522, 523, 524]; // statuses: a connection broke somewhere
+const BUSY = [429, 503];
+
+const sentences = $('#form_upload').data();
+
+export async function showFailure(upload, jqxhr) {
+  const {id} = upload;
+  const decision = await decide(upload, jqxhr);
+  if (upload.id === id && isSending(upload)) { // It was not cancelled meanwhile.
+    decision();
+  }
+}
+
+/* Returns a function that carries the decision out. */
+async function decide(upload, jqxhr) {
+  const {status, responseXML} = jqxhr;
+  const $error = $('error', responseXML);
+  if (!status && !await isReadable(getPhoto(upload))) {
+    return () => showUnreadable(upload);
+  }
+  if ($error.attr('code') === 'csrf' && !upload.hasNewToken) {
+    upload.hasNewToken = true;
+    await renewToken();
+    return () => queue(upload);
+  }
+  if (BUSY.includes(status)) {
+    return () => wait(upload, jqxhr.getResponseHeader('Retry-After'));
+  }
+  if (LOST.includes(status)) {
+    return () => tryAgain(upload, $error.text());
+  }
+  return () => giveUp(upload, status, $error);
+}
+
+export function showUnreadable(upload) {
+  showError(upload, false, $('#picture').data('unreadable'));
+}
+
+function wait(upload, retryAfter) {
+  const pause = 1000 * (retryAfter || 2 ** upload.waits * (1 + Math.random() / 2));
+  upload.waits += 1;
+  upload.ids.pop(); // Nothing of this attempt was stored.
+  pauseFor(upload, 'busy', Math.min(pause || LONGEST_WAIT, LONGEST_WAIT)); // It may be a date.
+}
+
+function tryAgain(upload, sentence) {
+  const pause = RETRY_PAUSES[upload.retries];
+  upload.retries += 1;
+  if (pause) {
+    pauseFor(upload, 'paused', pause);
+  } else if (mayBeStored(upload)) {
+    showNewState(upload, 'uncertain', sentences.unanswered);
+  } else {
+    showError(upload, true, sentence || sentences.failure);
+  }
+}
+
+function pauseFor(upload, state, milliseconds) {
+  showNewState(upload, state);
+  upload.timer = setTimeout(queue, milliseconds, upload);
+}
+
+function giveUp(upload, status, $error) {
+  const {intercepted, networkLimit} = sentences;
+  if ($error[0]) {
+    showError(upload, $error.attr('retry'), $error.text());
+  } else {
+    showError(upload, true, status === 413 ? networkLimit : intercepted);
+  }
+}
