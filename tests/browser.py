@@ -164,6 +164,7 @@ class PageTestCase(FoldersMixin, StaticLiveServerTestCase):
         self.assertEqual(wide, [])
         small = self.run_script(
             "return Array.from(document.querySelectorAll('a, button, input, label.button'))"
+            ".map(target => target.type === 'checkbox' ? target.closest('label') : target)"
             ".map(target => [target.outerHTML, target.getBoundingClientRect()])"
             ".filter(([, {width, height}]) => width > 1 && (width < 44 || height < 44))"
             ".map(([html]) => html)"

@@ -81,7 +81,7 @@ class Marionette:
 
     def __init__(self, port):
         self.connection = socket.create_connection((ADDRESS, port), timeout=120)
-        self.stream = self.connection.makefile("rwb")
+        self.stream = self.connection.makefile("rb")
         self.receive()  # a greeting
 
     def close(self):
@@ -97,8 +97,7 @@ class Marionette:
 
     def send(self, message):
         content = json.dumps(message)
-        self.stream.write(f"{len(content)}:{content}".encode())
-        self.stream.flush()
+        self.connection.sendall(f"{len(content)}:{content}".encode())
 
     def receive(self):
         length = b"".join(iter(lambda: self.read(1), b":"))
@@ -197,7 +196,7 @@ def in_folder(folder, **environment):
     environment |= {
         "DBUS_SESSION_BUS_ADDRESS": "disabled:",  # GLib would start a bus, which nobody stops.
         "HOME": folder,
-        "LANG": "C.UTF-8",
+        "LANG": "en_US.UTF-8",  # Without it WebKit names its language "C".
         "PATH": os.environ["PATH"],
         "TMPDIR": folder,
     }

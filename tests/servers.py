@@ -225,44 +225,6 @@ class Nginx(ServerWithWorkers):
         super().__init__(port, ["nginx", "-e", f"{folder}/error.log", "-c", str(config)])
 
 
-BROKEN_PROXY = """
-server {{
-    listen {listen};
-    client_max_body_size 300m;
-    default_type text/html;
-    location / {{
-        if (-f {folder}/down$uri) {{ return 502; }}
-        if (-f {folder}/captive$uri) {{ return 200 "<!DOCTYPE html><p style='x'>Log in."; }}
-        proxy_pass http://{upstream};
-        proxy_http_version 1.1;
-        proxy_request_buffering off;
-        proxy_set_header Host $http_host;
-    }}
-}}
-"""
-
-
-class BrokenProxy(Nginx):
-    """Somebody's proxy, which can be told to answer with HTML pages of its own instead."""
-
-    def __init__(self, folder, upstream):
-        port = free_port()
-        listen = f"{ADDRESS}:{port}"
-        site = BROKEN_PROXY.format(listen=listen, folder=folder, upstream=upstream)
-        super().__init__(folder, port, site)
-
-    @contextmanager
-    def broken(self, path, how="down"):
-        """Answer requests to a path with status 502, or with another page ("captive")."""
-        flag = self.folder / how / path.lstrip("/")
-        flag.parent.mkdir(exist_ok=True)
-        flag.touch()
-        try:
-            yield
-        finally:
-            flag.unlink()
-
-
 class Runserver(Server):
     """Django's development server, with a database and files of its own in a folder."""
 

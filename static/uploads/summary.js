@@ -36,7 +36,7 @@ function createLink({dish, pictures, text}) {
 
 export function fold(isFolded) {
   $('#uploads').prop('hidden', isFolded);
-  $fold.attr('aria-expanded', !isFolded).text(isFolded ? 'Show each' : 'Hide each');
+  $fold.attr('aria-expanded', !isFolded).text(isFolded ? 'Show photos' : 'Hide photos');
 }
 
 function announceTotal({pending, percent}, text) {

@@ -17,7 +17,9 @@ export const sum = (uploads, field) =>
 /* Returns the parts of a sentence, such as "2 of 5 photos", "38 %" and "40 s left". */
 export function describeTotal({done, pending, failed, uploaded, size, percent}) {
   if (!pending.length) {
-    return failed.length ? [`${count(failed.length, 'photo')} failed`] : [];
+    return [[failed, 'failed'], [findUploads('cancelled'), 'cancelled']]
+      .filter(([uploads]) => uploads.length)
+      .map(([uploads, state]) => `${count(uploads.length, 'photo')} ${state}`);
   }
   const number = `${done.length} of ${count(done.length + pending.length, 'photo')}`;
   const speed = sum(findUploads('uploading'), 'speed');

@@ -61,3 +61,5 @@ $(window).on({
     }
   }
 });
+
+paintPage();

@@ -2,14 +2,14 @@
 
 from collections import defaultdict
 from itertools import pairwise
-from tempfile import TemporaryDirectory
 
 from django.conf import settings
 
 from tests.browser import BrowserTestCase
 from tests.cases import MemcachedMixin
 from tests.photos import photo
-from tests.servers import BrokenProxy, Runserver, manage, requires
+from tests.proxy import Proxy, answer
+from tests.servers import Runserver, manage, requires
 from tests.waiting import wait_for
 
 
@@ -115,17 +115,15 @@ class RetryTests(BrowserTestCase):
         self.assertEqual(self.dish.pictures.count(), 1)
 
 
-@requires("nginx")
 class ProxyTests(BrowserTestCase):
     def setUp(self):
         super().setUp()
-        folder = self.enterContext(TemporaryDirectory())
         upstream = self.live_server_url.removeprefix("http://")
-        self.proxy = self.enterContext(BrokenProxy(folder, upstream))
+        self.proxy = self.enterContext(Proxy(upstream))
         self.browser.get(f"http://localhost:{self.proxy.port}{self.dish.get_absolute_url()}")
 
     def test_a_server_that_is_away_is_tried_again(self):
-        with self.proxy.broken("/upload"):
+        with self.proxy.fault("/upload", answer(502)):
             self.upload(dish=photo())
             self.wait_for_state("paused")
         self.wait_for_state("done")
@@ -134,7 +132,8 @@ class ProxyTests(BrowserTestCase):
         self.assertEqual(self.dish.pictures.count(), 1)
 
     def test_a_page_that_is_put_in_the_way_is_a_failure_and_can_be_tried_again(self):
-        with self.proxy.broken("/upload", "captive"):
+        page = answer(200, "<!DOCTYPE html><p style='x'>Log in.")
+        with self.proxy.fault("/upload", page):
             self.upload(dish=photo())
             self.wait_for_state("failed")
         self.assertRegex(
@@ -150,7 +149,7 @@ class ProxyTests(BrowserTestCase):
 
     def test_polls_that_fail_become_rare_and_the_bar_goes_on(self):
         self.throttle(200_000)
-        with self.proxy.broken("/get_upload_progress"):
+        with self.proxy.fault("/get_upload_progress", answer(502)):
             self.upload(dish=photo(1500, 1200))
             wait_for(lambda: len(self.requests("/get_upload_progress")) == 5)
         self.throttle(None)
