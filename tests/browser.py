@@ -1,5 +1,6 @@
 """Helpers of the tests that use the pages as a diner does, in real browsers."""
 
+import re
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -124,15 +125,28 @@ class PageTestCase(FoldersMixin, StaticLiveServerTestCase):
     def act(self, action, state):
         """Press a button of the first row that is in a state."""
         buttons = f'.upload[data-state="{state}"] [data-action="{action}"]:not([hidden])'
-        self.find(buttons)[0].click()
+        wait_for(lambda: self.find(buttons))[0].click()
+
+    def wait_for_done(self, count=1):
+        """Wait until so many photos have their rows folded into the links that lead to them."""
+
+        def counts():
+            return [
+                int(number)
+                for text in self.find_text(".added-link")
+                for number in re.findall(r"\d+", text)
+            ]
+
+        wait_for(lambda: sum(counts()) == count, 60)
 
     def wait_for_state(self, state, count=1):
         wait_for(lambda: len(self.find(f'.upload[data-state="{state}"]')) == count, 60)
 
     def witnessed(self, name):
-        """Return the states, the percentages and the texts that a row went through."""
+        """Return the states, the percentages and the texts that a row went through when sent."""
         row = self.run_script("return witnessed[arguments[0]]", f"{name}.jpg")
-        return row["states"], [int(value) for value in row["values"]], row["texts"]
+        states = row["states"][row["states"].index("starting") :]
+        return states, [int(value) for value in row["values"]], row["texts"]
 
     def requests(self, path):
         """Return the addresses, beginnings and ends of the page's requests to a path."""
@@ -147,11 +161,12 @@ class PageTestCase(FoldersMixin, StaticLiveServerTestCase):
         self.assertEqual(self.run_script("return [polls.size, $.active]"), [0, 0])
 
     def assert_accessible(self):
-        """Let axe-core look at the page as it is."""
+        """Let axe-core look at the page as it is. Text must have the contrast of level AAA."""
         if not self.run_script("return Boolean(window.axe)"):
             self.run_script(AXE.read_text())
         found = self.browser.execute_async_script(
-            "axe.run().then(arguments[0], error => arguments[0]({violations: [String(error)]}))"
+            "axe.run({rules: {'color-contrast-enhanced': {enabled: true}}})"
+            ".then(arguments[0], error => arguments[0]({violations: [String(error)]}))"
         )
         self.assertEqual(found["violations"], [])
 

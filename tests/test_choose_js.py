@@ -2,6 +2,7 @@
 
 import base64
 from io import BytesIO
+from pathlib import Path
 
 from django.test import override_settings
 from PIL import Image
@@ -32,6 +33,12 @@ CHOOSE_EARLY = """
     }).observe(document, {subtree: true, childList: true});
 """
 
+# The states of all rows, also of those whose refusal is said in another.
+STATES = """
+    return Array.from(document.querySelectorAll('.upload-state'), state => Array.from(
+        state.querySelectorAll(':not([hidden])'), part => part.textContent).join(' '));
+"""
+
 RED, BLUE = (220, 20, 20), (20, 20, 220)
 
 
@@ -45,7 +52,7 @@ class ChooseTests(BrowserTestCase):
 
     def assert_sent(self, count):
         self.submit()
-        self.wait_for_state("done", count)
+        self.wait_for_done(count)
         self.assertEqual(self.dish.pictures.count(), count)
 
     def preview(self, x):
@@ -86,7 +93,7 @@ class ChooseTests(BrowserTestCase):
         focused = self.browser.switch_to.active_element
         self.assertEqual(focused.get_attribute("id"), "form_submit_button")
         self.throttle(None)
-        self.wait_for_state("done")
+        self.wait_for_done()
         self.assertEqual(len(self.requests("/upload")), 1)
 
     def test_a_file_can_be_chosen_again_after_it_was_removed(self):
@@ -185,17 +192,16 @@ class ChooseTests(BrowserTestCase):
             *(first_bytes for group in OTHERS.values() for first_bytes in group),
             *(b"A text.", b"BM is no picture", bytes(16), b"\xff\xd8"),
         ]
-        with override_settings(DATA_UPLOAD_MAX_NUMBER_FILES=len(beginnings)):
-            self.browser.refresh()
-            self.choose({f"{number}.jpg": data for number, data in enumerate(beginnings)})
+        self.choose({f"{number}.jpg": data for number, data in enumerate(beginnings)})
 
-            wait_for(lambda: len(self.find(".upload")) == len(beginnings))
-            states = self.find_text(".upload-state")
-            for first_bytes, state in zip(beginnings, states, strict=True):
-                error = find_error(first_bytes)
-                sentence = f"Refused. {error.messages[0]}" if error else "Ready"
-                with self.subTest(first_bytes):
-                    self.assertTrue(state.startswith(sentence), state)
+        wait_for(lambda: len(self.find(".upload")) == len(beginnings))
+        wait_for(lambda: not self.find('[data-state="preparing"]'))
+        states = self.run_script(STATES)
+        for first_bytes, state in zip(beginnings, states, strict=True):
+            error = find_error(first_bytes)
+            sentence = f"Refused. {error.messages[0]}" if error else "Ready"
+            with self.subTest(first_bytes):
+                self.assertTrue(state.startswith(sentence), state)
 
     def test_a_photo_may_have_any_name_and_type(self):
         self.choose({"dish.bin": photo(), "dish": photo(), "dish.txt": photo()})
@@ -206,21 +212,59 @@ class ChooseTests(BrowserTestCase):
     def test_what_is_too_large_is_told_in_the_servers_words(self):
         with override_settings(PICTURE_MAX_SIZE=2**20):
             self.browser.refresh()
-            self.choose({"large.jpg": bytes(2**20 + 1), "right.jpg": photo().ljust(2**20, b"\0")})
+            self.choose(
+                {
+                    "large.jpg": b"\xff\xd8\xff".ljust(2**20 + 1, b"\0"),
+                    "right.jpg": photo().ljust(2**20, b"\0"),
+                }
+            )
 
-            [row] = self.find('[data-state="refused"]')
+            [row] = wait_for(lambda: self.find('[data-state="refused"]'))
             sentence = refusals.TOO_LARGE.fill().message.replace("\xa0", " ")
             self.assertEqual(row.text, f"large.jpg\nRefused. {sentence}\nDismiss")
             self.assert_ready("right.jpg")
             self.assert_sent(1)
 
-    def test_what_is_too_much_at_once_is_told_in_the_servers_words(self):
-        self.choose({f"{number}.jpg": photo(40, 30) for number in range(12)})
+    def test_a_refusal_that_several_files_share_is_said_once(self):
+        self.choose({"one.txt": b"A text.", "empty.jpg": b"", "two.txt": b"A text."})
+        self.wait_for_state("refused", 3)
 
-        sentences = [f"Refused. {refusals.TOO_MANY.fill().message}"] * 2
-        refused = '[data-state="refused"] .upload-state'
-        wait_for(lambda: self.find_text(refused) == sentences)
-        self.assert_sent(10)
+        shown = [row.text.splitlines()[0] for row in self.find(".upload") if row.is_displayed()]
+        self.assertEqual(shown, ["one.txt, two.txt", "empty.jpg"])
+        self.find('[data-action="remove"]:not([hidden])')[0].click()
+        self.wait_for_state("refused")
+
+    def test_a_file_that_is_gone_is_told_before_it_is_sent(self):
+        self.choose({"dish.jpg": photo()})
+        self.assert_ready("dish.jpg")
+        Path(self.photos, "dish.jpg").unlink()
+
+        self.submit()
+        self.wait_for_state("refused")
+
+        sentence = "This file can no longer be read. Please choose it again."
+        self.assertEqual(self.find_text(".upload-state"), [f"Refused. {sentence}"])
+        self.assertEqual(self.requests("/upload"), [])
+
+    def test_a_folder_that_is_dropped_is_told(self):
+        self.drag("dragEnter", self.photos)
+        self.drag("dragOver", self.photos)
+        self.drag("drop", self.photos)
+        self.wait_for_state("refused")
+
+        self.assertRegex(self.find_text(".upload-state")[0], "can no longer be read")
+
+    def test_a_drop_beside_the_form_does_not_leave_the_page(self):
+        self.open("/")
+        [path] = self.write({"dish.jpg": photo()})
+        self.run_script("window.sameDocument = true")
+
+        self.drag("dragEnter", path)
+        self.drag("dragOver", path)
+        self.drag("drop", path)
+
+        self.assertTrue(self.run_script("return sameDocument"))
+        self.assertEqual(self.find(".upload, .dropping"), [])
 
     def test_a_photo_has_a_preview_that_is_upright(self):
         image = Image.new("RGB", (400, 800), RED)

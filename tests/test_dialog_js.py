@@ -40,7 +40,7 @@ class DialogTests(BrowserTestCase):
         self.assertEqual(self.find_text("#upload_title"), [str(self.dish)])
 
         self.upload(dish=photo())
-        self.wait_for_state("done")
+        self.wait_for_done()
 
         cover = self.dish.pictures.get().thumbnail.url
         wait_for(lambda: self.covers(self.dish) == [cover])
@@ -53,27 +53,40 @@ class DialogTests(BrowserTestCase):
     def test_a_new_cover_is_the_same_after_a_reload(self):
         self.open_dialog(self.dish)
         self.upload(dish=photo())
-        self.wait_for_state("done")
+        self.wait_for_done()
 
         cover = f'[data-pictures="{self.dish.pk}"] > :first-child'
         self.assertIn(self.dish.pictures.get().thumbnail.url, self.assert_same_after_reload(cover))
 
-    def test_uploads_go_on_and_are_shown_when_it_is_closed(self):
+    def test_uploads_go_on_and_are_summed_up_when_it_is_closed(self):
         self.throttle(300_000)
         self.open_dialog(self.dish)
         self.upload(dish=photo(1500, 1200))
         self.wait_for_state("uploading")
 
         self.close_dialog()
-        wait_for(self.find(".upload")[0].is_displayed)
+        wait_for(lambda: "0 of 1 photo" in self.find_text(".upload-total")[0])
+        self.assertEqual(self.find_text(".upload-summary .upload-dish"), [str(self.dish)])
+        self.assertFalse(self.find(".upload")[0].is_displayed())
+        self.find("#upload_fold")[0].click()
+        self.assertTrue(self.find(".upload")[0].is_displayed())
+
         self.open_dialog(self.other)
-        wait_for(self.find(".upload")[0].is_displayed)
         self.throttle(None)
         self.upload(other=photo())
-        self.wait_for_state("done", 2)
+        self.wait_for_done(2)
 
         self.assertEqual(self.dish.pictures.count(), 1)
         self.assertEqual(self.other.pictures.count(), 1)
+
+    def test_a_dish_on_the_list_counts_its_photos(self):
+        for number in (1, 2):
+            self.open_dialog(self.dish)
+            self.upload(dish=photo())
+            self.wait_for_done()
+            self.close_dialog()
+            counted = f'[data-pictures="{self.dish.pk}"] ~ .photo-count'
+            self.assertEqual(self.find_text(counted), [f"{number} photo{'s' * (number > 1)}"])
 
     def test_what_was_only_chosen_is_forgotten_when_it_is_closed(self):
         self.open_dialog(self.dish)

@@ -44,14 +44,13 @@ class CaptionFieldTests(SimpleTestCase):
 
 class UploadFormTests(UploadTestCase):
     def test_the_limits_and_their_sentences_are_told_to_the_script(self):
-        with override_settings(PICTURE_MAX_SIZE=2**20, DATA_UPLOAD_MAX_NUMBER_FILES=3):
+        with override_settings(PICTURE_MAX_SIZE=2**20):
             field = str(UploadForm()["picture"])
 
         for attribute in (
             'data-max-size="1048576"',
             'data-too-large="This file is larger than the 1.0\xa0MB that are allowed."',
-            'data-max-files="3"',
-            'data-too-many="At most 3 photos are allowed in one upload."',
+            'data-max-length="3200"',
             'data-empty-file="This file is empty."',
             'data-not-an-image="This file is not a picture; ',
             "&quot;%PDF-&quot;, &quot;PDF files are not allowed; ",

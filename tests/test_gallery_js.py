@@ -74,6 +74,19 @@ class GalleryTests(BrowserTestCase):
         self.run_script("$('[data-step=\"-1\"]').trigger('click').trigger('click')")
         self.wait_for_picture(0)
 
+    def test_it_tells_the_position_and_disables_what_leads_nowhere(self):
+        self.dish.pictures.filter(display=self.large[1][7:]).update(caption="With rouille")
+        self.browser.refresh()
+        self.links()[1].click()
+        wait_for(lambda: self.find_text(".gallery-position") == ["Photo 2 of 3"])
+        self.assertRegex(self.find_text(".strip figcaption")[1], r"^With rouille\s+\d+ \w+ \d+$")
+
+        self.element(By.XPATH, "//button[text()='Next']").click()
+        wait_for(lambda: self.find_text(".gallery-position") == ["Photo 3 of 3"])
+
+        self.assertFalse(self.find('[data-step="1"]')[0].is_enabled())
+        self.assertEqual(self.browser.switch_to.active_element, self.find(".strip")[0])
+
     def test_it_closes_and_the_focus_comes_back(self):
         link = self.links()[2]
         for close in (
@@ -88,7 +101,7 @@ class GalleryTests(BrowserTestCase):
 
     def test_a_photo_that_has_just_arrived_opens_too(self):
         self.upload(dish=photo(1200, 900))
-        self.wait_for_state("done")
+        self.wait_for_done()
         self.large.insert(0, self.dish.pictures.first().display.url)
 
         self.links()[0].click()

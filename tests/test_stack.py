@@ -443,7 +443,7 @@ class StackBrowserTests(BrowserTestCase):
         self.throttle(200_000)
 
         self.upload(dish=photo(1400, 1050))
-        self.wait_for_state("done")
+        self.wait_for_done()
 
         values = self.witnessed("dish")[1]
         self.assertEqual(values, sorted(values))

@@ -1,7 +1,6 @@
 /* Decides what a failed attempt means: to try again, to wait for the server, or to give up. */
 import {isReadable} from './files.js';
 import {getPhoto} from './originals.js';
-import {queue} from './send.js';
 import {showError, showNewState} from './show.js';
 import {isSending, mayBeStored} from './state.js';
 import {renewToken} from './token.js';
@@ -13,16 +12,17 @@ const BUSY = [429, 503];
 
 const sentences = $('#form_upload').data();
 
-export async function showFailure(upload, jqxhr) {
+/* `queue` sends an upload again. */
+export async function showFailure(upload, jqxhr, queue) {
   const {id} = upload;
-  const decision = await decide(upload, jqxhr);
+  const decision = await decide(upload, jqxhr, queue);
   if (upload.id === id && isSending(upload)) { // It was not cancelled meanwhile.
     decision();
   }
 }
 
 /* Returns a function that carries the decision out. */
-async function decide(upload, jqxhr) {
+async function decide(upload, jqxhr, queue) {
   const {status, responseXML} = jqxhr;
   const $error = $('error', responseXML);
   if (!status && !await isReadable(getPhoto(upload))) {
@@ -34,10 +34,10 @@ async function decide(upload, jqxhr) {
     return () => queue(upload);
   }
   if (BUSY.includes(status)) {
-    return () => wait(upload, jqxhr.getResponseHeader('Retry-After'));
+    return () => wait(upload, jqxhr.getResponseHeader('Retry-After'), queue);
   }
   if (LOST.includes(status)) {
-    return () => tryAgain(upload, $error.text());
+    return () => tryAgain(upload, $error.text(), queue);
   }
   return () => giveUp(upload, status, $error);
 }
@@ -46,18 +46,20 @@ export function showUnreadable(upload) {
   showError(upload, false, $('#picture').data('unreadable'));
 }
 
-function wait(upload, retryAfter) {
+function wait(upload, retryAfter, queue) {
   const pause = 1000 * (retryAfter || 2 ** upload.waits * (1 + Math.random() / 2));
   upload.waits += 1;
-  upload.ids.pop(); // Nothing of this attempt was stored.
-  pauseFor(upload, 'busy', Math.min(pause || LONGEST_WAIT, LONGEST_WAIT)); // It may be a date.
+  upload.ids.pop(); // The server has stored nothing of this attempt.
+  upload.isSent = false;
+  const limited = Math.min(pause || LONGEST_WAIT, LONGEST_WAIT); // It may also be a date.
+  pauseFor(upload, 'busy', limited, queue);
 }
 
-function tryAgain(upload, sentence) {
+function tryAgain(upload, sentence, queue) {
   const pause = RETRY_PAUSES[upload.retries];
   upload.retries += 1;
   if (pause) {
-    pauseFor(upload, 'paused', pause);
+    pauseFor(upload, 'paused', pause, queue);
   } else if (mayBeStored(upload)) {
     showNewState(upload, 'uncertain', sentences.unanswered);
   } else {
@@ -65,7 +67,7 @@ function tryAgain(upload, sentence) {
   }
 }
 
-function pauseFor(upload, state, milliseconds) {
+function pauseFor(upload, state, milliseconds, queue) {
   showNewState(upload, state);
   upload.timer = setTimeout(queue, milliseconds, upload);
 }

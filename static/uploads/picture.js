@@ -7,7 +7,7 @@ export function paintPicture({dish, $answer}) {
   const $old = $(`[data-picture="${id}"]`);
   fillIn($item, name => $answer.attr(name));
   $(`[data-pictures="${dish.id}"]`).each(function () {
-    countPicture($(this), !$answer.attr('known') && !$old[0]);
+    countPicture($(this), !$old[0], !$answer.attr('known'));
     $old.remove(); // The same photo, sent earlier, or with another caption.
     $item.prependTo(this);
     numberPictures($(this));
@@ -39,8 +39,10 @@ function fillInOrRemove($element, value, method) {
   }
 }
 
-function countPicture($pictures, isNew) {
-  const total = Number($pictures.attr('data-total')) + isNew;
+/* One that was known before may be on a further page, unless this one shows all. */
+function countPicture($pictures, isNewHere, isNew) {
+  const old = Number($pictures.attr('data-total'));
+  const total = old + (isNewHere && (isNew || $pictures.children().length === old));
   $pictures.attr('data-total', total);
   $pictures.closest('.card').find('.photo-count').text(count(total, 'photo'));
 }

@@ -16,11 +16,11 @@ const $form = $('#form_upload');
 const [{nextHopProtocol}] = performance.getEntriesByType('navigation');
 const CONCURRENT_UPLOADS = /^h[23]/.test(nextHopProtocol) ? 3 : 2;
 
-export function submit(upload) {
-  upload.dish = {id: $('#id').val(), ...$('#id').data()};
-  if (upload.state === 'ready') { // One that is being prepared is queued after that.
-    queue(upload);
-  }
+/* Those that are still being prepared are queued after that. */
+export function submit(uploads) {
+  const dish = {id: $('#id').val(), ...$('#id').data()};
+  uploads.forEach(upload => { upload.dish = dish; });
+  uploads.filter(({state}) => state === 'ready').forEach(queue);
 }
 
 export function retry(upload) {
@@ -44,7 +44,7 @@ function sendNext() {
 
 async function send(upload) {
   startAttempt(upload);
-  showRequest(upload);
+  showState(upload, 'starting'); // It takes its place among those that are sent.
   const photo = getPhoto(upload);
   const {id} = upload;
   const [token, canBeRead] = await Promise.all([getToken(), isReadable(photo)]);
@@ -79,9 +79,10 @@ function submitCopy(upload, $copy) {
     dataType: 'xml',
     converters: {'text xml': parseXml},
     url: `${$form[0].action}?X-Progress-ID=${id}&id=${dish.id}&size=${size}`,
+    beforeSubmit: () => showRequest(upload),
     uploadProgress: (event, position, total) => showSent(upload, position, total),
     success: xml => showResponse(upload, $('picture', xml)),
-    error: (jqxhr, status) => status === 'abort' || showFailure(upload, jqxhr).then(sendNext),
+    error: (jqxhr, status) => status === 'abort' || handleFailure(upload, jqxhr),
     complete: () => endAttempt(upload)
   });
   upload.request = $copy.data('jqxhr');
@@ -92,11 +93,15 @@ const parseXml = text => $.parseXML(text.match(/<upload>.*/s)[0]);
 
 function showRequest(upload) {
   paintBar(upload, 0);
-  showState(upload, 'starting');
 }
 
 function showResponse(upload, $answer) {
   showDone(upload, $answer);
+}
+
+async function handleFailure(upload, jqxhr) {
+  await showFailure(upload, jqxhr, queue);
+  sendNext();
 }
 
 function endAttempt(upload) {

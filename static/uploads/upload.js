@@ -48,7 +48,7 @@ $('#originals').on('change', () => {
 
 $('#form_upload').on('submit', event => {
   event.preventDefault();
-  findChosen().forEach(submit);
+  submit(findChosen());
   paintPage();
 }).addClass('scripted'); // Until now it was a form that works without scripts.
 

@@ -39,7 +39,7 @@ class PageTests(BrowserTestCase):
         return self.find_text(".upload-state, .upload [data-action]:not([hidden])")
 
     def assert_kept(self):
-        self.wait_for_state("done")
+        self.wait_for_done()
         self.assertEqual(len(wait_for(self.shown_pictures)), 1)
         self.ledger.audit(killed=True)
 
@@ -52,8 +52,8 @@ class PageTests(BrowserTestCase):
         for server in servers:
             Server.stop(server)
         self.wait_for_state("paused")
-        sentence = "It did not get through. Trying again…"
-        self.assertEqual(self.read_row(), [sentence, "Retry", "Cancel"])
+        sentence = "The connection was lost. Trying again…"
+        self.assertEqual(self.read_row(), [sentence, "Caption", "Retry", "Cancel"])
 
         for server in servers:
             server.start()
