@@ -8,7 +8,7 @@ export function announce(news) {
 }
 
 export function announceState({file, state, $row}) {
-  if (ANNOUNCED.includes(state)) { // Of the others the summary tells enough.
+  if (ANNOUNCED.includes(state)) { // The summary tells enough of the others.
     announce(`${file.name}: ${readState($row)}`);
   }
 }

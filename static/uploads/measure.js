@@ -5,7 +5,7 @@ export function measure(upload, uploaded) {
   const now = performance.now();
   const elapsed = now - upload.measuredAt;
   const added = uploaded - upload.uploaded;
-  if (!upload.firstAt) { // What came before it also took the time to connect.
+  if (!upload.firstAt) { // Earlier bytes would count the time to connect, too.
     Object.assign(upload, {uploaded, firstAt: now, measuredAt: now});
   } else if (added || elapsed > MEMORY) { // The count rises in steps: a short pause is no stall.
     const weight = elapsed / Math.min(now - upload.firstAt, elapsed + MEMORY);

@@ -9,19 +9,19 @@ export function createUpload(file) {
     file, // as it was chosen
     reduced: null, // a smaller one, to be sent instead
     refusal: '', // the sentence, if the file was refused when it was chosen
-    size: file.size, // of what is sent, in bytes
+    size: file.size, // bytes that are sent
     state: '', // one of the data-states of the row's template
     detail: '', // the figures or the sentence beside the state
     $row: null,
     $bar: null,
     dish: null, // its id, name and address, once the form was submitted
     request: null, // the running jqXHR
-    ids: [], // of all attempts: the server may have stored the photo under each of them
+    ids: [], // upload ids of all attempts: each may have stored the photo
     wasSent: false, // whether an earlier attempt was sent to its last byte
     hasNewToken: false, // whether a token was fetched because the server had refused one
     retries: 0, // automatic ones, since the diner last sent it
     waits: 0, // for a busy server
-    timer: null, // of the next attempt
+    timer: null, // for the next attempt
     caption: '', // as it was sent
     $answer: null, // the picture, as the server answered it
     isKnown: false, // whether the same photo was on the page before

@@ -26,7 +26,7 @@ export function describeTotal({done, pending, failed, uploaded, size, percent}) 
   return [number, `${percent}\xa0%`, formatTimeLeft(size - uploaded, speed)].filter(Boolean);
 }
 
-/* Returns for each dish what was added to it: the ids of its pictures, and a sentence. */
+/* Returns, for each dish that got photos, the ids of its new pictures and a sentence. */
 export function listAdded() {
   const dishes = new Map();
   for (const upload of findUploads('done')) {

@@ -104,14 +104,11 @@ class RetryTests(BrowserTestCase):
         self.wait_for_state("uploading")
         self.throttle(200_000, offline=True)
         self.run_script("window.stop()")
-        for _ in range(3):  # The third pause is of nine seconds.
-            self.wait_for_state("paused")
-            wait_for(lambda: not self.find('[data-state="paused"]'))
-        self.wait_for_state("paused")
+        wait_for(lambda: self.witnessed("dish")[0].count("paused") == 3)  # for nine seconds
 
         self.throttle(None)
 
-        wait_for(lambda: not self.find('[data-state="paused"]'), 9)
+        wait_for(lambda: not self.find('[data-state="paused"]'), 5)
         self.wait_for_done()
         self.assertEqual(self.dish.pictures.count(), 1)
 
