@@ -214,11 +214,11 @@ class Request:
 class Flow:
     """One direction of a line: so many bytes a second, each of which arrives after the latency.
 
-    A deep one takes all bytes at once. When its sender hangs up, it delivers or drops the rest.
+    A deep one takes all bytes at once. When its sender hangs up, it delivers the rest.
     """
 
-    def __init__(self, rate=inf, latency=0, deep=False, delivers=True):
-        self.rate, self.latency, self.deep, self.delivers = rate, latency, deep, delivers
+    def __init__(self, rate=inf, latency=0, deep=False):
+        self.rate, self.latency, self.deep = rate, latency, deep
         self.free_at = 0
 
     @property
@@ -243,8 +243,7 @@ class Flow:
             await self.take(pieces, queue)
             await queue.join()
         except (EOFError, OSError):
-            if self.delivers:
-                await queue.join()
+            await queue.join()
             raise
         finally:
             await cancel(delivering)

@@ -100,7 +100,8 @@ class PageTests(UploadTestCase):
 
         for tag in (
             '<input type="hidden" id="X-Progress-ID" name="X-Progress-ID" value="">',
-            f'<input type="hidden" id="id" name="id" value="{self.dish.pk}">',
+            f'<input type="hidden" id="id" name="id" value="{self.dish.pk}"'
+            f' data-name="{self.dish.name}" data-url="{self.dish.get_absolute_url()}">',
             '<button id="form_submit_button" class="button" type="submit">Upload</button>',
         ):
             self.assertContains(response, tag, html=True)
@@ -190,13 +191,13 @@ class SearchTests(UploadTestCase):
     def test_a_card_tells_the_number_of_photos(self):
         make_dish("Aïoli")
         store(self.dish, photo())
-        self.assertContains(self.client.get("/"), 'data-count="1">1 photo</p>', 1)
+        self.assertContains(self.client.get("/"), '<p class="photo-count">1 photo</p>', 1)
 
         store(self.dish, photo())
         response = self.client.get("/")
 
-        self.assertContains(response, 'data-count="2">2 photos</p>')
-        self.assertContains(response, "data-count", 1)
+        self.assertContains(response, '<p class="photo-count">2 photos</p>', 1)
+        self.assertContains(response, '<p class="photo-count"></p>', 1)
 
 
 class UploadTests(UploadTestCase):

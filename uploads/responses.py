@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.utils import dateformat
 
 from .forms import UploadForm
+from .progress import MAX_CANCELLED
 
 PICTURES_PER_PAGE = 24
 
@@ -93,6 +94,7 @@ def form_response(request, template, context, status=HTTPStatus.OK):
         "form": UploadForm(auto_id="%s"),
         "poll_interval": settings.PROGRESS_POLL_INTERVAL,
         "csrf_cookie": settings.CSRF_COOKIE_NAME,
+        "max_cancelled": MAX_CANCELLED,
     }
     response = render(request, template, {**context, **form}, status=status)
     set_diner(request, response)

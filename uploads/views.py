@@ -148,7 +148,7 @@ def finish(request, dish=None, stored=(), refused=()):
 
 @require_POST
 def cancel_upload(request):
-    """Let no photo of these uploads be public, even if one of them is being stored now."""
+    """Delete what these uploads have stored, and let them store nothing later."""
     diner = get_diner(request)
     if not diner:
         return error_response(refusals.CSRF)

@@ -1,43 +1,51 @@
-/* Cancels an upload: whatever the server has of it is never shown, or shown no longer. */
+/* Cancels an upload: the server deletes what it has stored of it, and stores nothing more. */
 import {estimate} from './measure.js';
 import {showNewState} from './show.js';
 import {mayBeStored} from './state.js';
 import {post} from './token.js';
 
 const PAUSES = [1000, 3000, 9000, 27000]; // milliseconds
-const MOST_AT_ONCE = 20; // The server accepts no more.
-const {cancelUrl} = $('#form_upload').data();
+const {cancelUrl, maxCancelled} = $('#form_upload').data();
 
 export function cancel(upload) {
   clearTimeout(upload.timer);
-  showNewState(upload, isArriving(upload) ? 'cancelled' : 'cancelling');
+  showNewState(upload, isStored(upload) ? 'cancelling' : 'cancelled');
   upload.request?.abort();
   if (upload.ids.length) {
     tellServer(upload, upload.ids);
   }
 }
 
-/* The server cannot store what it has not received. What the browser has handed over says little:
-   all of a small photo may wait in the system's buffers, and the system sends it after an abort. */
-const isArriving = upload =>
-  !mayBeStored(upload) || !upload.wasSent && upload.counted && estimate(upload) < upload.size;
+/* Tells whether the server may have all of the photo. What the browser has handed over says little:
+   it may wait in the system's buffers, and the system goes on sending it after an abort. */
+function isStored(upload) {
+  const isArriving = upload.state === 'uploading' && upload.counted && upload.speed;
+  return upload.wasSent || upload.isSent && !(isArriving && estimate(upload) < upload.size);
+}
 
 async function tellServer(upload, ids, pauses = PAUSES) {
-  const fields = ids.slice(-MOST_AT_ONCE).map(id => ['X-Progress-ID', id]);
   try {
-    await post(cancelUrl, fields);
-    finish(upload, 'cancelled');
+    await postIds(ids);
+    finish(upload, ids, 'cancelled');
   } catch {
     if (pauses.length) {
       setTimeout(tellServer, pauses[0], upload, ids, pauses.slice(1));
     } else if (mayBeStored(upload)) {
-      finish(upload, 'uncertain');
+      finish(upload, ids, 'uncertain');
     }
   }
 }
 
-function finish(upload, state) {
-  if (['cancelling', 'cancelled'].includes(upload.state)) { // The diner may have sent it again.
+async function postIds(ids) {
+  for (let start = 0; start < ids.length; start += maxCancelled) {
+    const part = ids.slice(start, start + maxCancelled);
+    await post(cancelUrl, part.map(id => ['X-Progress-ID', id]));
+  }
+}
+
+function finish(upload, ids, state) {
+  const isCancelled = ['cancelling', 'cancelled'].includes(upload.state);
+  if (isCancelled && upload.ids === ids) { // The diner has not sent it again.
     showNewState(upload, state);
   }
 }

@@ -15,7 +15,8 @@ export async function sendCaption(upload) {
   await finishWriting(findInput(upload));
   const caption = readCaption(upload);
   const url = upload.$answer.attr('edit_caption');
-  if (!url || caption === upload.caption) {
+  const sent = upload.wasSent ? upload.$answer.attr('caption') ?? '' : upload.caption;
+  if (!url || caption === sent) {
     return false;
   }
   await post(url, {caption});

@@ -19,7 +19,10 @@ export async function choose(file) {
   drawings = drawings.then(() => upload.refusal || isKept(upload) && drawPhoto(upload));
   drawings = drawings.catch($.noop); // The browser cannot decode it, but the server may.
   await (upload.refusal || drawings);
-  showPrepared(upload);
+  upload.isPrepared = true;
+  if (isKept(upload)) {
+    showPrepared(upload);
+  }
 }
 
 async function findRefusal(file) {
@@ -37,14 +40,18 @@ async function findRefusal(file) {
 
 export function showPrepared(upload) {
   const {maxSize, tooLarge} = $('#picture').data();
-  upload.size = getPhoto(upload).size;
+  if (upload.dish && upload.state !== 'preparing') { // It was cancelled meanwhile.
+    return;
+  }
+  upload.photo = getPhoto(upload);
+  upload.size = upload.photo.size;
   const refusal = upload.refusal || (upload.size > maxSize ? tooLarge : '');
   if (refusal) {
     showError(upload, false, refusal);
-  } else if (!upload.dish) {
-    showState(upload, 'ready', describe(upload));
-  } else if (upload.state === 'preparing') { // It was submitted meanwhile, and not cancelled.
+  } else if (upload.dish) { // It was submitted meanwhile.
     queue(upload);
+  } else {
+    showState(upload, 'ready', describe(upload));
   }
 }
 

@@ -1,6 +1,6 @@
 /* Opens the form in a dialog. Closing it stops no upload: their summary moves to the page. */
 import {remove} from './choose.js';
-import {findChosen} from './page.js';
+import {findChosen, paintPage} from './page.js';
 import {fold} from './summary.js';
 
 const $dialog = $('#upload_dialog');
@@ -19,4 +19,5 @@ $dialog.on('close', () => {
   findChosen().forEach(remove);
   $('#upload_rows').appendTo('main');
   fold(true);
+  paintPage();
 });

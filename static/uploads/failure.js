@@ -1,6 +1,5 @@
 /* Decides what a failed attempt means: to try again, to wait for the server, or to give up. */
 import {isReadable} from './files.js';
-import {getPhoto} from './originals.js';
 import {showError, showNewState} from './show.js';
 import {isSending, mayBeStored} from './state.js';
 import {renewToken} from './token.js';
@@ -25,7 +24,7 @@ export async function showFailure(upload, jqxhr, queue) {
 async function decide(upload, jqxhr, queue) {
   const {status, responseXML} = jqxhr;
   const $error = $('error', responseXML);
-  if (!status && !await isReadable(getPhoto(upload))) {
+  if (!status && !await isReadable(upload.photo)) {
     return () => showUnreadable(upload);
   }
   if ($error.attr('code') === 'csrf' && !upload.hasNewToken) {
@@ -47,12 +46,12 @@ export function showUnreadable(upload) {
 }
 
 function wait(upload, retryAfter, queue) {
-  const pause = 1000 * (retryAfter || 2 ** upload.waits * (1 + Math.random() / 2));
+  const pause = 1000 * (retryAfter ?? 2 ** upload.waits * (1 + Math.random() / 2));
   upload.waits += 1;
   upload.ids.pop(); // The server has stored nothing of this attempt.
   upload.isSent = false;
-  const limited = Math.min(pause || LONGEST_WAIT, LONGEST_WAIT); // It may also be a date.
-  pauseFor(upload, 'busy', limited, queue);
+  const isNumber = pause >= 0; // Retry-After may also be a date.
+  pauseFor(upload, 'busy', isNumber ? Math.min(pause, LONGEST_WAIT) : LONGEST_WAIT, queue);
 }
 
 function tryAgain(upload, sentence, queue) {

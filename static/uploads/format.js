@@ -4,8 +4,9 @@ export const count = (number, noun) => `${number} ${noun}${number === 1 ? '' : '
 export const formatSize = (bytes, total = bytes) =>
   total < 2 ** 20 ? Math.ceil(bytes / 2 ** 10) + '\xa0kB' : (bytes / 2 ** 20).toFixed(1) + '\xa0MB';
 
-const formatTime = seconds =>
-  seconds > 90 ? Math.round(seconds / 60) + '\xa0min' : Math.max(5, 5 * Math.round(seconds / 5)) + '\xa0s';
+const formatTime = seconds => seconds > 90
+  ? Math.round(seconds / 60) + '\xa0min'
+  : Math.max(5, 5 * Math.round(seconds / 5)) + '\xa0s';
 
 export function formatProgress({uploaded, size, speed}) {
   const text = `${formatSize(uploaded, size).split('\xa0')[0]} of ${formatSize(size)}`;

@@ -8,7 +8,7 @@ export function paintPicture({dish, $answer}) {
   fillIn($item, name => $answer.attr(name));
   $(`[data-pictures="${dish.id}"]`).each(function () {
     countPicture($(this), !$old[0], !$answer.attr('known'));
-    $old.remove(); // The same photo, sent earlier, or with another caption.
+    $old.remove(); // The same photo was sent before, perhaps with another caption.
     $item.prependTo(this);
     numberPictures($(this));
   });
@@ -39,7 +39,7 @@ function fillInOrRemove($element, value, method) {
   }
 }
 
-/* One that was known before may be on a further page, unless this one shows all. */
+/* A known picture may be on another page, unless this one shows all. */
 function countPicture($pictures, isNewHere, isNew) {
   const old = Number($pictures.attr('data-total'));
   const total = old + (isNewHere && (isNew || $pictures.children().length === old));

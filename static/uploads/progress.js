@@ -12,7 +12,7 @@ export function showProgress(upload, record) {
   } else if (!record.error) {
     upload.counted = record.uploaded;
     showUploaded(upload, record.uploaded / record.length);
-  } else if (record.code !== 'csrf') { // The answer to that one leads to another attempt.
+  } else if (record.code !== 'csrf') { // A refused token is renewed when the answer comes.
     showError(upload, record.retry, record.error);
     upload.request.abort();
   }

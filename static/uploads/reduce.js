@@ -7,9 +7,12 @@ const QUALITY = 0.8;
 
 export async function drawPhoto(upload) {
   const bitmap = await createImageBitmap(upload.file); // upright
-  paintPreview(upload, bitmap);
-  upload.reduced = await reduce(upload.file, bitmap);
-  bitmap.close();
+  try {
+    paintPreview(upload, bitmap);
+    upload.reduced = await reduce(upload.file, bitmap);
+  } finally {
+    bitmap.close();
+  }
 }
 
 /* Returns a smaller file, or null if the photo is best sent as it is. */

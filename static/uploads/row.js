@@ -14,8 +14,9 @@ export function createRow(upload) {
 
 export const getUpload = element => $(element).closest('.upload').data('upload');
 
-export function paintRow({$row, $bar, state, detail, dish}) {
+export function paintRow({$row, $bar, state, detail, dish, file}) {
   const focused = document.activeElement;
+  $row.prop('hidden', false).find('.upload-name').text(file.name); // See paintRefusals().
   $row.attr('data-state', state).find('.upload-detail').text(detail);
   $row.find('.upload-dish').text(dish?.name ?? '');
   $row.find('[data-states]').prop('hidden', function () {
@@ -23,7 +24,7 @@ export function paintRow({$row, $bar, state, detail, dish}) {
   });
   $bar.attr('aria-valuetext', readState($row));
   if (focused.closest('[hidden]') && $row.has(focused)[0]) {
-    $row.find('button:visible').first().trigger('focus');
+    ($row.find('button:visible')[0] || $row.parent()[0]).focus();
   }
 }
 
@@ -45,7 +46,7 @@ export function removeRow({$row}) {
   $row.remove();
 }
 
-/* Says a refusal that several rows share once: in the first row, which has all their names. */
+/* Says a shared refusal once: the first row has the names of all. */
 export function paintRefusals(uploads) {
   for (const {$row, detail} of uploads) {
     const group = findGroup(uploads, detail);

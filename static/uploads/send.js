@@ -2,7 +2,6 @@
 import {readCaption} from './caption.js';
 import {showFailure, showUnreadable} from './failure.js';
 import {isReadable} from './files.js';
-import {getPhoto} from './originals.js';
 import {startProgressBarUpdate, stopProgressBarUpdate} from './poll.js';
 import {showSent} from './progress.js';
 import {paintBar} from './row.js';
@@ -16,7 +15,7 @@ const $form = $('#form_upload');
 const [{nextHopProtocol}] = performance.getEntriesByType('navigation');
 const CONCURRENT_UPLOADS = /^h[23]/.test(nextHopProtocol) ? 3 : 2;
 
-/* Those that are still being prepared are queued after that. */
+/* Uploads that are still being prepared are queued when they are ready. */
 export function submit(uploads) {
   const dish = {id: $('#id').val(), ...$('#id').data()};
   uploads.forEach(upload => { upload.dish = dish; });
@@ -28,11 +27,17 @@ export function retry(upload) {
     forgetAttempts(upload);
   }
   Object.assign(upload, {retries: 0, waits: 0});
-  queue(upload);
+  if (upload.isPrepared) {
+    queue(upload);
+  } else {
+    showState(upload, 'preparing');
+  }
 }
 
 export function queue(upload) {
   clearTimeout(upload.timer);
+  upload.uploaded = 0;
+  paintBar(upload, 0);
   showState(upload, 'waiting');
   sendNext();
 }
@@ -44,15 +49,15 @@ function sendNext() {
 
 async function send(upload) {
   startAttempt(upload);
-  showState(upload, 'starting'); // It takes its place among those that are sent.
-  const photo = getPhoto(upload);
-  const {id} = upload;
+  showState(upload, 'starting'); // From now on it takes one of the places.
+  const {id, photo} = upload;
   const [token, canBeRead] = await Promise.all([getToken(), isReadable(photo)]);
   if (upload.id !== id || !isSending(upload)) { // It was cancelled meanwhile.
+    sendNext();
     return;
   }
   if (canBeRead) {
-    submitCopy(upload, copyForm(upload, photo, token));
+    submitCopy(upload, copyForm(upload, token));
     startProgressBarUpdate(id);
   } else {
     showUnreadable(upload);
@@ -60,10 +65,10 @@ async function send(upload) {
   }
 }
 
-function copyForm(upload, photo, token) {
+function copyForm(upload, token) {
   const $copy = $form.clone();
   const transfer = new DataTransfer();
-  transfer.items.add(photo);
+  transfer.items.add(upload.photo);
   upload.caption = readCaption(upload);
   $copy.find('[name="picture"]')[0].files = transfer.files;
   $copy.find('[name="X-Progress-ID"]').val(upload.id);

@@ -1,5 +1,5 @@
 /* Shows the state of an upload: in its row, in the summary, and to screen readers. */
-import {announceState} from './announce.js';
+import {announce, announceState} from './announce.js';
 import {sendCaption} from './caption.js';
 import {paintPage} from './page.js';
 import {paintPicture} from './picture.js';
@@ -20,8 +20,10 @@ export function showNewState(upload, state, detail) {
   }
 }
 
+/* An earlier attempt may have stored what this one failed to send. */
 export function showError(upload, retry, sentence) {
-  showNewState(upload, retry ? 'failed' : 'refused', sentence);
+  const state = retry ? 'failed' : 'refused';
+  showNewState(upload, upload.wasSent ? 'uncertain' : state, sentence);
 }
 
 export async function showDone(upload, $answer) {
@@ -34,6 +36,7 @@ export async function showDone(upload, $answer) {
     await sendCaption(upload) && paintPicture(upload);
     removeRow(upload);
   } catch {
-    showError(upload, true, captionLost);
+    showState(upload, 'done', captionLost);
+    announce(`${upload.file.name}: ${captionLost}`);
   }
 }

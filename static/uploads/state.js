@@ -7,7 +7,9 @@ const uploads = new Set(); // in the order of their rows
 export function createUpload(file) {
   const upload = {
     file, // as it was chosen
-    reduced: null, // a smaller one, to be sent instead
+    photo: file, // what is sent: the file, or the reduced one
+    isPrepared: false, // whether it has been examined and reduced
+    reduced: null, // a smaller file, if there is one
     refusal: '', // the sentence, if the file was refused when it was chosen
     size: file.size, // bytes that are sent
     state: '', // one of the data-states of the row's template
@@ -62,6 +64,8 @@ export function forgetAttempts(upload) {
 export const findUploads = (...states) => [...uploads].filter(({state}) => states.includes(state));
 
 export const findPending = () => findUploads(...PENDING).filter(({dish}) => dish);
+
+export const findCancellable = () => findPending().filter(({state}) => state !== 'cancelling');
 
 export const isSending = ({state}) => SENDING.includes(state);
 

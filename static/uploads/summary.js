@@ -1,10 +1,12 @@
 /* Paints the summary of all uploads above their rows, and announces it. */
 import {announce} from './announce.js';
+import {findCancellable} from './state.js';
 import {describeTotal, listAdded} from './total.js';
 
 const $summary = $('#upload_summary');
 const $bar = $summary.find('.upload-progress').progressbar();
 const $fold = $('#upload_fold');
+const $added = $('#uploads_added');
 
 let quarter = 0; // the percentage that was last announced
 let wasPending = false;
@@ -15,9 +17,10 @@ export function paintSummary(total) {
   $summary.prop('hidden', !text).find('.upload-total').text(text);
   $summary.find('.upload-dish').text(nameDish(pending));
   $bar.progressbar('value', pending.length && percent).attr('aria-valuetext', text);
-  $bar.add('[data-all="cancel"]').prop('hidden', !pending.length);
+  $bar.prop('hidden', !pending.length);
+  $('[data-all="cancel"]').prop('hidden', !findCancellable().length);
   $('[data-all="retry"]').prop('hidden', !failed.length);
-  $('#uploads_added').html(listAdded().map(createLink));
+  paintAdded();
   if (!text) {
     fold(false);
   }
@@ -29,8 +32,16 @@ function nameDish(uploads) {
   return names.size === 1 ? [...names][0] : '';
 }
 
+function paintAdded() {
+  const $links = $('<ul>').append(listAdded().map(createLink));
+  if ($links.text() !== $added.text()) { // A link that is replaced loses the focus.
+    $added.html($links.children());
+  }
+}
+
 function createLink({dish, pictures, text}) {
-  const $link = $('<a class="added-link">').text(text).data({pictures});
+  const name = $('#upload_dialog')[0] ? `: ${dish.name}` : '';
+  const $link = $('<a class="added-link">').text(text + name).data({pictures});
   return $('<li>').append($link.attr('href', `${dish.url}#picture_${pictures.at(-1)}`));
 }
 
@@ -54,7 +65,7 @@ function announceTotal({pending, percent}, text) {
 $fold.on('click', () => fold(!$('#uploads').prop('hidden')));
 
 /* Marks the photos that a link leads to. On another page only the newest is marked, by its id. */
-$('#uploads_added').on('click', 'a', function () {
+$added.on('click', 'a', function () {
   $('.added').removeClass('added');
   $(this).data('pictures').forEach(id => $(`[data-picture="${id}"]`).addClass('added'));
 });

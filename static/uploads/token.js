@@ -1,4 +1,5 @@
 /* Reads the form's token from its cookie: a login or another tab may have changed it. */
+const TIMEOUT = 30000; // milliseconds
 const {csrfCookie} = $('#form_upload').data();
 
 export async function getToken() {
@@ -9,7 +10,9 @@ export async function getToken() {
 }
 
 /* Fetches the page, which sets the cookie. */
-export const renewToken = () => fetch(location.href, {cache: 'reload'}).catch($.noop);
+export const renewToken = () => request(location.href, {cache: 'reload'}).catch($.noop);
+
+const request = (url, options) => fetch(url, {...options, signal: AbortSignal.timeout(TIMEOUT)});
 
 const readToken = () =>
   document.cookie.split('; ').find(cookie => cookie.startsWith(`${csrfCookie}=`))?.split('=')[1];
@@ -18,7 +21,7 @@ const readToken = () =>
 export async function post(url, fields, isSecond = false) {
   const headers = {'X-CSRFToken': await getToken()};
   const body = new URLSearchParams(fields);
-  const {ok, status} = await fetch(url, {method: 'POST', keepalive: true, headers, body});
+  const {ok, status} = await request(url, {method: 'POST', keepalive: true, headers, body});
   if (status === 403 && !isSecond) {
     await renewToken();
     await post(url, fields, true);

@@ -15,11 +15,12 @@ export const sum = (uploads, field) =>
   uploads.reduce((total, upload) => total + upload[field], 0);
 
 /* Returns the parts of a sentence, such as "2 of 5 photos", "38 %" and "40 s left". */
-export function describeTotal({done, pending, failed, uploaded, size, percent}) {
+export function describeTotal({done, pending, uploaded, size, percent}) {
   if (!pending.length) {
-    return [[failed, 'failed'], [findUploads('cancelled'), 'cancelled']]
-      .filter(([uploads]) => uploads.length)
-      .map(([uploads, state]) => `${count(uploads.length, 'photo')} ${state}`);
+    return [['failed', 'failed'], ['uncertain', 'may be on the page'], ['cancelled', 'cancelled']]
+      .map(([state, words]) => [findUploads(state).length, words])
+      .filter(([number]) => number)
+      .map(([number, words]) => `${count(number, 'photo')} ${words}`);
   }
   const number = `${done.length} of ${count(done.length + pending.length, 'photo')}`;
   const speed = sum(findUploads('uploading'), 'speed');

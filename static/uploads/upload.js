@@ -6,20 +6,20 @@ import {keepChoice, readChoice} from './originals.js';
 import {findChosen, paintPage} from './page.js';
 import {getUpload} from './row.js';
 import {queue, retry, submit} from './send.js';
-import {findPending, findUploads} from './state.js';
+import {findCancellable, findPending, findUploads} from './state.js';
 
 const actions = {cancel, openCaption, remove, retry};
 
 const allActions = {
-  cancel: () => findPending().filter(({state}) => state !== 'cancelling').forEach(cancel),
+  cancel: () => findCancellable().forEach(cancel),
   retry: () => findUploads('failed', 'uncertain').forEach(retry)
 };
 
 $('#uploads').on('click', '[data-action]', function () {
   actions[this.dataset.action](getUpload(this));
-}).on('keydown', 'input', function ({key}) {
-  if (key === 'Enter') {
-    $(this).trigger('blur');
+}).on('keydown', 'input', ({key}) => {
+  if (key === 'Enter') { // The caption is written.
+    $('#uploads').trigger('focus');
   }
 });
 

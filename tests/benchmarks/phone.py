@@ -1,15 +1,18 @@
-"""A photo of 8 MB from a phone on a slow line: reduced before it is sent, and as the original.
+"""Photos that are reduced before they are sent, and the same as originals.
 
-The line takes 400 kbit/s, with 400 ms for a round trip. Chromium runs on this machine's processor.
+One of 8 MB goes over a phone's line of 400 kbit/s, with 400 ms for a round trip. Ten of 12
+megapixels show the bytes and the servers' CPU time. Chromium runs on this machine's processor.
 
     python -m tests.benchmarks.phone
 """
 
+import os
 import re
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from PIL import ImageChops
 from selenium.webdriver.common.by import By
 
 from tests.client import add_dish
@@ -20,10 +23,13 @@ from tests.stack import Stack
 from tests.waiting import wait_for
 
 from .lifelike import lifelike_photo
+from .processes import cpu_since, cpu_times, family
 from .rounds import print_table
 
 LINE = {"upload": 50_000, "latency": 0.2}  # bytes a second, and seconds in each direction
-SIZE = 5000, 3750  # pixels
+SIZE = 5000, 3750  # pixels of the one photo
+SIZE_OF_MANY = 4000, 3000
+MANY = 10
 AFTER = 5  # seconds after which the time left is noted
 DEADLINE = 600  # seconds
 
@@ -40,7 +46,7 @@ def send(browser, path, is_original):
     chosen = time.monotonic()
     browser.find_element(By.ID, "picture").send_keys(str(path))
     wait_for(lambda: read_state(browser).startswith("Ready"))
-    if is_original:
+    if browser.find_element(By.ID, "originals").is_selected() != is_original:
         browser.find_element(By.CSS_SELECTOR, "label.option").click()
     begun = time.monotonic()
     browser.find_element(By.ID, "form_submit_button").click()
@@ -72,8 +78,47 @@ def measure(browser, stack, path, is_original):
             return send(browser, path, is_original)
 
 
+def write_photos(folder):
+    image = lifelike_photo(*SIZE_OF_MANY)
+    paths = [Path(folder, f"dish{number}.jpg") for number in range(MANY)]
+    for number, path in enumerate(paths):
+        path.write_bytes(encoded(ImageChops.offset(image, 40 * number), quality=90))
+    return paths
+
+
+def measure_many(browser, stack, paths, is_original):
+    """Return the bytes of the originals that the server keeps, and its CPU seconds."""
+    dish = add_dish(stack.http.address, f"Sent as originals: {is_original}")
+    before, times = kept_bytes(stack), cpu_times(family(os.getpid()))
+    browser.get(f"http://localhost:{stack.http.port}{dish.get_absolute_url()}")
+    browser.find_element(By.ID, "picture").send_keys("\n".join(map(str, paths)))
+    if browser.find_element(By.ID, "originals").is_selected() != is_original:
+        browser.find_element(By.CSS_SELECTOR, "label.option").click()
+    wait_for(
+        lambda: len(browser.find_elements(By.CSS_SELECTOR, '[data-state="ready"]')) == MANY, 99
+    )
+    browser.find_element(By.ID, "form_submit_button").click()
+    added = f"return document.querySelector('.added-link')?.innerText === '{MANY} photos added'"
+    wait_for(lambda: browser.execute_script(added), DEADLINE)
+    return kept_bytes(stack) - before, cpu_since(times, family(stack.uploads.process.pid))
+
+
+def kept_bytes(stack):
+    return sum(path.stat().st_size for path in (stack.data / "originals").iterdir())
+
+
+def print_many(browser, stack, paths):
+    rows = []
+    for is_original in (False, True):
+        size, seconds = measure_many(browser, stack, paths, is_original)
+        name = "as the originals" if is_original else "reduced"
+        rows.append((name, f"{size / 1e6:.1f} MB", f"{1000 * seconds / MANY:.0f} ms"))
+    print_table((f"{MANY} photos of 12 megapixels", "sent", "CPU for a photo"), rows)
+
+
 def main():
     with TemporaryDirectory() as folder, Stack() as stack, start_chromium() as browser:
+        print_many(browser, stack, write_photos(folder))
         path = write_photo(folder)
         rows = []
         for is_original in (False, True):

@@ -230,7 +230,7 @@ class ProxyTests(BrowserTestCase):
 
     def test_what_the_system_still_sends_after_a_cancellation_is_not_stored(self):
         content = photo(900, 700)
-        with self.proxy.throttle("/upload?", upload=50_000, deep=True, delivers=True):
+        with self.proxy.throttle("/upload?", upload=50_000, deep=True):
             self.upload(dish=content)
             wait_for(lambda: len(set(self.witnessed("dish")[1])) >= 3)
             self.act("cancel", "uploading")
