@@ -317,7 +317,7 @@ class Exchange:
         """Send the request, and then wait for the client to hang up."""
         with suppress(EOFError, OSError):
             await self.up.carry(self.read_until_hung_up(), server)
-        server.shut_down(socket.SHUT_WR if self.up.delivers else socket.SHUT_RDWR)
+        server.shut_down(socket.SHUT_WR)
 
     async def forward(self, take):
         """Send the request to the server, and give the pieces of the answer to a coroutine."""

@@ -7,7 +7,7 @@ const uploads = new Set(); // in the order of their rows
 export function createUpload(file) {
   const upload = {
     file, // as it was chosen
-    photo: file, // what is sent: the file, or the reduced one
+    photo: file, // is sent: the file or the reduced one
     isPrepared: false, // whether it has been examined and reduced
     reduced: null, // a smaller file, if there is one
     refusal: '', // the sentence, if the file was refused when it was chosen
