@@ -29,6 +29,7 @@ async function decide(upload, jqxhr, queue) {
   }
   if ($error.attr('code') === 'csrf' && !upload.hasNewToken) {
     upload.hasNewToken = true;
+    forgetAttempt(upload);
     await renewToken();
     return () => queue(upload);
   }
@@ -48,10 +49,15 @@ export function showUnreadable(upload) {
 function wait(upload, retryAfter, queue) {
   const pause = 1000 * (retryAfter ?? 2 ** upload.waits * (1 + Math.random() / 2));
   upload.waits += 1;
-  upload.ids.pop(); // The server has stored nothing of this attempt.
-  upload.isSent = false;
+  forgetAttempt(upload);
   const isNumber = pause >= 0; // Retry-After may also be a date.
   pauseFor(upload, 'busy', isNumber ? Math.min(pause, LONGEST_WAIT) : LONGEST_WAIT, queue);
+}
+
+/* The server has answered that it stored nothing of this attempt. */
+function forgetAttempt(upload) {
+  upload.ids.pop();
+  upload.isSent = false;
 }
 
 function tryAgain(upload, sentence, queue) {

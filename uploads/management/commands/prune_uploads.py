@@ -72,7 +72,9 @@ def prune_cancellations(hours):
     """Repeat all cancellations, since a killed process may have left a picture. Delete old ones."""
     for diner, progress_id in Cancellation.objects.values_list("diner", "progress_id"):
         Picture.objects.cancel(diner, [progress_id])
-    Cancellation.objects.filter(created__lt=timezone.now() - timedelta(hours=hours)).delete()
+    old = Cancellation.objects.filter(created__lt=timezone.now() - timedelta(hours=hours))
+    if old.exists():  # Otherwise the command would wait for a locked database in vain.
+        old.delete()
 
 
 def fill_search_text():
