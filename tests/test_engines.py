@@ -104,13 +104,13 @@ class WholeWayMixin:
         proxy = self.enterContext(Proxy(self.live_server_url.removeprefix("http://")))
         self.browser.get(f"http://localhost:{proxy.port}{self.dish.get_absolute_url()}")
         self.run_script(WITNESS)
-        with proxy.throttle("/upload?", upload=150_000):
+        with proxy.throttle("/upload?", upload=80_000):
             yield proxy
 
     def test_the_bar_rises_and_a_cancelled_upload_leaves_nothing(self):
         with self.slow_line():
             self.upload(dish=photo(1500, 1200))
-            wait_for(lambda: len(set(self.witnessed("dish")[1])) >= 3)
+            wait_for(lambda: len(set(self.witnessed("dish")[1])) >= 3, 60)
             self.act("cancel", "uploading")
             self.wait_for_state("cancelled")
             wait_for(lambda: not self.files())
