@@ -9,7 +9,7 @@ from django.conf import settings
 from tests.browser import BrowserTestCase
 from tests.cases import MemcachedMixin
 from tests.photos import photo
-from tests.proxy import Proxy, answer, swallow
+from tests.proxy import Proxy, answer, hang, swallow
 from tests.servers import Runserver, manage, requires
 from tests.waiting import wait_for
 from uploads.models import Cancellation
@@ -184,6 +184,18 @@ class ProxyTests(BrowserTestCase):
         with self.proxy.fault("/upload?", csrf):
             self.upload(dish=photo())
             self.wait_for_state("refused")
+
+    def test_what_is_cancelled_before_it_was_sent_holds_up_no_other(self):
+        self.browser.delete_cookie("csrftoken")
+        with self.proxy.fault("/dishes", hang()):  # The page fetches a token there.
+            self.upload(one=photo(), two=photo(), three=photo())
+            self.wait_for_state("starting", 2)
+            for _ in range(2):
+                self.act("cancel", "starting")
+            self.wait_for_state("cancelled", 2)
+        self.wait_for_done()
+
+        self.assertEqual(self.dish.pictures.count(), 1)
 
     def test_where_the_answer_is_lost_the_photo_may_be_on_the_page(self):
         with self.proxy.fault("/upload?", swallow()):
