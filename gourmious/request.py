@@ -1,3 +1,4 @@
+from django.conf import settings
 from django.core.handlers.wsgi import WSGIRequest
 from django.http.multipartparser import MultiPartParserError
 from django.utils.functional import cached_property
@@ -29,6 +30,10 @@ class Request(WSGIRequest):
             return []
 
     def parse_file_upload(self, META, post_data):
+        # Django does not parse a body that does not state its length. If it is chunked, the server
+        # marks its end, and the upload handler reads it.
+        if not META.get("CONTENT_LENGTH") and META.get("wsgi.input_terminated"):
+            META = {**META, "CONTENT_LENGTH": settings.UPLOAD_MAX_SIZE}  # noqa: N806
         try:
             return super().parse_file_upload(META, post_data)
         except TypeError as error:

@@ -114,8 +114,12 @@ WORKERS = env_int("GOURMIOUS_WORKERS", CORES)
 METRICS_PORT = env_int("GOURMIOUS_METRICS_PORT")
 
 # How many uploads nginx accepts at once. Each holds a thread until it is answered.
-MAX_UPLOADS = env_int("GOURMIOUS_MAX_UPLOADS", 200)
+MAX_UPLOADS = env_int("GOURMIOUS_MAX_UPLOADS", 1000)
 MAX_UPLOADS_PER_ADDRESS = env_int("GOURMIOUS_MAX_UPLOADS_PER_ADDRESS", 30)
+# How many bytes the clients of one network may send in a day.
+MAX_BYTES_PER_DAY = env_int("GOURMIOUS_MAX_MB_PER_DAY", 2048) * 2**20
+# How many bytes of the disk uploads leave to the database and to staff. See storage.get_reserve().
+MIN_FREE_SPACE = env_int("GOURMIOUS_MIN_FREE_MB", 0) * 2**20
 # Threads of each process. The kernel may give all connections to one process, so each has a thread
 # for every upload. Idle threads end.
 THREADS = {"pages": 64, "uploads": MAX_UPLOADS + 16}
@@ -268,6 +272,9 @@ MEDIA_URL = "media/"
 PICTURE_MAX_SIZE = 64 * 2**20  # bytes; a phone's photo of 200 megapixels has 30 million or more
 UPLOAD_MAX_SIZE = 5 * PICTURE_MAX_SIZE  # bytes, with the fields
 UPLOAD_STALL_TIMEOUT = 60  # seconds; a client that sends nothing for this long is cut off
+# An upload that is slower than this, on average over one to two periods, is refused.
+UPLOAD_MIN_SPEED = 1000  # bytes a second
+UPLOAD_SPEED_PERIOD = 30  # seconds
 
 # How often a page asks for the progress of an upload, in milliseconds.
 PROGRESS_POLL_INTERVAL = 1000

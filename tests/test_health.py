@@ -47,5 +47,5 @@ class HealthTests(FoldersMixin, TestCase):
         self.assert_ill("disk")
 
     def test_a_disk_that_is_full(self):
-        with override_settings(UPLOAD_MAX_SIZE=2**60):
+        with override_settings(MIN_FREE_SPACE=2**60):
             self.assert_ill("disk")

@@ -145,9 +145,10 @@ class WriterTests(WriterTestCase):
             upload.add(10)
             upload.refuse(refusals.TOO_LARGE.fill())
             upload.end()
+            wait_for(lambda: not writer.thread)
 
             self.assertIsNone(upload.key)
-            self.assertIsNone(writer.thread)
+            self.assertIsNone(upload.written)
 
     def test_the_thread_ends_with_the_last_upload_and_starts_with_the_next(self):
         for _ in range(2):

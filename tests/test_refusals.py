@@ -48,7 +48,7 @@ class TableTests(SimpleTestCase):
 class GetRefusalTests(SimpleTestCase):
     def test_every_exception_that_ends_an_upload_has_its_code(self):
         for error, code in (
-            (refusals.UploadInterrupted(), "interrupted"),
+            (refusals.UploadInterrupted(refusals.INTERRUPTED), "interrupted"),
             (TooManyFilesSent(), "too_many"),
             (TooManyFieldsSent(), "too_many"),
             (RequestDataTooBig(), "too_large"),

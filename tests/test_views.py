@@ -897,7 +897,8 @@ class CsrfTests(UploadTestCase):
 
         self.assert_refused(response, "csrf", 403)
         parse.assert_not_called()
-        self.assertEqual(response.wsgi_request.read(), b"")
+        body = response.wsgi_request.upload_body
+        self.assertEqual(body.received, body.length)
 
     def test_without_scripts_a_wrong_token_is_told_on_a_page(self):
         with self.assertLogs("django.security.csrf", "WARNING"):

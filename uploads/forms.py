@@ -10,8 +10,10 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 
 from . import formats, images, refusals
+from .body import body_of
 from .models import CAPTION_MAX_LENGTH, Dish, Picture
-from .progress import get_content_length, get_progress_id
+from .progress import get_progress_id
+from .quota import find_lack
 
 # Control characters, and what else XML 1.0 cannot hold: surrogates, U+FFFE and U+FFFF.
 UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -139,10 +141,13 @@ def validate_before_reading(request):
     size = query.get("size", "")
     if size.isdecimal() and (len(size) > 20 or int(size) > settings.PICTURE_MAX_SIZE):
         raise refusals.TOO_LARGE.error()
-    if not request.headers.get("Content-Length"):
+    body = body_of(request)
+    if not body.max_length:
         raise refusals.NO_LENGTH.error()
-    if get_content_length(request) > settings.UPLOAD_MAX_SIZE:
+    if (body.length or 0) > settings.UPLOAD_MAX_SIZE:
         raise refusals.UPLOAD_TOO_LARGE.error()
+    if error := find_lack(body.network):
+        raise error
     if "id" in query:
         validate_dish(query["id"], minute=int(time.time() / 60))
 

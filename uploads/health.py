@@ -1,14 +1,13 @@
 """The health of what the app depends on: the database, the cache and the disk."""
 
 import os
-import shutil
 
 from django.conf import settings
 from django.db import DatabaseError, connection
-from django.template.defaultfilters import filesizeformat
 
 from .models import Dish
 from .progress import cache_answers
+from .storage import has_room
 
 # The original and the renditions of each photo.
 FILES_OF_UPLOAD = 3 * settings.DATA_UPLOAD_MAX_NUMBER_FILES
@@ -40,11 +39,7 @@ def disk_fault():
     for folder in (settings.FILE_UPLOAD_TEMP_DIR, settings.ORIGINALS_ROOT, settings.MEDIA_ROOT):
         if not os.access(folder, os.W_OK | os.X_OK):
             return f"The folder {folder.name} cannot be written to."
-        if shutil.disk_usage(folder).free < settings.UPLOAD_MAX_SIZE:
-            return (
-                f"Less than {filesizeformat(settings.UPLOAD_MAX_SIZE)} are free in {folder.name}."
-            )
         disk = os.statvfs(folder)
         if disk.f_files and disk.f_favail < FILES_OF_UPLOAD:  # Some file systems do not count.
             return f"Less than {FILES_OF_UPLOAD} files can be added to {folder.name}."
-    return None
+    return None if has_room() else "The disk has less free space than uploads must leave."

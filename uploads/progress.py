@@ -16,6 +16,7 @@ from django.core.cache import cache
 from django.core.exceptions import TooManyFieldsSent, ValidationError
 
 from . import refusals
+from .quota import quota
 
 WRITE_INTERVAL = 0.5  # seconds between two writes, and the age of an upload at its first write
 LIFETIME = 120  # seconds after its last write until a record expires, if its process was killed
@@ -56,9 +57,9 @@ def get_cancelled_ids(request):
 
 
 def get_content_length(request):
-    """Return the Content-Length of a request in bytes, or 0 if it has none."""
-    length = request.headers.get("Content-Length", "")
-    return int(length) if length.isdecimal() else 0
+    """Return the Content-Length of a request in bytes, or None if it has none."""
+    length = request.META.get("CONTENT_LENGTH") or ""
+    return int(length) if length.isdecimal() else None
 
 
 def cache_key(address, progress_id):
@@ -94,7 +95,8 @@ def progress_of(request):
 class UploadProgress:
     """Count the bytes of one upload. The writer keeps its record: {"length": …, "uploaded": …}.
 
-    "length" is the number of bytes of the body, "uploaded" the number of its files' bytes so far.
+    "length" is the number of bytes of the body, or null if the request does not state it;
+    "uploaded" is the number of its files' bytes so far.
     After a refusal the record has three more fields: "error" is the sentence, "code" its code, and
     "retry" tells whether trying again may help.
     """
@@ -116,9 +118,8 @@ class UploadProgress:
         return progress_id and cache_key(request.META["REMOTE_ADDR"], progress_id)
 
     def start(self):
-        """Ask the writer to keep the record up to date."""
-        if self.key:
-            writer.follow(self)
+        """Ask the writer to keep the record up to date, and the quota of the client's network."""
+        writer.follow(self)
 
     def add(self, count):
         """Count more bytes."""
@@ -127,7 +128,7 @@ class UploadProgress:
     def refuse(self, refusal):
         """Add a refusal to the record, and ask the writer to write it at once."""
         self.refusal = self.refusal or refusal
-        if self.key and not self.ended:
+        if not self.ended:
             writer.follow(self, at_once=True)
 
     def end(self):
@@ -138,7 +139,7 @@ class UploadProgress:
 
     def is_due(self):
         """Return whether the record is out of date, and the upload is refused or old enough."""
-        if self.ended or self.written == (self.uploaded, self.refusal):
+        if not self.key or self.ended or self.written == (self.uploaded, self.refusal):
             return False
         return self.refusal or time.monotonic() - self.started >= WRITE_INTERVAL
 
@@ -206,8 +207,10 @@ class ProgressWriter:
                 with self.lock:
                     uploads = list(self.uploads)
                 self._write(uploads)
+                quota.flush()
                 next_write = time.monotonic() + WRITE_INTERVAL
         self._delete([upload.key for upload in (*self.urgent, *self.uploads) if upload.written])
+        quota.flush(at_once=True)
         cache.close()
 
     def _has_work(self):

@@ -22,10 +22,14 @@ logger = logging.getLogger(__name__)
 
 
 class UploadInterrupted(MultiPartParserError):
-    """The body of an upload ended before its Content-Length, or without its last boundary.
+    """The body of an upload ended before all of it had arrived; the refusal says why.
 
     After a MultiPartParserError Django does not try to parse the body again.
     """
+
+    def __init__(self, refusal):
+        super().__init__(refusal.message)
+        self.refusal = refusal
 
 
 class Refusal(NamedTuple):
@@ -46,6 +50,8 @@ class Refusal(NamedTuple):
             "picture_size": filesizeformat(settings.PICTURE_MAX_SIZE),
             "upload_size": filesizeformat(settings.UPLOAD_MAX_SIZE),
             "files": settings.DATA_UPLOAD_MAX_NUMBER_FILES,
+            "quota": filesizeformat(settings.MAX_BYTES_PER_DAY),
+            "speed": filesizeformat(settings.UPLOAD_MIN_SPEED),
         }
         return ValidationError(self.message, self.code, {**limits, **values})
 
@@ -57,7 +63,6 @@ class Refusal(NamedTuple):
 # fmt: off
 NO_PICTURE = Refusal("no_picture", 400, False, "No photo was chosen; choose at least one.")
 NO_FORM = Refusal("no_picture", 400, False, "The upload is not a well-formed form with a photo in it.")
-NO_LENGTH = Refusal("no_picture", 400, False, "The upload does not state its length.")
 BAD_PROGRESS_ID = Refusal("bad_progress_id", 400, False, "The X-Progress-ID of an upload must be 1 to 64 characters long: letters, digits, _ and - are allowed.")
 TOO_MANY = Refusal("too_many", 400, False, "At most %(files)s photos are allowed in one upload.")
 TOO_MANY_CANCELLED = Refusal("too_many", 400, False, "At most %(uploads)s uploads can be cancelled at once.")
@@ -66,10 +71,13 @@ BAD_CAPTION = Refusal("bad_caption", 400, False, "A caption may have at most %(c
 INTERRUPTED = Refusal("interrupted", 400, True, "The upload broke off before all of it had arrived.")
 CSRF = Refusal("csrf", 403, False, "This form is too old, or cookies are off in your browser; please reload the page.")
 BAD_HOST = Refusal("csrf", 403, False, "This address does not belong to this site; please reload the page.")
+OVER_QUOTA = Refusal("over_quota", 403, False, "Your network has sent %(quota)s today, as much as is allowed; please come back tomorrow.")
 HIDDEN = Refusal("hidden", 403, False, "Our staff took this photo off the page.")
 UNKNOWN_DISH = Refusal("unknown_dish", 404, False, "There is no such dish.")
 DELETED_DISH = Refusal("unknown_dish", 404, False, "This dish was deleted while its photo arrived.")
+TOO_SLOW = Refusal("too_slow", 408, True, "The upload was too slow: it sent less than %(speed)s a second.")
 CANCELLED = Refusal("cancelled", 409, False, "This upload was cancelled.")
+NO_LENGTH = Refusal("no_length", 411, False, "The upload does not state its length.")
 TOO_LARGE = Refusal("too_large", 413, False, "This file is larger than the %(picture_size)s that are allowed.")
 UPLOAD_TOO_LARGE = Refusal("too_large", 413, False, "The upload is larger than the %(upload_size)s that are allowed.")
 FIELDS_TOO_LARGE = Refusal("too_large", 413, False, "The upload's form fields are larger than is allowed.")
@@ -90,7 +98,6 @@ BY_CODE = {row.code: row for row in reversed([*globals().values()]) if type(row)
 
 # The most specific class comes first.
 PARSER_ERRORS = {
-    UploadInterrupted: INTERRUPTED,
     TooManyFilesSent: TOO_MANY,
     TooManyFieldsSent: TOO_MANY_FIELDS,
     RequestDataTooBig: FIELDS_TOO_LARGE,
@@ -115,6 +122,8 @@ def classify(error):
 
     Log any other exception, and return SERVER_ERROR.
     """
+    if isinstance(error, UploadInterrupted):
+        return error.refusal
     for kind, row in PARSER_ERRORS.items():
         if isinstance(error, kind):
             return row.fill()

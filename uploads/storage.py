@@ -21,6 +21,17 @@ class OriginalStorage(FileSystemStorage):
         return settings.ORIGINALS_ROOT
 
 
+def has_room():
+    """Return whether more of the disk is free than is kept for the database and for staff."""
+    disk = os.statvfs(settings.DATA_DIR)
+    return disk.f_bavail * disk.f_frsize > get_reserve(disk)
+
+
+def get_reserve(disk):
+    """Return how much of a disk is kept free, in bytes: 1 GiB, or 5 % of a small disk."""
+    return settings.MIN_FREE_SPACE or min(2**30, disk.f_blocks * disk.f_frsize // 20)
+
+
 def move(source, target):
     """Store a temporary file by renaming; raise OSError if the stored file is shorter.
 

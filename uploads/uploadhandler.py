@@ -1,7 +1,6 @@
 """Follow an upload while Django's multipart parser receives it, and refuse bad files early."""
 
 import hashlib
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,18 +12,11 @@ from django.core.files.uploadhandler import (
     StopFutureHandlers,
     TemporaryFileUploadHandler,
 )
-from django.http import UnreadablePostError
 
 from . import formats, refusals
-from .progress import WRITE_INTERVAL, progress_of
-
-# Django reads 64 KiB at a time. On a slow connection read less, so that the bar moves evenly. But
-# read at least this much: with thousands of uploads, switching threads often costs too much.
-MIN_READ_SIZE = 24 * 2**10
-READ_DURATION = WRITE_INTERVAL / 2  # seconds
-
-# The closing boundary must be within this many bytes of the end of a body.
-TAIL_LENGTH = 2**10
+from .body import body_of
+from .progress import progress_of
+from .quota import find_lack
 
 
 class UploadProgressCachedHandler(FileUploadHandler):
@@ -33,14 +25,14 @@ class UploadProgressCachedHandler(FileUploadHandler):
     def __init__(self, request=None):
         super().__init__(request)
         self.progress = progress_of(request)
-        self.bytes_left = 0  # how many bytes of the body have not arrived
-        self.tail = b""  # the last bytes that arrived
+        self.body = None
         self.closing_boundary = b""
 
     def handle_raw_input(self, input_data, META, content_length, boundary, encoding=None):
         if input_data is self.request:  # Otherwise the body was read before, as request.body.
-            self.bytes_left, self.closing_boundary = content_length, b"--%b--" % boundary
-            self.request.read = self._count(self.request.read)
+            self.body, self.closing_boundary = body_of(self.request), b"--%b--" % boundary
+            # Django reads with read(), and drops the rest with readline().
+            self.request.read = self.request.readline = self.body.read
             self.progress.start()
 
     def receive_data_chunk(self, raw_data, start):
@@ -57,33 +49,8 @@ class UploadProgressCachedHandler(FileUploadHandler):
         instead of two, or one file instead of two.
         """
         self.progress.end()
-        if self.bytes_left or self.closing_boundary not in self.tail:
-            raise refusals.UploadInterrupted("The upload ended before all of it had arrived.")
-
-    def _count(self, read):
-        """Wrap the request's read(): count bytes, and treat a broken connection as an early end.
-
-        If the connection breaks, Django's parser raises without calling its handlers. Granian waits
-        until it has all the bytes that are requested: on a slow connection request fewer.
-        """
-
-        def counted_read(size):
-            try:
-                data = read(min(size, self._read_size()))
-            except UnreadablePostError:
-                return b""
-            self.bytes_left -= len(data)
-            if self.bytes_left < TAIL_LENGTH:
-                self.tail = (self.tail + data)[-TAIL_LENGTH:]
-            return data
-
-        return counted_read
-
-    def _read_size(self):
-        """Return how many bytes arrive in READ_DURATION on average, but at least MIN_READ_SIZE."""
-        received = self.progress.length - self.bytes_left
-        seconds = time.monotonic() - self.progress.started
-        return max(MIN_READ_SIZE, int(received * READ_DURATION / (seconds or 1)))
+        if self.body and (refusal := self.body.find_refusal(self.closing_boundary)):
+            raise refusals.UploadInterrupted(refusal)
 
 
 class PictureFileUploadHandler(TemporaryFileUploadHandler):
@@ -110,8 +77,8 @@ class PictureFileUploadHandler(TemporaryFileUploadHandler):
         raise StopFutureHandlers
 
     def receive_data_chunk(self, raw_data, start):
-        if max(self.content_length or 0, start + len(raw_data)) > settings.PICTURE_MAX_SIZE:
-            self._refuse(refusals.TOO_LARGE.error())
+        if error := self._find_limit(start + len(raw_data)):
+            self._refuse(error)
         if self.first_bytes is not None:
             raw_data = self._judge(raw_data)
         self.digest.update(raw_data)
@@ -130,6 +97,12 @@ class PictureFileUploadHandler(TemporaryFileUploadHandler):
         file.digest = self.digest.hexdigest()
         del self.file
         return file
+
+    def _find_limit(self, size):
+        """Return a ValidationError if a file of this size, in bytes, is too much."""
+        if max(self.content_length or 0, size) > settings.PICTURE_MAX_SIZE:
+            return refusals.TOO_LARGE.error()
+        return find_lack(body_of(self.request).network)
 
     def _judge(self, raw_data):
         """Return the bytes that may be written now: none before SIGNATURE_LENGTH have arrived.
@@ -179,16 +152,5 @@ def end_upload(request):
     for handler in request.upload_handlers:
         with suppress(OSError):  # On a full disk, closing the file fails as well.
             handler.upload_interrupted()
-    drain(request)
+    body_of(request).drain()
     progress_of(request).end()
-
-
-def drain(request):
-    """Read the rest of the body: a proxy may lose an answer that is sent earlier."""
-    # Django ignores a body with "Transfer-Encoding: chunked". Read it from the server, but only if
-    # the server marks its end: otherwise read() would block.
-    terminated = request.environ.get("wsgi.input_terminated")
-    body = request.environ["wsgi.input"] if terminated else request
-    with suppress(OSError):
-        while body.read(2**16):
-            pass

@@ -19,13 +19,14 @@ from django.views.decorators.http import (
 )
 
 from . import refusals
+from .body import body_of
 from .forms import CaptionField, DishForm, UploadForm, validate_before_reading
 from .health import get_health
 from .models import Dish, Picture, close_database
 from .progress import get_cancelled_ids, get_progress_id, get_record, progress_of
 from .responses import dish_response, error_response, form_response, get_diner, upload_response
 from .uploadhandler import end_upload, get_refused_files
-from .uploadlog import get_network, log_upload
+from .uploadlog import log_upload
 
 DISHES_PER_PAGE = 12
 QUERY_MAX_LENGTH = 100  # characters
@@ -110,9 +111,9 @@ def receive(request):
     if not form.is_valid():
         return finish(request, form.cleaned_data.get("id"), refused=[form.get_first_refusal()])
 
-    network = get_network(request.META["REMOTE_ADDR"], ipv4_bits=32)
     progress_id = get_progress_id(request) or ""
-    stored, refused = form.save(network, diner=get_diner(request), progress_id=progress_id)
+    fields = {"diner": get_diner(request), "progress_id": progress_id}
+    stored, refused = form.save(body_of(request).network, **fields)
     return finish(request, form.cleaned_data["id"], stored, refused)
 
 
