@@ -148,6 +148,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
+    "gourmious.cookies.HostCookieMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -179,14 +180,15 @@ CONTENT_SECURITY_POLICY = {
     },
 }
 
-# Cookies need HTTPS. HSTS lasts only a month from the last visit, so that an expired certificate
-# locks nobody out for longer.
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
+# HSTS lasts only a month from the last visit, so that an expired certificate locks nobody out for
+# longer.
 SECURE_HSTS_SECONDS = 0 if DEBUG else 30 * 24 * 3600
 SECURE_REFERRER_POLICY = SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 SILENCED_SYSTEM_CHECKS = [
     "files.E001",  # migrate makes the folder, and so does the handler of an upload.
     "security.W005",  # Subdomains may not have HTTPS; the app does not know.
+    "security.W012",  # HostCookieMiddleware makes the session's cookie secure over HTTPS,
+    "security.W016",  # and the cookie of the forms' token.
     "security.W008",  # nginx redirects to HTTPS before a request comes here.
     "security.W021",  # Only the domain's owner can ask for HSTS preloading.
 ]

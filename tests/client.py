@@ -105,7 +105,8 @@ def add_dish(address, name="Aïoli"):
 
 def client_headers(address, secure=False):
     origin = f"{'https' if secure else 'http'}://{host_of(address)}"
-    return {"Cookie": f"csrftoken={TOKEN}", "X-CSRFToken": TOKEN, "Origin": origin}
+    name = "__Host-csrftoken" if secure else "csrftoken"
+    return {"Cookie": f"{name}={TOKEN}", "X-CSRFToken": TOKEN, "Origin": origin}
 
 
 def upload_head(address, length, progress_id=None, headers=(), secure=False, **query):

@@ -72,7 +72,6 @@ class NginxTests(DeployconfTestCase):
 
         self.assertIn("listen 443 ssl http2;", site)
         self.assertIn("return 301 https://$host$request_uri;", site)
-        self.assertNotIn("nosecure", site)
 
     def test_the_limits_are_those_of_the_settings(self):
         limits = {"GOURMIOUS_MAX_UPLOADS": "77", "GOURMIOUS_MAX_UPLOADS_PER_ADDRESS": "7"}

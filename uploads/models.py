@@ -89,9 +89,9 @@ class PictureQuerySet(models.QuerySet):
         present = models.Q(display__endswith=DISPLAY_SUFFIX, thumbnail__endswith=THUMBNAIL_SUFFIX)
         return self.shown().exclude(present)
 
-    def owned_by(self, diner):
-        """Return the shown pictures of a diner, who may change them; nobody owns the others."""
-        return self.shown().filter(diner=diner).exclude(diner="")
+    def owned_by(self, *diners):
+        """Return the shown pictures of these diners, who may change them."""
+        return self.shown().filter(diner__in=diners).exclude(diner="")
 
     def cancel(self, diner, progress_ids):
         """Delete what these uploads of a diner have stored, and let them store nothing later."""
@@ -184,9 +184,9 @@ class Picture(models.Model):
         width, _ = images.fit((self.width, self.height), images.DISPLAY_SIZE)
         return f"{self.thumbnail.url} {self.thumbnail_size[0]}w, {self.display.url} {width}w"
 
-    def is_owned_by(self, diner):
-        """Return whether the picture is among PictureQuerySet.owned_by() of this diner."""
-        return not self.hidden and bool(diner) and self.diner == diner
+    def is_owned_by(self, *diners):
+        """Return whether the picture is among PictureQuerySet.owned_by() of these diners."""
+        return not self.hidden and bool(self.diner) and self.diner in diners
 
     def renditions(self):
         return [self.display, self.thumbnail]

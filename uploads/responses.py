@@ -6,10 +6,12 @@ from xml.etree import ElementTree
 
 from django.conf import settings
 from django.core.paginator import Paginator
-from django.http import HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import dateformat
+
+from gourmious.cookies import get_cookie_name
 
 from .forms import UploadForm
 from .progress import MAX_CANCELLED
@@ -24,7 +26,7 @@ def upload_response(request, dish, stored, refused):
     """
     status = HTTPStatus.OK if stored else refused[0].status
     if request.get_preferred_type(["application/xml", "text/html"]) != "text/html":
-        return xml_response(stored, refused, get_diner(request), status)
+        return xml_response(stored, refused, get_diners(request), status)
 
     if dish is None:
         return render(request, "uploads/refused.html", {"refusals": refused}, status=status)
@@ -32,12 +34,12 @@ def upload_response(request, dish, stored, refused):
     return dish_response(request, dish, refused, status) if refused else redirect(dish)
 
 
-def xml_response(stored, refused, diner, status):
+def xml_response(stored, refused, diners, status):
     upload = ElementTree.Element("upload")
     outcome = ElementTree.SubElement(upload, "status")
     outcome.text = ("partial" if refused else "ok") if stored else "error"
     for picture, created in stored:
-        ElementTree.SubElement(upload, "picture", picture_attributes(picture, created, diner))
+        ElementTree.SubElement(upload, "picture", picture_attributes(picture, created, diners))
     for refusal in refused:
         error = ElementTree.SubElement(upload, "error", error_attributes(refusal))
         error.text = refusal.message
@@ -45,7 +47,7 @@ def xml_response(stored, refused, diner, status):
     return HttpResponse(content, content_type="application/xml", status=status)
 
 
-def picture_attributes(picture, created, diner):
+def picture_attributes(picture, created, diners):
     width, height = picture.thumbnail_size
     attributes = {
         "id": str(picture.pk),
@@ -59,7 +61,7 @@ def picture_attributes(picture, created, diner):
     }
     if picture.caption:
         attributes["caption"] = picture.caption
-    if picture.is_owned_by(diner):
+    if picture.is_owned_by(*diners):
         attributes["take_back"] = reverse("take_back", args=[picture.pk])
         attributes["edit_caption"] = reverse("edit_caption", args=[picture.pk])
     if not created:
@@ -84,7 +86,7 @@ def dish_response(request, dish, refused=(), status=HTTPStatus.OK):
     pictures = dish.pictures.shown()
     page = Paginator(pictures, PICTURES_PER_PAGE).get_page(request.GET.get("page"))
 
-    context = {"dish": dish, "page": page, "refusals": refused, "diner": get_diner(request)}
+    context = {"dish": dish, "page": page, "refusals": refused, "diners": get_diners(request)}
     return form_response(request, "uploads/dish_detail.html", context, status)
 
 
@@ -93,7 +95,7 @@ def form_response(request, template, context, status=HTTPStatus.OK):
     form = {
         "form": UploadForm(auto_id="%s"),
         "poll_interval": settings.PROGRESS_POLL_INTERVAL,
-        "csrf_cookie": settings.CSRF_COOKIE_NAME,
+        "csrf_cookie": get_cookie_name(request, settings.CSRF_COOKIE_NAME),
         "max_cancelled": MAX_CANCELLED,
     }
     response = render(request, template, {**context, **form}, status=status)
@@ -106,6 +108,17 @@ def get_diner(request):
     return request.get_signed_cookie("diner", default="")
 
 
+def get_diners(request):
+    """Return the ids of this browser: its present one, and the one of an old cookie.
+
+    A sibling subdomain can plant an old cookie. It only gives the browser more pictures to take
+    back; those that are uploaded now belong to the present id.
+    """
+    old = HttpRequest()
+    old.COOKIES = request.old_cookies
+    return [get_diner(request), get_diner(old)]
+
+
 def set_diner(request, response):
     """Set the cookie with a page: the first uploads run in parallel, and each would set another.
 
@@ -116,7 +129,6 @@ def set_diner(request, response):
             "diner",
             secrets.token_hex(16),
             max_age=365 * 24 * 3600,
-            secure=request.is_secure(),
             httponly=True,
             samesite="Lax",
         )

@@ -24,7 +24,14 @@ from .forms import CaptionField, DishForm, UploadForm, validate_before_reading
 from .health import get_health
 from .models import Dish, Picture, close_database
 from .progress import get_cancelled_ids, get_progress_id, get_record, progress_of
-from .responses import dish_response, error_response, form_response, get_diner, upload_response
+from .responses import (
+    dish_response,
+    error_response,
+    form_response,
+    get_diner,
+    get_diners,
+    upload_response,
+)
 from .uploadhandler import end_upload, get_refused_files
 from .uploadlog import log_upload
 
@@ -87,7 +94,7 @@ def edit_caption(request, pk):
 
 
 def get_own_picture(request, pk):
-    return get_object_or_404(Picture.objects.owned_by(get_diner(request)), pk=pk)
+    return get_object_or_404(Picture.objects.owned_by(*get_diners(request)), pk=pk)
 
 
 # The CSRF check reads the form, which is the whole body. It runs in receive(), so that upload() can
