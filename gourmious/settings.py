@@ -49,7 +49,7 @@ def env_addresses(name, required=False):
     return items
 
 
-def env_networks(name, default):
+def env_networks(name, default=""):
     """Return the IP addresses and networks of a variable; raise for anything else."""
     items = env_list(name, default)
     for item in items:
@@ -95,6 +95,17 @@ if not SECRET_KEY:
         "GOURMIOUS_SECRET_KEY is empty; it must be any long random text, or unset for development."
     )
 
+# The files of nginx's certificate.
+TLS_CERTIFICATE = os.environ.get("GOURMIOUS_TLS_CERTIFICATE", "")
+TLS_KEY = os.environ.get("GOURMIOUS_TLS_KEY", "")
+if bool(TLS_CERTIFICATE) != bool(TLS_KEY):
+    raise ImproperlyConfigured(
+        "Set both GOURMIOUS_TLS_CERTIFICATE and GOURMIOUS_TLS_KEY, or neither of them."
+    )
+
+# The proxies in front of nginx. It believes their X-Forwarded-For and X-Forwarded-Proto.
+BALANCERS = env_networks("GOURMIOUS_BALANCERS")
+
 ALLOWED_HOSTS = env_list("GOURMIOUS_ALLOWED_HOSTS", required=True)
 
 MEMCACHED = env_addresses("GOURMIOUS_MEMCACHED", required=True)
@@ -120,6 +131,9 @@ MAX_UPLOADS_PER_ADDRESS = env_int("GOURMIOUS_MAX_UPLOADS_PER_ADDRESS", 30)
 MAX_BYTES_PER_DAY = env_int("GOURMIOUS_MAX_MB_PER_DAY", 2048) * 2**20
 # How many bytes of the disk uploads leave to the database and to staff. See storage.get_reserve().
 MIN_FREE_SPACE = env_int("GOURMIOUS_MIN_FREE_MB", 0) * 2**20
+# How many uploads, and posts of each other form, nginx accepts from an address in a minute.
+UPLOADS_PER_MINUTE = env_int("GOURMIOUS_UPLOADS_PER_MINUTE", 300)
+POSTS_PER_MINUTE = env_int("GOURMIOUS_POSTS_PER_MINUTE", 20)
 # Threads of each process. The kernel may give all connections to one process, so each has a thread
 # for every upload. Idle threads end.
 THREADS = {"pages": 64, "uploads": MAX_UPLOADS + 16}

@@ -6,6 +6,7 @@ REFUSALS = {
     "bad_progress_id": (400, False),
     "too_many": (400, False),
     "bad_caption": (400, False),
+    "bad_request": (400, False),
     "interrupted": (400, True),
     "csrf": (403, False),
     "over_quota": (403, False),

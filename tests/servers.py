@@ -189,40 +189,37 @@ class Memcached(Server):
             return b"".join(iter(lambda: client.recv(4096), b"")).decode()
 
 
-# As Debian sets nginx up, but with room for a crowd.
-NGINX = """
-daemon off;
-{user}
-pid {folder}/pid;
-error_log {folder}/error.log;
-worker_processes auto;
-worker_rlimit_nofile 20000;
-events {{ worker_connections 20000; }}
-http {{
-    sendfile on;
-    tcp_nopush on;
-    include /etc/nginx/mime.types;
-    default_type application/octet-stream;
-    access_log {folder}/access.log;
-    client_body_temp_path {folder}/body;
-    fastcgi_temp_path {folder}/fastcgi;
-    proxy_temp_path {folder}/proxy;
-    scgi_temp_path {folder}/scgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    {site}
-}}
-"""
-
-
 class Nginx(ServerWithWorkers):
-    """nginx with one site; it keeps its files in a folder that is empty before."""
+    """nginx with the main file that deployconf prints, and one site.
 
-    def __init__(self, folder, port, site):
+    It keeps its files in a folder that is empty before.
+    """
+
+    def __init__(self, folder, port, main, site):
         self.folder = Path(folder)
-        user = "user root;" if os.geteuid() == 0 else ""
-        config = self.folder / "nginx.conf"
-        config.write_text(NGINX.format(folder=folder, user=user, site=site))
-        super().__init__(port, ["nginx", "-e", f"{folder}/error.log", "-c", str(config)])
+        config = write_nginx_conf(self.folder, main, site)
+        log = f"{folder}/error.log"
+        super().__init__(port, ["nginx", "-e", log, "-c", str(config), "-g", "daemon off;"])
+
+
+def write_nginx_conf(folder, main, site):
+    """Write nginx's main file with this site alone, and with all its files in the folder."""
+    temporary = "".join(
+        f"{name}_temp_path {folder}/{name};\n"
+        for name in ("client_body", "fastcgi", "proxy", "scgi", "uwsgi")
+    )
+    for text, replacement in (
+        ("user www-data;", "user root;" if os.geteuid() == 0 else ""),
+        ("/run/nginx.pid", f"{folder}/pid"),
+        ("/var/log/nginx", str(folder)),
+        ("include /etc/nginx/conf.d/*.conf;", temporary),
+        ("include /etc/nginx/sites-enabled/*;", site),
+    ):
+        assert text in main, text
+        main = main.replace(text, replacement)
+    config = folder / "nginx.conf"
+    config.write_text(main)
+    return config
 
 
 class Runserver(Server):

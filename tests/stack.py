@@ -61,21 +61,22 @@ class Stack(ExitStack):
             "GOURMIOUS_DATA_DIR": str(self.data),
             "GOURMIOUS_RUN_DIR": str(self.folder / "run"),
             "GOURMIOUS_WORKERS": "2",
+            "GOURMIOUS_UPLOADS_PER_MINUTE": "999999",
+            "GOURMIOUS_POSTS_PER_MINUTE": "999999",
             **self.variables,
         }
         prepare_data(self.data)
         self.pages = self.enter_context(Granian("pages", self.log, **self.environment))
         self.uploads = self.enter_context(Granian("uploads", self.log, **self.environment))
         self.http = self._nginx("http")
-        self.https = self._nginx("https", *make_certificate(self.folder))
+        self.https = self._nginx("https", **make_certificate(self.folder))
 
-    def _nginx(self, name, *options):
-        port = self.ports[name]
-        listen = [f"--listen={host}:{port}" for host in loopback_hosts()]
-        site = manage("deployconf", "nginx", *listen, *options, **self.environment)
+    def _nginx(self, name, **variables):
         folder = self.folder / name
         folder.mkdir()
-        return self.enter_context(Nginx(folder, port, site))
+        port = self.ports[name]
+        environment = {**self.environment, **variables}
+        return self.enter_context(Nginx(folder, port, *print_nginx(port, environment)))
 
     def addresses(self):
         """Yield a line for each server, and for the folder with the database and the photos."""
@@ -87,6 +88,13 @@ class Stack(ExitStack):
         yield f"data: {self.data}"
 
 
+def print_nginx(port, environment):
+    """Return nginx's main file and the site, as deployconf prints them for a port of loopback."""
+    listen = [f"--listen={host}:{port}" for host in loopback_hosts()]
+    main = manage("deployconf", "nginx-main", **environment)
+    return main, manage("deployconf", "nginx", *listen, **environment)
+
+
 def loopback_hosts():
     """Return the loopback addresses of this machine; not every one speaks IPv6."""
     hosts = [ADDRESS]
@@ -96,13 +104,13 @@ def loopback_hosts():
 
 
 def make_certificate(folder):
-    """Make a certificate that nobody vouches for, and return deployconf's options for it."""
+    """Make a certificate that nobody vouches for, and return its settings."""
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     names = f"subjectAltName=DNS:localhost,IP:{ADDRESS},IP:::1"
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 30"
     arguments = ["-subj", "/CN=localhost", "-addext", names, "-keyout", key, "-out", certificate]
     subprocess.run([*command.split(), *arguments], check=True, stderr=subprocess.DEVNULL)
-    return f"--tls-certificate={certificate}", f"--tls-key={key}"
+    return {"GOURMIOUS_TLS_CERTIFICATE": str(certificate), "GOURMIOUS_TLS_KEY": str(key)}
 
 
 def main():

@@ -62,6 +62,7 @@ class CheckTests(FoldersMixin, SimpleTestCase):
             self.assertEqual(ids(), ["uploads.W002"])
 
 
+@override_settings(BALANCERS=["10.0.0.0/8"])
 class DeployCheckTests(FoldersMixin, SimpleTestCase):
     def assert_warned(self, *expected):
         self.assertEqual(ids(include_deployment_checks=True), [*expected])
@@ -90,6 +91,12 @@ class DeployCheckTests(FoldersMixin, SimpleTestCase):
             with override_settings(**limits):
                 self.assert_warned("uploads.W006")
 
+    @override_settings(BALANCERS=[])
+    def test_a_site_over_plain_http_is_warned_of(self):
+        self.assert_warned("uploads.W007")
+        with override_settings(TLS_CERTIFICATE="/certificate.pem"):
+            self.assert_warned()
+
     @requires("memcached")
     def test_a_server_that_is_set_up_as_the_readme_says_has_no_warning(self):
         with Memcached() as memcached:
@@ -97,6 +104,7 @@ class DeployCheckTests(FoldersMixin, SimpleTestCase):
                 **PRODUCTION,
                 "GOURMIOUS_SECRET_KEY": token_urlsafe(48),
                 "GOURMIOUS_MEMCACHED": memcached.address,
+                "GOURMIOUS_BALANCERS": "10.0.0.0/8",
                 "GOURMIOUS_DATA_DIR": str(self.folder),
             }
             manage("collectstatic", "--no-input", **environment)

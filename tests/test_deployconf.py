@@ -11,9 +11,10 @@ from django.core.management import CommandError, call_command
 from django.test import SimpleTestCase, override_settings
 
 from .base import PRODUCTION, read_settings
-from .servers import NGINX, manage, requires
+from .servers import manage, requires, write_nginx_conf
 from .stack import make_certificate
 
+TLS = {"GOURMIOUS_TLS_CERTIFICATE": "/c.pem", "GOURMIOUS_TLS_KEY": "/k.pem"}
 UNITS = (
     "gourmious-pages.service",
     "gourmious-uploads.service",
@@ -46,32 +47,80 @@ class DeployconfTestCase(SimpleTestCase):
 
 
 class NginxTests(DeployconfTestCase):
-    def assert_taken(self, site):
-        config = self.folder / "nginx.conf"
-        config.write_text(NGINX.format(folder=self.folder, user="", site=site))
+    def assert_taken(self, *arguments, **environment):
+        main = self.deployconf("nginx-main", **environment)
+        site = self.deployconf("nginx", *arguments, **environment)
+        config = write_nginx_conf(self.folder, main, site)
         status, complaints = judge("nginx", "-t", "-e", "stderr", "-c", config)
         self.assertEqual(status, 0, complaints)
+        self.assertNotIn("warn", complaints)
 
     @requires("nginx")
     def test_nginx_takes_the_plain_site(self):
-        self.assert_taken(self.deployconf("nginx", "--listen=127.0.0.1:8080"))
+        balancers = {"GOURMIOUS_BALANCERS": "10.0.0.0/8,2001:db8::1"}
+        self.assert_taken("--listen=127.0.0.1:8080")
+        self.assert_taken("--listen=127.0.0.1:8080", **balancers)
 
     @requires("nginx", "openssl")
     def test_nginx_takes_the_site_with_tls(self):
-        options = make_certificate(self.folder)
-        self.assert_taken(self.deployconf("nginx", "--listen=127.0.0.1:8443", *options))
+        tls = make_certificate(self.folder)
+        for hosts in ("gourmious.example", ".gourmious.example,192.0.2.1,[2001:db8::1]", "*"):
+            with self.subTest(hosts):
+                environment = {**tls, "GOURMIOUS_ALLOWED_HOSTS": hosts}
+                self.assert_taken("--listen=127.0.0.1:8443", **environment)
 
     def test_plain_it_listens_on_port_80(self):
-        site = self.deployconf("nginx")
+        [others, ours] = self.read_servers()
 
-        self.assertEqual(re.findall(r"listen (.*);", site), ["80", "[::]:80"])
-        self.assertIn("server_name gourmious.example www.gourmious.example;", site)
+        self.assertEqual(others["listen"], ["80 default_server", "[::]:80 default_server"])
+        self.assertEqual(ours["listen"], ["80", "[::]:80"])
+        self.assertEqual(ours["server_name"], ["gourmious.example www.gourmious.example"])
 
-    def test_with_tls_port_80_leads_to_https(self):
-        site = self.deployconf("nginx", "--tls-certificate=/c.pem", "--tls-key=/k.pem")
+    def read_servers(self, **environment):
+        """Return the directives of each server of the site: the values by the names."""
+        _, *servers = self.deployconf("nginx", **environment).split("\nserver {\n")
+        return [
+            {
+                name: re.findall(rf"(?m)^ *{name} (.*);$", server)
+                for name in ("listen", "server_name", "return", "ssl_reject_handshake")
+            }
+            for server in servers
+        ]
 
-        self.assertIn("listen 443 ssl http2;", site)
-        self.assertIn("return 301 https://$host$request_uri;", site)
+    def test_with_tls_port_80_leads_each_name_to_https(self):
+        first, second, *_, ours = self.read_servers(**TLS)
+
+        for redirect, name in ((first, "gourmious.example"), (second, "www.gourmious.example")):
+            self.assertEqual(redirect["listen"], ["80", "[::]:80"])
+            self.assertEqual(redirect["server_name"], [name])
+            self.assertIn(f"301 https://{name}$request_uri", redirect["return"])
+        self.assertEqual(ours["listen"], ["443 ssl http2", "[::]:443 ssl http2"])
+
+    def test_a_wildcard_leads_to_the_host_of_the_request(self):
+        for hosts, name in ((".gourmious.example", ".gourmious.example"), ("*", "_")):
+            redirect, *_ = self.read_servers(**TLS, GOURMIOUS_ALLOWED_HOSTS=hosts)
+            self.assertEqual(redirect["server_name"], [name])
+            self.assertIn("301 https://$host$request_uri", redirect["return"])
+
+    def test_a_default_server_refuses_other_hosts(self):
+        for environment in ({}, TLS):
+            [*_, default, _] = self.read_servers(**environment)
+            self.assertIn("444", default["return"])
+            self.assertIn("default_server", default["listen"][-1])
+
+    def test_every_host_may_be_allowed(self):
+        self.assertNotIn("444", self.deployconf("nginx", **TLS, GOURMIOUS_ALLOWED_HOSTS="*"))
+
+    def test_a_handshake_for_no_name_is_refused_unless_a_host_is_an_ip_address(self):
+        for hosts, refused in (("gourmious.example", ["on"]), ("192.0.2.1", []), ("[::1]", [])):
+            [*_, default, _] = self.read_servers(**TLS, GOURMIOUS_ALLOWED_HOSTS=hosts)
+            self.assertEqual(default["ssl_reject_handshake"], refused)
+
+    def test_connections_are_enough_for_the_uploads(self):
+        main = self.deployconf("nginx-main", GOURMIOUS_MAX_UPLOADS="3000")
+
+        self.assertIn("worker_connections 14192;", main)
+        self.assertIn("worker_rlimit_nofile 28384;", main)
 
     def test_the_limits_are_those_of_the_settings(self):
         limits = {"GOURMIOUS_MAX_UPLOADS": "77", "GOURMIOUS_MAX_UPLOADS_PER_ADDRESS": "7"}
@@ -80,6 +129,16 @@ class NginxTests(DeployconfTestCase):
         self.assertIn("limit_conn gourmious_uploads 77;", site)
         self.assertIn("limit_conn gourmious_uploads_of_address 7;", site)
         self.assertIn(f"client_max_body_size {320 * 2**20};", site)
+
+    def test_the_rates_are_those_of_the_settings(self):
+        rates = {"GOURMIOUS_UPLOADS_PER_MINUTE": "90", "GOURMIOUS_POSTS_PER_MINUTE": "7"}
+        site = self.deployconf("nginx", **rates)
+
+        self.assertIn("zone=gourmious_upload_rate:10m rate=90r/m;", site)
+        self.assertIn("limit_req zone=gourmious_upload_rate burst=30 nodelay;", site)
+        for form in ("new_dish", "login", "report"):
+            self.assertIn(f"zone=gourmious_{form}_rate:10m rate=7r/m;", site)
+            self.assertIn(f"limit_req zone=gourmious_{form}_rate burst=7 nodelay;", site)
 
     def test_uploads_and_all_else_go_to_their_own_sockets(self):
         site = self.deployconf("nginx", GOURMIOUS_RUN_DIR="/run/dishes")
@@ -96,22 +155,14 @@ class NginxTests(DeployconfTestCase):
 
         busy = "Too many photos are being uploaded at the moment; please try again in a minute."
         unreachable = "The server cannot be reached at the moment; please try again in a minute."
-        self.assertIn(f'429 "{busy}";', site)
-        self.assertIn(f'default "{unreachable}";', site)
+        self.assertIn(f'"upload 429" "{busy}";', site)
+        self.assertIn(f'"default" "{unreachable}";', site)
 
     def test_it_is_the_same_each_time(self):
         first = self.deployconf("nginx")
         run_deployconf.cache_clear()
 
         self.assertEqual(self.deployconf("nginx"), first)
-
-    def test_half_of_tls_is_refused(self):
-        for options in ({"tls_key": "/k.pem"}, {"tls_certificate": "/c.pem"}):
-            with (
-                override_settings(DEBUG=False),
-                self.assertRaisesRegex(CommandError, r"^Give both .*\.$"),
-            ):
-                call_command("deployconf", "nginx", **options)
 
     def test_a_path_that_would_be_misread_is_refused(self):
         path = Path("/srv/$uri")
@@ -211,6 +262,10 @@ class EnvTests(DeployconfTestCase):
             "GOURMIOUS_DATA_DIR": f"{gettempdir()}/Übung eins, 100%",
             "GOURMIOUS_ALLOWED_HOSTS": "a.example,b.example",
             "GOURMIOUS_MAX_UPLOADS": "77",
+            "GOURMIOUS_BALANCERS": "10.0.0.0/8,2001:db8::1",
+            "GOURMIOUS_UPLOADS_PER_MINUTE": "90",
+            "GOURMIOUS_POSTS_PER_MINUTE": "7",
+            **TLS,
         }
 
         printed = self.read(self.deployconf("env", **environment))

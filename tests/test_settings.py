@@ -48,12 +48,17 @@ class SettingsTests(SimpleTestCase):
             ("GOURMIOUS_MEMCACHED", "localhost:65536"),
             ("GOURMIOUS_TRUSTED_PROXIES", "nginx"),
             ("GOURMIOUS_TRUSTED_PROXIES", "10.0.0.0/33"),
+            ("GOURMIOUS_BALANCERS", "balancer"),
+            ("GOURMIOUS_TLS_CERTIFICATE", "/certificate.pem"),
+            ("GOURMIOUS_TLS_KEY", "/key.pem"),
             ("GOURMIOUS_RUN_DIR", "run"),
             ("GOURMIOUS_RUN_DIR", "/" + "x" * 60),
             ("GOURMIOUS_METRICS_PORT", "http"),
             ("GOURMIOUS_WORKERS", "0"),
             ("GOURMIOUS_MAX_UPLOADS", "many"),
             ("GOURMIOUS_MAX_UPLOADS_PER_ADDRESS", "-1"),
+            ("GOURMIOUS_UPLOADS_PER_MINUTE", "0"),
+            ("GOURMIOUS_POSTS_PER_MINUTE", "1.5"),
         ):
             with self.subTest(value):
                 self.assert_improper(name, **{name: value})

@@ -18,7 +18,7 @@ from .cases import PIECE, StackTestCase
 from .client import Upload, add_dish, client_headers, connect, get, get_answer, poll
 from .photos import photo
 from .servers import ADDRESS, Memcached, Nginx, free_port, manage, requires
-from .stack import PROGRAMS, Stack, loopback_hosts
+from .stack import PROGRAMS, Stack, loopback_hosts, print_nginx
 from .waiting import wait_for
 
 ONE_PIXEL = photo(1, 1)
@@ -264,7 +264,8 @@ class FileTests(StackTestCase):
     def test_the_log_is_not_filled_by_who_asks_by_another_name(self):
         before = self.log.stat().st_size
 
-        self.assertEqual(get(self.http, "/", {"Host": "evil.example"}).status, 400)
+        pages = self.stack.pages.address
+        self.assertEqual(get(pages, "/", {"Host": "evil.example"}).status, 400)
 
         self.assertEqual(get(self.http, "/").status, 200)
         self.assertEqual(self.log.stat().st_size, before)
@@ -386,24 +387,27 @@ class LimitTests(StackTestCase):
         self.assert_kept(self.begin("127.0.0.2"))
 
     @contextmanager
-    def nginx_that_is_told_the_address(self):
-        """Start an nginx that believes X-Real-IP: this machine may have but one IPv6 address."""
+    def nginx_behind_a_balancer(self):
+        """Start another nginx, which believes X-Forwarded-For.
+
+        This machine may have only one IPv6 address.
+        """
         port, folder = free_port(), self.enterContext(TemporaryDirectory(prefix="gourmious-"))
-        listen = f"--listen={ADDRESS}:{port}"
-        site = manage("deployconf", "nginx", listen, **self.stack.environment)
-        believe = f"set_real_ip_from {ADDRESS}; real_ip_header X-Real-IP;\n"
-        with Nginx(folder, port, believe + site) as nginx:
+        environment = {**self.stack.environment, "GOURMIOUS_BALANCERS": ADDRESS}
+        with Nginx(folder, port, *print_nginx(port, environment)) as nginx:
             yield nginx.address
 
     def test_addresses_of_one_ipv6_network_count_as_one(self):
         # Their texts are shortened in different places, and the last has the byte of a new line.
         networks = (
-            ("2001:db8:0:1::5", "2001:db8:0:1:2:3:4:5", "2001:db8::1:a:0:0:1"),
-            ("2001:db8::1", "2001:db8:0:0:1::", "2001:db8::1:0:0:1"),
-            ("2001:db8:0:a0a::1", "2001:db8:0:a0a:a0a::1", "2001:db8:0:a0a:1::"),
+            ("2001:db8:1::5", "2001:db8:1:1:2:3:4:5", "2001:db8:1:ffff:a:0:0:1"),
+            ("2001:db8::1", "2001:db8:0:1::", "2001:db8::1:0:0:1"),
+            ("2001:db8:a0a::1", "2001:db8:a0a:a0a:a0a::1", "2001:db8:a0a:1::"),
+            ("192.0.2.1", "::ffff:192.0.2.1", "::ffff:c000:201"),
+            ("::ffff:192.0.2.2", "192.0.2.2", "::ffff:c000:202"),
         )
         for network, other in zip(networks, (*networks[1:], networks[0]), strict=True):
-            with self.nginx_that_is_told_the_address() as address:
+            with self.nginx_behind_a_balancer() as address:
                 first, second, third = network
                 uploads = [self.begin_from(address, source) for source in (first, second)]
                 self.assert_busy(self.begin_from(address, third, begun=False))
@@ -412,7 +416,7 @@ class LimitTests(StackTestCase):
                     self.assert_kept(upload)
 
     def begin_from(self, address, source, begun=True):
-        headers = {"X-Real-IP": source}
+        headers = {"X-Forwarded-For": source}
         progress_id = f"ipv6-{next(self.numbers)}"
         upload = Upload(address, self.dish, photo(), progress_id, headers)
         self.enterContext(upload).send(PIECE)

@@ -110,6 +110,20 @@ def check_limits_agree(**kwargs):
     ]
 
 
+@register(deploy=True)
+def check_site_is_served_over_https(**kwargs):
+    if settings.TLS_CERTIFICATE or settings.BALANCERS:
+        return []
+    return [
+        CheckWarning(
+            "The site is served over plain HTTP: others can read its cookies and passwords.",
+            hint="Set GOURMIOUS_TLS_CERTIFICATE and GOURMIOUS_TLS_KEY, or set GOURMIOUS_BALANCERS "
+            "if HTTPS ends in front of nginx.",
+            id="uploads.W007",
+        )
+    ]
+
+
 def memcached_fault(address):
     try:
         with closing(Client(address, connect_timeout=1, timeout=1)) as client:

@@ -26,6 +26,7 @@ from tests.servers import (
     free_port,
     manage,
 )
+from tests.stack import print_nginx
 
 from . import load
 from .load import OWN_LENGTH, body_end, body_start
@@ -101,6 +102,7 @@ class Side:
             "GOURMIOUS_DATA_DIR": str(self.folder),
             "GOURMIOUS_RUN_DIR": str(self.folder / "run"),
             "GOURMIOUS_WORKERS": "2",
+            "GOURMIOUS_UPLOADS_PER_MINUTE": "999999",
             # For the peers.
             "MEMCACHED": bench.memcached.address,
             "STORE": str(self.originals),
@@ -108,22 +110,21 @@ class Side:
         }
         self.server = bench.enter_context(variant.start(self))
         self.port = free_port()
-        self.site = self._make_site()
+        self.main, self.site = self._print_nginx()
 
-    def _make_site(self):
-        """Return the site of nginx that sends uploads to the server, be it ours or a peer."""
-        listen = f"--listen={ADDRESS}:{self.port}"
-        site = manage("deployconf", "nginx", listen, **self.environment)
+    def _print_nginx(self):
+        """Return nginx's files. The site sends uploads to the server, be it ours or a peer."""
+        main, site = print_nginx(self.port, self.environment)
         ours = f'"unix:{self.folder}/run/uploads/socket"'
         assert ours in site
-        return site.replace(ours, self.server.address)
+        return main, site.replace(ours, self.server.address)
 
     @contextmanager
     def nginx(self):
         """Start another nginx, which deals its connections out to the processes of the server."""
         with (
             TemporaryDirectory(prefix="gourmious-") as folder,
-            Nginx(folder, self.port, self.site) as nginx,
+            Nginx(folder, self.port, self.main, self.site) as nginx,
         ):
             yield nginx
 

@@ -1,3 +1,4 @@
+import ipaddress
 import re
 import secrets
 import shlex
@@ -22,18 +23,24 @@ UNITS = {
     "gourmious-prune.timer": "gourmious-prune.timer",
 }
 
+# The ports that nginx listens on if no other addresses are given.
+HTTP = ("80", "[::]:80")
+HTTPS = ("443", "[::]:443")
+
+# Connections of each of nginx's workers beside those of uploads.
+SPARE_CONNECTIONS = 8192
+
 VARIABLE = re.compile(r"^(GOURMIOUS_\w+=)(.+)$", re.MULTILINE)
 
 
 class Command(BaseCommand):
-    help = "Print nginx's site, systemd's units or the environment file, made from the settings."
+    help = "Print nginx's files, systemd's units or the environment file, made from the settings."
     requires_system_checks = []
 
     def add_arguments(self, parser):
         kinds = parser.add_subparsers(dest="kind", required=True)
+        kinds.add_parser("nginx-main", help="Print nginx's main file, nginx.conf.")
         nginx = kinds.add_parser("nginx", help="Print the site for nginx's sites-available.")
-        nginx.add_argument("--tls-certificate", metavar="FILE", help="Serve HTTPS with this chain.")
-        nginx.add_argument("--tls-key", metavar="FILE", help="The key of the certificate.")
         nginx.add_argument(
             "--listen",
             metavar="ADDRESS",
@@ -50,30 +57,34 @@ class Command(BaseCommand):
                 "Set GOURMIOUS_SECRET_KEY and the other variables of `manage.py deployconf env` "
                 "first: the configuration is made from them."
             )
-        getattr(self, kind)(**options)
+        getattr(self, kind.replace("-", "_"))(**options)
 
-    def nginx(self, *, tls_certificate, tls_key, listen, **options):
-        if bool(tls_certificate) != bool(tls_key):
-            raise CommandError("Give both --tls-certificate and --tls-key, or neither.")
+    def nginx_main(self, **options):
+        connections = 2 * settings.MAX_UPLOADS + SPARE_CONNECTIONS
+        context = {"connections": connections, "open_files": 2 * connections}
+        self.stdout.write(render_template("nginx-main.conf", context))
+
+    def nginx(self, *, listen, **options):
         context = {
-            "tls_certificate": tls_certificate and clean_path(tls_certificate),
-            "tls_key": tls_key and clean_path(tls_key),
-            "listen": listen,
-            "server_names": ["_" if host == "*" else host for host in settings.ALLOWED_HOSTS],
+            **describe_listening(listen),
+            "tls_certificate": settings.TLS_CERTIFICATE and clean_path(settings.TLS_CERTIFICATE),
+            "tls_key": settings.TLS_KEY and clean_path(settings.TLS_KEY),
             "static_root": clean_path(settings.STATIC_ROOT),
             "media_root": clean_path(settings.MEDIA_ROOT),
             "upload_url": reverse("upload"),
+            "upload_burst": settings.UPLOADS_PER_MINUTE // 3,
+            "limited_posts": {
+                "new_dish": reverse("dish_new"),
+                "login": reverse("admin:login"),
+                "report": "/pictures/[0-9]+/report",
+            },
             "progress_url": reverse("get_upload_progress"),
             "progress_id": PROGRESS_ID.pattern,
             "cache_key": cache.make_key(cache_key("${remote_addr}", "${gourmious_progress_id}")),
             "bad_progress_id": refusals.BAD_PROGRESS_ID.message,
-            "refusals": [
-                ("default", refusals.UNREACHABLE),
-                ("413", refusals.UPLOAD_TOO_LARGE.fill()),
-                ("429", refusals.BUSY),
-            ],
+            "refusals": list_refusals(),
             "sockets": {name: clean_path(path) for name, path in settings.SOCKETS.items()},
-            "content_security_policy": "; ".join(sorted(build_policy().split("; "))),
+            "headers": list_headers(),
         }
         self.stdout.write(render_template("nginx.conf", context))
 
@@ -90,6 +101,68 @@ class Command(BaseCommand):
         text = render_template("gourmious.env", {"new_key": secrets.token_urlsafe(48)})
         # systemd and shells read quotes alike.
         self.stdout.write(VARIABLE.sub(lambda found: found[1] + shlex.quote(found[2]), text))
+
+
+def describe_listening(addresses):
+    """Return the addresses that each server of nginx listens on, and the names that it has."""
+    tls = " ssl http2" if settings.TLS_CERTIFICATE else ""
+    listens = [f"{address}{tls}" for address in addresses or (HTTPS if tls else HTTP)]
+    redirect_listens = HTTP if tls and not addresses else ()
+    server_names = ["_" if host == "*" else host for host in settings.ALLOWED_HOSTS]
+    default = [f"{address} default_server" for address in (*redirect_listens, *listens)]
+    return {
+        "listens": listens,
+        "redirect_listens": redirect_listens,
+        # A server that takes every name needs no default server.
+        "default_listens": [] if "_" in server_names else default,
+        "server_names": server_names,
+        # The name of a wildcard's host is known from the request alone, and it matches.
+        "redirects": {
+            name: "$host" if name.startswith((".", "_")) else name
+            for name in server_names
+            if redirect_listens
+        },
+        "without_sni": any(map(is_ip_address, settings.ALLOWED_HOSTS)),
+    }
+
+
+def is_ip_address(host):
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def list_headers():
+    """Return the name, the name in variables, and the value of each header of every answer."""
+    headers = {
+        # The order of its parts is not always the same.
+        "Content-Security-Policy": "; ".join(sorted(build_policy().split("; "))),
+        "Cross-Origin-Opener-Policy": settings.SECURE_CROSS_ORIGIN_OPENER_POLICY,
+        "Referrer-Policy": settings.SECURE_REFERRER_POLICY,
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": settings.X_FRAME_OPTIONS,
+    }
+    return [(name, name.lower().replace("-", "_"), value) for name, value in headers.items()]
+
+
+def list_refusals():
+    """Return nginx's own refusals by the patterns of its map: the target, and the status."""
+    either = [
+        refusals.BAD_REQUEST,
+        refusals.ADDRESS_TOO_LONG,
+        refusals.HEADERS_TOO_LARGE,
+        refusals.UNKNOWN_ENCODING,
+    ]
+    return {
+        "default": refusals.UNREACHABLE,
+        "upload 413": refusals.UPLOAD_TOO_LARGE.fill(),
+        "upload 429": refusals.BUSY,
+        "page 413": refusals.FORM_TOO_LARGE,
+        "page 429": refusals.TOO_OFTEN,
+        **{f"~ {row.status}$": row for row in either},
+    }
 
 
 def render_unit(name):
