@@ -175,7 +175,7 @@ ROOT_URLCONF = "gourmious.urls"
 WSGI_APPLICATION = "gourmious.wsgi.application"
 CSRF_FAILURE_VIEW = "uploads.views.csrf_failure"
 
-# Logins are not throttled, so passwords are long and hard to guess.
+# nginx limits how often an address logs in, but many addresses may guess: passwords are long.
 PASSWORDS = "django.contrib.auth.password_validation"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"{PASSWORDS}.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
