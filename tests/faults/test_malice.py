@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import resource
 import select
 import socket
 import ssl
@@ -574,6 +575,21 @@ class OtherTests(MaliceTestCase):
             self.assert_open()
 
         self.audit("500 connections that send no body", 500)
+
+    def test_1700_half_requests_keep_nobody_out(self):
+        half = self.build_request(b"")[:40]
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        with ExitStack() as begun:
+            for _ in range(1700):
+                for address, secure in ((self.http, False), (self.https, True)):
+                    client = begun.enter_context(closing(open_socket(address, secure=secure)))
+                    client.sendall(half)
+            self.assert_open()
+            self.assertEqual(client.recv(1), b"")  # It is cut off.
+
+        self.audit("half requests, over HTTP and over TLS", 3400)
 
     def assert_open(self):
         self.assertEqual(get(self.http, "/").status, 200)
