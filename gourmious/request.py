@@ -1,6 +1,5 @@
 from django.conf import settings
 from django.core.handlers.wsgi import WSGIRequest
-from django.http.multipartparser import MultiPartParserError
 from django.utils.functional import cached_property
 from django.utils.http import parse_header_parameters
 
@@ -34,7 +33,4 @@ class Request(WSGIRequest):
         # marks its end, and the upload handler reads it.
         if not META.get("CONTENT_LENGTH") and META.get("wsgi.input_terminated"):
             META = {**META, "CONTENT_LENGTH": settings.UPLOAD_MAX_SIZE}  # noqa: N806
-        try:
-            return super().parse_file_upload(META, post_data)
-        except TypeError as error:
-            raise MultiPartParserError("A part has a header that cannot be parsed.") from error
+        return super().parse_file_upload(META, post_data)

@@ -183,26 +183,21 @@ class FormTests(MaliceTestCase):
 
         self.assertEqual(self.files("incoming"), [])
 
-    def test_a_name_in_an_unusable_charset_is_refused(self):
-        dispositions = [
-            f"name=picture; filename=dish.jpg; {name}*={charset}''%FF%00"
-            for charset in ("undefined", "unknown")
-            for name in ("filename", "name")
-        ]
+    def test_a_photo_whose_name_is_in_an_unusable_charset_is_kept(self):
+        charsets = ("undefined", "unknown", "idna", "punycode", "unicode_escape", "utf-8")
+        extended = (f"filename*={charset}''%FF%00" for charset in charsets)
 
-        forms = self.make_forms(*dispositions, "name=picture; filename*0=a; filename*=b")
-        self.attack_all("a name in an unusable charset", forms, "no_picture")
-
-    def test_a_name_in_an_odd_charset_is_kept_or_refused(self):
-        """Some releases of Python replace the bytes that these charsets cannot decode."""
         forms = self.make_forms(
-            *(
-                f"name=picture; filename*={charset}''%FF%00"
-                for charset in ("idna", "punycode", "unicode_escape")
-            )
+            *(f"name=picture; {parameter}" for parameter in extended),
+            "name=picture; filename=a; name*=unknown''%FF",
+            "name=picture; filename*0=a; filename*=b",
         )
+        self.attack_all("a file's name in an unusable charset", forms, None)
 
-        self.attack_all("a name in an odd charset", forms, None, "no_picture")
+    def test_a_name_of_8_kib_is_refused(self):
+        forms = self.make_forms(f"name=picture; filename={'x' * 8200}")
+
+        self.attack_all("a file's name of 8 KiB", forms, "no_picture")
 
     def test_names_do_not_break_out_of_headers_paths_and_pages(self):
         names = (
@@ -210,7 +205,7 @@ class FormTests(MaliceTestCase):
             "../../../../etc/passwd",
             "..\\..\\db.sqlite3",
             "/var/lib/gourmious/db.sqlite3",
-            "x" * 900,
+            "x" * 8000,
             SCRIPT,
         )
         forms = self.make_forms(*(f'name="picture"; filename="{name}"' for name in names))
