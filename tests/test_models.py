@@ -85,6 +85,14 @@ class SearchTests(UploadTestCase):
         for query in ("", " ", "\0", "\u0300"):
             self.assertEqual(Dish.objects.search(query).count(), 3)
 
+    def test_only_the_first_ten_words_are_searched(self):
+        self.assert_finds(self.creme, "creme " * 10 + "pizza")
+        self.assert_finds(None, "creme " * 9 + "pizza")
+
+        with self.assertNumQueries(1) as queries:
+            self.assert_finds(None, "\ufdfa" * 100)
+        self.assertEqual(queries[0]["sql"].count(" LIKE "), 10)
+
     def test_a_dish_is_found_by_its_new_name_alone(self):
         self.creme.name = "Île flottante"
         self.creme.save()
