@@ -1,5 +1,7 @@
+from itertools import product
 from pathlib import Path
 from unittest.mock import patch
+from urllib.parse import quote
 
 from django.contrib.auth.models import User
 from django.contrib.auth.password_validation import validate_password
@@ -8,6 +10,7 @@ from django.db import connection
 from django.db.models.deletion import Collector
 from django.test import TransactionTestCase
 
+from uploads.admin import PictureAdmin
 from uploads.models import Dish, Picture
 
 from .base import FoldersMixin, UploadTestCase, make_dish, store
@@ -161,6 +164,125 @@ class AdminTests(UploadTestCase):
                 validate_password(password, cook)
 
         validate_password("aïoli for all of us", cook)
+
+
+class OddInputTests(UploadTestCase):
+    """Odd input is answered with a page, a redirect or a 404, and never fails."""
+
+    VALUES = ("9" * 19, "9" * 5000, "-1", "10000", "abc", "", "1\0", "(", "9999-12-31T23:59:59Z")
+    PARAMETERS = {
+        "uploads/picture": (
+            *("uploaded__year", "uploaded__month", "uploaded__day", "uploaded__range", "hidden"),
+            *("hidden__exact", "hidden__isnull", "dish", "dish__exact", "dish__restaurant"),
+            *("dish__restaurant__regex", "id", "id__in", "caption", "nonsense"),
+        ),
+        "uploads/dish": ("created__year", "created__month", "id", "id__in", "name__regex"),
+        "auth/user": ("date_joined__year", "groups", "groups__id__exact", "is_staff__exact", "id"),
+        "auth/group": ("id", "name", "permissions"),
+    }
+    COMMON = ("p", "o", "e", "q", "all", "_popup", "_facets", "_changelist_filters")
+
+    def setUp(self):
+        super().setUp()
+        self.cook = User.objects.create_superuser("cook")
+        self.client.force_login(self.cook)
+        self.picture = store(self.dish, photo(8, 8))
+        self.warning = self.enterContext(patch("uploads.middleware.logger.warning"))
+
+    def assert_answered(self, path, *statuses, method="get", data=None):
+        with self.subTest(path=path[:99], data=str(data)[:99]):
+            response = getattr(self.client, method)(path, data)
+            self.assertIn(response.status_code, statuses)
+            return response
+
+    def test_a_list_with_any_query(self):
+        for model, parameters in self.PARAMETERS.items():
+            for parameter in (*parameters, *self.COMMON):
+                for value in self.VALUES:
+                    self.assert_answered(f"/admin/{model}/", 200, 302, data={parameter: value})
+
+    def test_a_list_of_any_day(self):
+        for year, month, day in product((0, 1, 2026, 9999), (0, 1, 12, 13), (0, 31, 32)):
+            dates = {"uploaded__year": year, "uploaded__month": month, "uploaded__day": day}
+            self.assert_answered("/admin/uploads/picture/", 200, 302, data=dates)
+
+    def test_staff_are_told_and_the_log_keeps_the_error(self):
+        response = self.client.get("/admin/uploads/picture/?uploaded__year=9999", follow=True)
+
+        self.assertContains(response, "A value in the address or in the form was not accepted.")
+        self.assertContains(response, self.picture.thumbnail.url)
+        self.assertIsInstance(self.warning.call_args.kwargs["exc_info"], ValueError)
+
+    def test_a_relation_or_a_field_that_staff_may_not_query_is_a_bad_request(self):
+        for query in ("_to_field=x", "_to_field=%00", "dish__pictures__hidden=1"):
+            self.assert_answered(f"/admin/uploads/picture/?{query}", 400)
+
+    def test_an_action_on_any_id(self):
+        actions = {"uploads/picture": ("hide", "show", "delete_selected", "nonsense")}
+        for model in self.PARAMETERS:
+            for action in actions.get(model, ("delete_selected", "nonsense")):
+                for value in self.VALUES:
+                    data = {"action": action, "_selected_action": value, "post": "yes"}
+                    self.assert_answered(f"/admin/{model}/", 302, method="post", data=data)
+
+        self.assertTrue(Picture.objects.filter(pk=self.picture.pk, hidden=False).exists())
+
+    def test_an_action_on_a_list_that_there_is_not(self):
+        for query in ("uploaded__year=99999999999", "dish__restaurant__regex=(", "id__in=x"):
+            path = f"/admin/uploads/picture/?{query}"
+            data = {"action": "hide", "_selected_action": self.picture.pk}
+            self.assert_answered(path, 302, method="post", data=data)
+
+        self.assertFalse(Picture.objects.get().hidden)
+
+    def test_a_page_of_any_id(self):
+        for model, value in product(self.PARAMETERS, self.VALUES):
+            for page in ("change/", "delete/", "history/", "original", "password/", ""):
+                path = f"/admin/{model}/{quote(value, safe='') or 'x'}/{page}"
+                self.assert_answered(path, 301, 302, 404)
+                self.assert_answered(path, 301, 302, 404, method="post", data={"post": "yes"})
+
+    def test_the_other_pages_of_the_admin(self):
+        for value in self.VALUES:
+            name = quote(value, safe="") or "x"
+            for path in (f"r/{name}/{name}/", f"r/1/{name}/", f"{name}/", f"uploads/{name}/"):
+                self.assert_answered(f"/admin/{path}", 302, 404)
+            self.assert_answered(f"/admin/jsi18n/?language={name}", 200)
+            for data in (
+                {"app_label": "auth", "model_name": "user", "field_name": "groups", "page": value},
+                {"app_label": value, "model_name": value, "field_name": value, "term": value},
+            ):
+                self.assert_answered("/admin/autocomplete/", 200, 403, 404, data=data)
+
+    def test_the_forms_of_the_admin(self):
+        for value in self.VALUES:
+            user = {"username": value, "groups": value, "user_permissions": value}
+            user |= {"password1": value, "password2": value, "date_joined_0": value}
+            for path, data in (
+                ("uploads/dish/add/", {"name": value, "restaurant": value}),
+                (f"uploads/picture/{self.picture.pk}/change/", {"caption": value}),
+                ("auth/group/add/", {"name": value, "permissions": value}),
+                ("auth/user/add/", user),
+                (f"auth/user/{self.cook.pk}/change/", user),
+            ):
+                self.assert_answered(f"/admin/{path}", 200, 302, method="post", data=data)
+
+    def test_the_pages_of_diners(self):
+        for value in self.VALUES:
+            name = quote(value, safe="") or "x"
+            for path in ("/", self.dish.get_absolute_url()):
+                self.assert_answered(path, 200, data={"page": value, "q": value})
+            self.assert_answered(f"/dishes/{name}/", 404)
+            for page in ("take_back", "caption"):
+                self.assert_answered(f"/pictures/{name}/{page}", 404, method="post", data={})
+
+    def test_an_error_of_the_app_is_not_hidden(self):
+        for error in (ValueError, ZeroDivisionError):
+            with (
+                patch.object(PictureAdmin, "get_queryset", side_effect=error),
+                self.assertRaises(error),
+            ):
+                self.client.get("/admin/uploads/picture/?hidden__exact=0", follow=True)
 
 
 class MeanwhileTests(FoldersMixin, TransactionTestCase):
