@@ -41,6 +41,15 @@ class AdminTests(UploadTestCase):
             response = self.client.get(f"/admin/uploads/{name}/{pk}/change/")
             self.assertContains(response, "Bouillabaisse")
 
+    def test_staff_name_a_dish_as_diners_do(self):
+        url = f"/admin/uploads/dish/{self.dish.pk}/change/"
+        self.assertContains(self.client.get(url), 'class="vTextField" maxlength="100"', 2)
+
+        response = self.client.post(url, {"name": "\u200b\u0301", "restaurant": "Chez Fonfon"})
+        self.assertContains(response, "A name needs at least one visible character.")
+        self.client.post(url, {"name": "\u202eAi\u0308oli ", "restaurant": "Chez\0Fonfon"})
+        self.assertEqual(str(Dish.objects.get()), "Aïoli, Chez Fonfon")
+
     def test_a_picture_comes_by_upload_alone(self):
         response = self.client.get("/admin/uploads/picture/add/")
 

@@ -617,14 +617,14 @@ class CaptionTests(UploadTestCase):
         return (client or self.client).post(f"/pictures/{pk}/caption", {"caption": caption})
 
     def test_a_caption_is_kept_and_answered_as_it_was_written(self):
-        for caption in ("With aïoli", "5 < 6 & \"'> ]]>&amp;", "🍲 שלום", "\u202emenu\u200d"):
+        for caption in ("With aïoli", "5 < 6 & \"'> ]]>&amp;", "🍲 שלום"):
             with self.subTest(caption):
                 picture = self.upload(caption)
                 self.assertEqual(picture["caption"], caption)
                 self.assertEqual(Picture.objects.get(pk=picture["id"]).caption, caption)
 
     def test_a_caption_becomes_one_line_that_xml_can_hold(self):
-        picture = self.upload(" a\t\tb\r\nc\0d\x1b\x85e\ufffe\ufffff\u3000\u2028g ")
+        picture = self.upload(" a\t\tb\r\nc\0d\x1b\x85e\ufffe\ufffff\u3000\u2028\u202eg ")
 
         self.assertEqual(picture["caption"], "a b c d e f g")
 

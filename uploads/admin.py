@@ -9,7 +9,7 @@ from django.template.defaultfilters import filesizeformat
 from django.urls import path, reverse
 from django.utils.html import format_html
 
-from .forms import CaptionField
+from .forms import CaptionField, DishForm
 from .models import Dish, Picture
 
 
@@ -27,6 +27,7 @@ def thumbnail(picture):
 
 @admin.register(Dish)
 class DishAdmin(admin.ModelAdmin):
+    form = DishForm
     list_display = ["name", "restaurant", "created", "cover"]
     search_fields = ["name", "restaurant"]
     date_hierarchy = "created"

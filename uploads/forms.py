@@ -3,6 +3,7 @@
 import json
 import re
 import time
+import unicodedata
 from functools import lru_cache
 
 from django import forms
@@ -18,11 +19,54 @@ from .quota import find_lack
 # Control characters, and what else XML 1.0 cannot hold: surrogates, U+FFFE and U+FFFF.
 UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
+# Unicode's Default_Ignorable_Code_Point, among them the bidi overrides, and two blank symbols.
+INVISIBLE = (
+    r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    r"\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3"
+    r"\U0001d159\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+# Emoji need joiners, presentation selectors and tags. Persian and Indic words need joiners.
+NON_LATIN = rf"[^\x00-\u02ff\s{INVISIBLE}]"
+NEEDED = (
+    rf"(?<={NON_LATIN})"
+    rf"(?: [\ufe0e\ufe0f]?[\u200c\u200d](?={NON_LATIN}) | [\ufe0e\ufe0f]"
+    r"| [\U000e0020-\U000e007e]{1,8}\U000e007f )"
+)
+NEEDED_OR_INVISIBLE = re.compile(rf"({NEEDED}) | [{INVISIBLE}]", re.VERBOSE)
+
+MARK = r"[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]"
+STACKED_MARKS = re.compile(rf"({MARK}{{3}}){MARK}+")
+
+# Characters. Normalizing takes time with the square of the number of marks in a row.
+RAW_MAX_LENGTH = 1000
+
+
+class LineField(forms.CharField):
+    """A line of text: in NFC, with single spaces, and without characters that mislead."""
+
+    def to_python(self, value):
+        text = UNSAFE.sub(" ", super().to_python(value)[:RAW_MAX_LENGTH])
+        text = NEEDED_OR_INVISIBLE.sub(r"\1", text)
+        text = STACKED_MARKS.sub(r"\1", unicodedata.normalize("NFC", text))
+        return " ".join(text.split())
+
+
+class NameField(LineField):
+    """A name with at least one letter, digit, punctuation mark or symbol."""
+
+    default_error_messages = {"invisible": "A name needs at least one visible character."}
+
+    def validate(self, value):
+        super().validate(value)
+        if not any(unicodedata.category(character)[0] in "LNPS" for character in value):
+            raise ValidationError(self.error_messages["invisible"], "invisible")
+
 
 class DishForm(forms.ModelForm):
     class Meta:
         model = Dish
         fields = ["name", "restaurant"]
+        field_classes = {"name": NameField, "restaurant": NameField}
 
 
 class DishField(forms.ModelChoiceField):
@@ -72,14 +116,11 @@ class PicturesField(forms.Field):
         return value
 
 
-class CaptionField(forms.CharField):
-    """A line of text, without unsafe characters and with single spaces."""
+class CaptionField(LineField):
+    """A line of text that may be empty."""
 
     def __init__(self, **kwargs):
         super().__init__(required=False, **kwargs)
-
-    def to_python(self, value):
-        return " ".join(UNSAFE.sub(" ", super().to_python(value)).split())
 
     def validate(self, value):
         if len(value) > CAPTION_MAX_LENGTH:
