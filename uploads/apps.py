@@ -6,7 +6,7 @@ class UploadsConfig(AppConfig):
     name = "uploads"
 
     def ready(self):
-        from . import checks  # noqa: F401, PLC0415
+        from . import checks, loginlog  # noqa: F401, PLC0415
         from .multipart import MAX_HEADER_SIZE, parse_part  # noqa: PLC0415
 
         # Private in Django (5.2): after an upgrade, check that its Parser still uses both.
