@@ -11,3 +11,4 @@ urlpatterns = [
 
 handler400 = "uploads.views.bad_request"
 handler404 = "uploads.views.not_found"
+handler500 = "uploads.views.server_error"

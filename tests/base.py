@@ -3,6 +3,7 @@
 import hashlib
 import os
 import runpy
+import sqlite3
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
@@ -10,6 +11,7 @@ from xml.etree import ElementTree
 
 from django.core.cache import cache
 from django.core.files.uploadedfile import SimpleUploadedFile, TemporaryUploadedFile
+from django.db import OperationalError
 from django.test import TestCase, override_settings
 
 from uploads.models import Dish, Picture
@@ -45,6 +47,14 @@ def store(dish, content, name="dish.jpg", **options):
         file.digest = hashlib.sha256(content).hexdigest()
         picture, _ = Picture.objects.get_or_store(dish, file, **options)
         return picture
+
+
+def database_error(code):
+    """Return the exception that Django raises for an error of SQLite with this code."""
+    error = OperationalError()
+    error.__cause__ = sqlite3.OperationalError()
+    error.__cause__.sqlite_errorcode = code
+    return error
 
 
 class FoldersMixin:

@@ -7,21 +7,14 @@ from django.core.exceptions import (
     TooManyFilesSent,
     ValidationError,
 )
-from django.db import OperationalError
 from django.http.multipartparser import MultiPartParserError
 from django.test import SimpleTestCase, override_settings
 
 from uploads import formats, refusals
 from uploads.refusals import BY_CODE, Refusal, get_refusal
 
+from .base import database_error
 from .contract import REFUSALS
-
-
-def database_error(code):
-    error = OperationalError()
-    error.__cause__ = sqlite3.OperationalError()
-    error.__cause__.sqlite_errorcode = code
-    return error
 
 
 class TableTests(SimpleTestCase):

@@ -10,18 +10,18 @@ from xml.etree import ElementTree
 from django.core.cache import cache
 from django.core.files.uploadedfile import TemporaryUploadedFile
 from django.core.files.uploadhandler import TemporaryFileUploadHandler
-from django.db import DatabaseError, OperationalError
+from django.db import DatabaseError
 from django.test import Client, TestCase, override_settings
 from PIL import Image
 
 from uploads import renderer
-from uploads.models import Cancellation, Dish, Picture
+from uploads.models import Cancellation, Dish, Picture, PictureQuerySet
 from uploads.progress import writer
 from uploads.responses import PICTURES_PER_PAGE
 from uploads.uploadhandler import PictureFileUploadHandler, UploadProgressCachedHandler
 from uploads.views import DISHES_PER_PAGE
 
-from .base import UploadTestCase, make_dish, store, upload_file
+from .base import UploadTestCase, database_error, make_dish, store, upload_file
 from .bombs import png
 from .contract import FORMATS
 from .photos import encoded, noise, photo
@@ -321,9 +321,7 @@ class RefusedUploadTests(UploadTestCase):
         self.assertEqual((response.status_code, self.files()), (400, []))
 
     def test_a_full_database(self):
-        full = OperationalError()
-        full.__cause__ = sqlite3.OperationalError()
-        full.__cause__.sqlite_errorcode = sqlite3.SQLITE_FULL
+        full = database_error(sqlite3.SQLITE_FULL)
 
         with patch.object(Picture, "save", side_effect=full):
             self.assert_refused(self.post(upload_file(photo())), "storage_full", 507)
@@ -895,11 +893,96 @@ class CsrfTests(UploadTestCase):
 
         self.assertContains(response, "please reload the page.", status_code=403)
 
-    def test_other_forms_have_djangos_own_answer(self):
-        for path in ("/dishes/new", "/pictures/1/caption", "/cancel_upload"):
-            with self.assertLogs("django.security.csrf", "WARNING"):
-                response = self.client.post(path, {"name": "x", "restaurant": "y"})
-            self.assertContains(response, "CSRF verification failed", status_code=403)
+    def send(self, path, accept=BROWSER, secure=False, headers=(), **fields):
+        fields = {"name": "x", "restaurant": "y", **fields}
+        headers = {"accept": accept, **dict(headers)}
+        with self.assertLogs("django.security.csrf", "WARNING"):
+            return self.client.post(path, fields, headers=headers, secure=secure)
+
+    def assert_told(self, sentence, path, **options):
+        """Assert that a browser is told a sentence on a page, and a script in its own format."""
+        response = self.send(path, **options)
+        self.assertTemplateUsed(response, "uploads/refused.html")
+        self.assertContains(response, sentence, status_code=403)
+        response = self.send(path, accept="*/*", **options)
+        self.assertContains(response, sentence, status_code=403)
+        self.assertIn(response["Content-Type"], ("application/xml", "application/json"))
+
+    def assert_told_by_all(self, sentence, **options):
+        for path in ("/upload", "/dishes/new", "/cancel_upload", "/admin/login/"):
+            with self.subTest(path, **options):
+                self.assert_told(sentence, path, **options)
+
+    def test_a_missing_or_wrong_token_is_an_old_form(self):
+        for token in ("", "x", "x" * 32):
+            self.assert_told_by_all("This form is too old;", csrfmiddlewaretoken=token)
+
+    def test_a_malformed_cookie_is_an_old_form(self):
+        self.client.cookies["csrftoken"] = "x"
+
+        self.assert_told_by_all("This form is too old;", csrfmiddlewaretoken=self.token)
+
+    def test_a_missing_cookie_is_told(self):
+        self.client.cookies.clear()
+
+        self.assert_told_by_all("Cookies are off in your browser;", csrfmiddlewaretoken=self.token)
+
+    def test_a_form_of_another_site_is_told(self):
+        sentence = "This form was sent from another site,"
+        for origin in ("https://attacker.example", "null", "http://[x", "https://testserver.evil"):
+            self.assert_told_by_all(sentence, headers={"origin": origin})
+        self.assert_told_by_all(sentence, secure=True, headers={"origin": "http://testserver"})
+        for headers in ({}, {"referer": "https://attacker.example/"}, {"referer": "x"}):
+            self.assert_told_by_all(sentence, secure=True, headers=headers)
+
+    def test_a_proxy_that_ends_tls_and_is_not_trusted_is_told(self):
+        headers = {"origin": "https://testserver", "x-forwarded-proto": "https"}
+
+        self.assert_told_by_all("must set GOURMIOUS_BALANCERS", headers=headers)
+
+
+class FullDiskTests(UploadTestCase):
+    """The forms that are no uploads."""
+
+    def setUp(self):
+        super().setUp()
+        self.client.get("/")
+        self.post(upload_file(photo()))
+        self.client.raise_request_exception = False
+        self.picture = f"/pictures/{self.dish.pictures.get().pk}"
+
+    def send(self, path, target, name, error, accept=BROWSER):
+        """Post a form to a page that calls a method, which raises this error."""
+        fields = {"name": "x", "restaurant": "y", "X-Progress-ID": "dish-1"}
+        with (
+            patch.object(target, name, side_effect=error),
+            self.assertLogs("django.request", "ERROR"),
+        ):
+            return self.client.post(path, fields, headers={"accept": accept})
+
+    def test_a_browser_is_told_on_a_page(self):
+        for path, target, name in (
+            ("/dishes/new", Dish, "save"),
+            (f"{self.picture}/take_back", Picture, "delete"),
+        ):
+            response = self.send(path, target, name, database_error(sqlite3.SQLITE_FULL))
+            self.assertTemplateUsed(response, "uploads/refused.html")
+            self.assertContains(response, "no room to save anything", status_code=507)
+
+    def test_a_script_is_told_in_json(self):
+        for path, target, name in (
+            (f"{self.picture}/caption", Picture, "write_caption"),
+            ("/cancel_upload", PictureQuerySet, "cancel"),
+        ):
+            full = database_error(sqlite3.SQLITE_IOERR_WRITE)
+            response = self.send(path, target, name, full, accept="*/*")
+            self.assertEqual(response.status_code, 507)
+            self.assertIn("no room to save anything", response.json()["error"])
+
+    def test_any_other_error_has_the_usual_page(self):
+        for error in (database_error(sqlite3.SQLITE_BUSY), DatabaseError(), KeyError()):
+            response = self.send("/dishes/new", Dish, "save", error)
+            self.assertContains(response, "Something burnt in our kitchen", status_code=500)
 
 
 class WithoutScriptsTests(UploadTestCase):

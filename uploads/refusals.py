@@ -16,6 +16,7 @@ from django.core.exceptions import (
     ValidationError,
 )
 from django.http.multipartparser import MultiPartParserError
+from django.middleware.csrf import REASON_NO_CSRF_COOKIE
 from django.template.defaultfilters import filesizeformat
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,10 @@ TOO_MANY_FIELDS = Refusal("too_many", 400, False, "The upload has more form fiel
 BAD_CAPTION = Refusal("bad_caption", 400, False, "A caption may have at most %(characters)s characters.")
 BAD_REQUEST = Refusal("bad_request", 400, False, "The server does not understand the request.")
 INTERRUPTED = Refusal("interrupted", 400, True, "The upload broke off before all of it had arrived.")
-CSRF = Refusal("csrf", 403, False, "This form is too old, or cookies are off in your browser; please reload the page.")
+OLD_FORM = Refusal("csrf", 403, False, "This form is too old; please reload the page.")
+NO_COOKIE = Refusal("csrf", 403, False, "Cookies are off in your browser; please allow them for this site, and reload the page.")
+FOREIGN_FORM = Refusal("csrf", 403, False, "This form was sent from another site, or your browser hides from which.")
+UNTRUSTED_PROXY = Refusal("csrf", 403, False, "A proxy in front of this site is not trusted; its operator must set GOURMIOUS_BALANCERS to the addresses of such proxies.")
 BAD_HOST = Refusal("csrf", 403, False, "This address does not belong to this site; please reload the page.")
 OVER_QUOTA = Refusal("over_quota", 403, False, "Your network has sent %(quota)s today, as much as is allowed; please come back tomorrow.")
 HIDDEN = Refusal("hidden", 403, False, "Our staff took this photo off the page.")
@@ -97,6 +101,7 @@ SERVER_ERROR = Refusal("server_error", 500, True, "The server could not keep the
 UNKNOWN_ENCODING = Refusal("bad_request", 501, False, "The server does not know the transfer encoding of the request.")
 UNREACHABLE = Refusal("server_error", 502, True, "The server cannot be reached at the moment; please try again in a minute.")
 STORAGE_FULL = Refusal("storage_full", 507, True, "There is no room for more photos; please try again later.")
+NOTHING_SAVED = Refusal("storage_full", 507, True, "The server has no room to save anything; please try again later.")
 # fmt: on
 
 # The first row of each code: get_refusal() takes the status and `retry` from it.
@@ -137,6 +142,17 @@ def classify(error):
         return STORAGE_FULL
     logger.error("An upload failed.", exc_info=error)
     return SERVER_ERROR
+
+
+def get_csrf_refusal(request, reason):
+    """Return the refusal for a request that Django's CSRF check refused for this reason."""
+    if reason == REASON_NO_CSRF_COOKIE:
+        return NO_COOKIE
+    if not reason.startswith(("Origin checking failed", "Referer checking failed")):
+        return OLD_FORM
+    # The browser uses HTTPS, but a proxy ends it, and its X-Forwarded-Proto is not believed.
+    is_own = request.headers.get("Origin") == f"https://{request.get_host()}"
+    return UNTRUSTED_PROXY if is_own and not request.is_secure() else FOREIGN_FORM
 
 
 def is_out_of_space(error):

@@ -29,7 +29,8 @@ def upload_response(request, dish, stored, refused):
         return xml_response(stored, refused, get_diners(request), status)
 
     if dish is None:
-        return render(request, "uploads/refused.html", {"refusals": refused}, status=status)
+        context = {"title": "Not uploaded", "refusals": refused}
+        return render(request, "uploads/refused.html", context, status=status)
 
     return dish_response(request, dish, refused, status) if refused else redirect(dish)
 
@@ -80,6 +81,15 @@ def error_attributes(refusal):
 
 def error_response(refusal):
     return JsonResponse({"error": refusal.message}, status=refusal.status)
+
+
+def refused_response(request, refusal):
+    """Return the refusal of a form that is no upload: a page, or JSON for a script."""
+    if request.get_preferred_type(["application/json", "text/html"]) != "text/html":
+        return error_response(refusal)
+
+    context = {"title": "Not accepted", "refusals": [refusal]}
+    return render(request, "uploads/refused.html", context, status=refusal.status)
 
 
 def dish_response(request, dish, refused=(), status=HTTPStatus.OK):

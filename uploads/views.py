@@ -1,5 +1,6 @@
 """The views: the pages, `upload`, `cancel_upload`, `get_upload_progress` and `healthz`."""
 
+import sys
 from http import HTTPStatus
 
 from django.core.exceptions import ValidationError
@@ -8,7 +9,7 @@ from django.db import transaction
 from django.http import HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
-from django.views import csrf, defaults
+from django.views import defaults
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import (
@@ -30,6 +31,7 @@ from .responses import (
     form_response,
     get_diner,
     get_diners,
+    refused_response,
     upload_response,
 )
 from .uploadhandler import end_upload, get_refused_files
@@ -125,10 +127,11 @@ def receive(request):
 
 
 def csrf_failure(request, reason=""):
+    refusal = refusals.get_csrf_refusal(request, reason)
     if request.path != reverse("upload"):
-        return csrf.csrf_failure(request, reason)
+        return refused_response(request, refusal)
 
-    return finish(request, refused=[refusals.CSRF])
+    return finish(request, refused=[refusal])
 
 
 def bad_request(request, exception):
@@ -145,6 +148,14 @@ def not_found(request, exception):
     return render(request, "404.html", status=HTTPStatus.NOT_FOUND)
 
 
+def server_error(request):
+    """Answer an exception that no view has caught; tell if the disk is full."""
+    if refusals.is_out_of_space(sys.exc_info()[1]):
+        return refused_response(request, refusals.NOTHING_SAVED)
+
+    return defaults.server_error(request)
+
+
 def finish(request, dish=None, stored=(), refused=()):
     """End an upload, log it, and return its response."""
     if not stored:  # A poll can show the sentence while the rest of the body is read.
@@ -159,7 +170,7 @@ def cancel_upload(request):
     """Delete what these uploads have stored, and let them store nothing later."""
     diner = get_diner(request)
     if not diner:
-        return error_response(refusals.CSRF)
+        return error_response(refusals.NO_COOKIE)
     try:
         progress_ids = get_cancelled_ids(request)
     except ValidationError as error:

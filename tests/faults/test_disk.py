@@ -13,6 +13,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import urlencode
 
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 
@@ -329,6 +330,30 @@ class DiskTests(DiskTestCase):
         headers = {**client_headers(self.http), "Content-Type": MULTIPART_CONTENT}
         with closing(connect(self.http)) as connection:
             connection.request("POST", "/upload", body, headers)
+            return get_answer(connection)
+
+    def test_a_dish_is_refused_in_a_sentence_when_there_is_no_room(self):
+        run_short = self.fill_disk if self.can_mount else self.stack.pages.limited
+        for _ in range(TIMES):
+            self.empty_wal()
+            with run_short(0):
+                for accept, format_ in (("text/html", "text/html"), ("*/*", "application/json")):
+                    answer = self.send_dish(accept)
+                    self.assertEqual(answer.status, 507)
+                    self.assertIn("The server has no room to save anything;", answer.text)
+                    self.assertIn(format_, answer.headers["content-type"])
+                self.assert_pages_stay_up()
+            self.assertEqual(self.send_dish("text/html").status, 302)
+            self.assert_uploads_work()
+        self.audit("There is no room for a dish", TIMES)
+
+    def send_dish(self, accept):
+        form = urlencode({"name": self.rng.random(), "restaurant": "Chez Fonfon"})
+        headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": accept}
+        with closing(connect(self.http)) as connection:
+            connection.request(
+                "POST", "/dishes/new", form, {**client_headers(self.http), **headers}
+            )
             return get_answer(connection)
 
     def test_a_missing_folder_is_created_again(self):
