@@ -21,6 +21,7 @@ REFUSALS = {
     "other_format": (415, False),
     "damaged": (415, False),
     "too_many_pixels": (415, False),
+    "extra_data": (415, False),
     "too_complex": (415, False),
     "busy": (429, True),
     "server_error": (500, True),

@@ -178,6 +178,25 @@ def heic_with_nclx(image, primaries, transfer):
     return set_nclx(content, primaries, transfer)
 
 
+# Phones put more behind a picture.
+
+
+def with_video(content, size):
+    """Return a motion photo of this many bytes: a picture and, behind it, a video of zeros."""
+    start = content + box(b"ftyp", b"isom")
+    return (start + pack(">L4s", size - len(start), b"mdat")).ljust(size, b"\0")
+
+
+def with_samsung_blocks(content, *blocks):
+    """Return a picture with these blocks behind it, and their directory."""
+    entries, distance = b"", sum(map(len, blocks))
+    for block in blocks:
+        entries += pack("<HHLL", 0, 0x0A30, distance, len(block))
+        distance -= len(block)
+    directory = pack("<4sLL", b"SEFH", 107, len(blocks)) + entries
+    return b"".join([content, *blocks, directory, pack("<L4s", len(directory), b"SEFT")])
+
+
 # GIF
 
 

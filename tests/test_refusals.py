@@ -29,7 +29,7 @@ class TableTests(SimpleTestCase):
 
     def test_every_message_is_a_sentence_once_its_placeholders_are_filled(self):
         values = {"formats": formats.LABELS, "kind": "PDF", "millions": "24", "format": "WebP"}
-        values |= {"characters": 140, "uploads": 20}
+        values |= {"characters": 140, "megabytes": 1, "uploads": 20}
         for row in self.rows:
             self.assertRegex(row.fill(**values).message, r"^[A-Z][^%]*\.$")
 

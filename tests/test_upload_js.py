@@ -18,6 +18,7 @@ from .base import store
 from .browser import BrowserTestCase
 from .client import poll
 from .photos import encoded, photo
+from .samples import with_video
 from .waiting import wait_for
 
 
@@ -82,7 +83,7 @@ class UploadTests(BrowserTestCase):
         self.throttle(5_000_000)
         self.run_script("document.querySelector('#originals').checked = true")
 
-        self.upload(dish=content.ljust(5_000_000, b"\0"))
+        self.upload(dish=with_video(content, 5_000_000))
         self.wait_for_state("processing")
 
         self.assertEqual(self.find_text(".upload-state"), ["Processing…"])

@@ -7,6 +7,7 @@ from unittest import skipUnless
 from .cases import GranianTestCase
 from .client import Upload, get, poll
 from .photos import photo
+from .samples import with_video
 from .servers import Granian, manage
 from .waiting import wait_for
 
@@ -64,7 +65,7 @@ class WsgiTests(GranianTestCase):
             self.assertEqual(upload.answer().status, 200)
         before = server.memory("VmRSS")
 
-        with Upload(server.address, dish, content.ljust(200 * 2**20, b"\0")) as upload:
+        with Upload(server.address, dish, with_video(content, 200 * 2**20)) as upload:
             self.assertEqual(upload.answer().status, 200)
 
         self.assertEqual(max(path.stat().st_size for path in self.files("originals")), 200 * 2**20)

@@ -17,6 +17,7 @@ from PIL import AvifImagePlugin, Image
 from PIL.ExifTags import Base as Tag
 
 from .colours import SRGB, Colours, from_nclx
+from .extradata import MAX_EXTRA, has_much_extra_data
 from .formats import BY_NAME, FORMATS, LABELS, NAMES, SIGNATURE_LENGTH, identify
 from .sidedata import clean_png, has_all_scans, hide_side_data
 
@@ -63,8 +64,8 @@ class PictureError(Exception):
 def open_image(path):
     """Open a picture without decoding its pixels, and put its Colours into its info.
 
-    Raise PictureError, code not_an_image, other_format, damaged, too_many_pixels or too_complex;
-    OSError if the file cannot be read.
+    Raise PictureError, code not_an_image, other_format, damaged, too_many_pixels, extra_data or
+    too_complex; OSError if the file cannot be read.
     """
     with ExitStack() as stack, decoding():
         image, colours = read_header(path)
@@ -75,6 +76,7 @@ def open_image(path):
         if image.format == "TIFF":
             refuse_odd_tiff(image.tag_v2)
         refuse_too_many_pixels(image, path)
+        refuse_extra_data(image, path)
         stack.pop_all()  # It stays open.
         return image
 
@@ -139,6 +141,14 @@ def refuse_too_many_pixels(image, path):
 def get_max_pixels(name, size):
     """Return how many pixels a file of this format and size, in bytes, may have."""
     return min(BY_NAME[name].max_pixels, max(ANY_DENSITY_PIXELS, int(size / MIN_DENSITY)))
+
+
+def refuse_extra_data(image, path):
+    if path.stat().st_size <= MAX_EXTRA:
+        return
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        if has_much_extra_data(content, image.format):
+            raise PictureError("extra_data", megabytes=MAX_EXTRA // 2**20)
 
 
 @contextmanager

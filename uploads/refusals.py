@@ -93,6 +93,7 @@ NOT_AN_IMAGE = Refusal("not_an_image", 415, False, "This file is not a picture; 
 OTHER_FORMAT = Refusal("other_format", 415, False, "%(kind)s files are not allowed; %(formats)s files are.")
 DAMAGED = Refusal("damaged", 415, False, "This picture is damaged, not complete, or of a rare variant that cannot be shown.")
 TOO_MANY_PIXELS = Refusal("too_many_pixels", 415, False, "This picture has too many pixels; %(millions)s million are allowed in %(format)s files of its size.")
+EXTRA_DATA = Refusal("extra_data", 415, False, "Besides its picture, this file holds more than the %(megabytes)s MB of other data that are allowed.")
 TOO_COMPLEX = Refusal("too_complex", 415, False, "This picture takes more time or memory to decode than is allowed.")
 BUSY = Refusal("busy", 429, True, "Too many photos are being uploaded at the moment; please try again in a minute.")
 TOO_OFTEN = Refusal("busy", 429, True, "Too many forms came from your address; please try again in a minute.")

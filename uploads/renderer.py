@@ -68,8 +68,8 @@ def render(path, network=""):
     """Make the renditions of a file; they are deleted after the block, unless it moved them.
 
     `network` is the client's: each network has a queue of its own. Raise ValidationError, code
-    not_an_image, other_format, damaged, too_many_pixels or too_complex, if the file cannot be
-    rendered, and OSError if the disk fails.
+    not_an_image, other_format, damaged, too_many_pixels, extra_data or too_complex, if the file
+    cannot be rendered, and OSError if the disk fails.
     """
     with ExitStack() as files:
         with renderers.turn(network) as renderer:

@@ -45,12 +45,12 @@ def hide_side_data(content):
             content[place + 1] = COM
 
 
-def read_segments(content):
+def read_segments(content, start=0):
     """Generate the place, the marker and the length of each segment of a JPEG.
 
     Pixels, fill bytes and restart markers are passed over.
     """
-    place = 2
+    place = start + 2
     while found := SEGMENT.search(content, place):
         place, marker = found.start(), found[1][0]
         length = 0 if marker == TEM else int.from_bytes(found[2])

@@ -26,6 +26,7 @@ from tests.client import (
     read_answer,
 )
 from tests.photos import photo
+from tests.samples import with_video
 from tests.servers import ADDRESS
 from tests.waiting import wait_for
 
@@ -308,6 +309,27 @@ class FormTests(MaliceTestCase):
         for place in places * TIMES:
             self.assert_interrupted(data[:place])
         self.audit("a form that ends between two photos, or soon after", len(places) * TIMES)
+
+
+class ExtraDataTests(MaliceTestCase):
+    """A small picture is an envelope for megabytes of other data."""
+
+    def make_request(self, extra):
+        return self.build_request(self.make_form(content=photo(1, 1) + extra))
+
+    def test_megabytes_behind_a_picture_are_refused(self):
+        def make_request():
+            return self.make_request(bytes(25 * 2**20))
+
+        self.attack_all(
+            "a picture of one pixel before 25 MB of zeros", [make_request], "extra_data"
+        )
+
+    def test_a_video_behind_a_picture_is_kept(self):
+        def make_request():
+            return self.make_request(with_video(b"", 5_000_000) + self.rng.randbytes(8))
+
+        self.attack_all("a motion photo", [make_request], None)
 
 
 class HeaderTests(MaliceTestCase):
