@@ -212,6 +212,10 @@ class Upload:
     def answer(self):
         """Send the rest, and return the answer, or None if the connection ends without one."""
         self.send()
+        return self.read_answer()
+
+    def read_answer(self):
+        """Return the answer, or None if the connection ends without one."""
         with suppress(OSError, HTTPException), closing(HTTPResponse(self.socket)) as response:
             response.begin()
             self.reply = read_answer(response)

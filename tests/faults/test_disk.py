@@ -18,8 +18,9 @@ from urllib.parse import urlencode
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 
 from tests.base import upload_file
-from tests.client import client_headers, connect, get, get_answer, poll
+from tests.client import add_dish, client_headers, connect, get, get_answer, poll
 from tests.photos import photo
+from tests.servers import manage
 from tests.waiting import wait_for
 
 from .rig import TIMES, Entry, FaultTestCase
@@ -27,6 +28,7 @@ from .rig import TIMES, Entry, FaultTestCase
 FOLDERS = ("incoming", "originals", "media")
 FIRST_READ = 34_000  # bytes; the server has read most of them, and waits for more
 LOCK = 30 if TIMES > 1 else 0.5  # seconds
+DELETE_ALL = "from uploads.models import Picture; Picture.objects.all().delete()"
 NO_ROOM = (507, "storage_full", "There is no room for more photos; please try again later.")
 NOT_STORED = (500, "server_error", "The server could not keep the photo; please try again later.")
 
@@ -54,6 +56,8 @@ def can_mount():
 class DiskTestCase(FaultTestCase):
     """Run a stack on a small disk of its own, if the machine can mount one."""
 
+    settings = "tests.faults.settings_disk"
+
     @classmethod
     def setUpClass(cls):
         data = cls.enterClassContext(TemporaryDirectory(prefix="gourmious-"))
@@ -61,8 +65,7 @@ class DiskTestCase(FaultTestCase):
         if cls.can_mount:
             size = f"size={16 + 6 * TIMES}m,nr_inodes={500 + 100 * TIMES}"
             cls.enterClassContext(mount(data, "-t", "tmpfs", "-o", size, "tmpfs"))
-        settings = "tests.faults.settings_disk"
-        own = {"GOURMIOUS_DATA_DIR": data, "DJANGO_SETTINGS_MODULE": settings}
+        own = {"GOURMIOUS_DATA_DIR": data, "DJANGO_SETTINGS_MODULE": cls.settings}
         cls.variables = {**cls.variables, **own}
         super().setUpClass()
         cls.photo = photo(320, 240)
@@ -423,6 +426,39 @@ class DiskTests(DiskTestCase):
             self.assert_pages_stay_up()
         self.assert_uploads_work()
         self.audit("The database is locked for longer than an upload waits", 1)
+
+
+class ReserveTests(DiskTestCase):
+    """Some of the disk is kept free for the database and for staff."""
+
+    settings = "tests.settings_small"
+
+    def setUp(self):
+        super().setUp()
+        if not self.can_mount:
+            self.skipTest("This machine cannot mount a small disk.")
+        disk = os.statvfs(self.data)
+        self.reserve = disk.f_blocks * disk.f_frsize // 20
+
+    def test_uploads_are_refused_while_everything_else_works(self):
+        with self.make_upload() as kept:
+            self.assertEqual(kept.answer().status, 200)
+        with self.fill_disk(self.reserve - 50_000):
+            with self.make_upload() as upload:
+                self.assert_refused(upload, *NO_ROOM)
+            dish = add_dish(self.http, "A dish of a full disk")
+            self.assertEqual(get(self.http, dish.get_absolute_url()).status, 200)
+            manage("shell", "-c", DELETE_ALL, **self.stack.environment)
+            self.assert_unhealthy("disk")
+        self.ledger.entries.clear()
+        self.assert_uploads_work()
+        self.audit("Less is free than uploads must leave", 1)
+
+    def test_an_upload_that_reaches_the_reserve_is_refused_there(self):
+        with self.begin_upload() as upload, self.fill_disk(self.reserve - 50_000):
+            self.assert_refused(upload, *NO_ROOM)
+            self.assertGreater(shutil.disk_usage(self.data).free, self.reserve - 100_000)
+        self.audit("An upload reaches the space that is kept free", 1)
 
 
 class DescriptorTests(DiskTestCase):

@@ -436,14 +436,34 @@ class HeaderTests(MaliceTestCase):
 
         self.audit("a length that is too long", 3 * TIMES)
 
-    def test_a_chunked_body_without_a_length_is_refused(self):
+    def build_chunked(self, body, size):
+        """Return an upload that does not state its length, in chunks of so many bytes."""
+        chunks = [body[start : start + size] for start in range(0, len(body), size)]
+        coded = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in (*chunks, b""))
+        head = self.build_request(b"", Content_Length=None, Transfer_Encoding="chunked")
+        return head + coded
+
+    def test_an_upload_that_does_not_state_its_length_is_kept(self):
+        def make_request(size):
+            return lambda: self.build_chunked(self.make_form(), size)
+
+        self.attack_all("a chunked body", [*map(make_request, (10, 100, 10**6))], None)
+
+    def test_a_chunked_upload_that_is_no_form_is_refused(self):
         def make_request():
-            chunk = b"%x\r\n%b\r\n" % (60_000, bytes(60_000))
-            start = self.build_request(b"", Content_Length=None, Transfer_Encoding="chunked")
-            return start + self.rng.choice([1, 400]) * chunk + b"0\r\n\r\n"
+            return self.build_chunked(bytes(self.rng.choice([60_000, 20_000_000])), 60_000)
 
         self.make_form()
-        self.attack_all("a chunked body", 4 * [make_request], "no_picture")
+        self.attack_all("a chunked body of zeros", 4 * [make_request], "interrupted")
+
+    def test_a_chunked_upload_has_progress_without_a_length(self):
+        form = self.make_form(content=photo(800, 600))
+        data = self.build_chunked(form, 1000)
+        with self.connect() as client:
+            client.sendall(data.replace(b"/upload", b"/upload?X-Progress-ID=chunked")[:100_000])
+            record = wait_for(lambda: poll(self.http, "chunked"))
+        self.assertIsNone(record["length"])
+        self.assertGreater(record["uploaded"], 0)
 
     def test_a_client_may_wait_for_100_continue(self):
         data = self.build_request(self.make_form(), Expect="100-continue")
