@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 from .cases import StackTestCase
 from .client import (
     Upload,
+    client_headers,
     connect,
     get,
     get_answer,
@@ -55,10 +56,8 @@ class BalancerTests(StackTestCase):
 
     def make_upload(self, headers, **options):
         """Return an upload that begins on a page over HTTPS."""
-        origin = {"Origin": f"https://{self.http}"}
-        upload = Upload(
-            self.http, self.dish, photo(), self.progress_id, {**headers, **origin}, **options
-        )
+        headers = {**client_headers(self.http, secure=True), **headers}
+        upload = Upload(self.http, self.dish, photo(), self.progress_id, headers, **options)
         return self.enterContext(upload)
 
     def test_the_address_and_the_scheme_are_those_that_a_balancer_names(self):
