@@ -15,6 +15,8 @@ from django.http.multipartparser import FIELD, FILE, RAW, MultiPartParser, Multi
 # Bytes, for all headers of a part. A name of 255 characters may take 2,300, in two parameters.
 MAX_HEADER_SIZE = 8 * 2**10
 
+READ_SIZE = 2**10  # bytes
+
 # A value ends at a semicolon that is in no quotes. The possessive quantifiers never backtrack.
 PARAMETER = re.compile(
     r"""; \s* ([^\s=;"]+) \s* = ( (?: "(?:[^"\\]|\\.)*+" | \\" | [^;] )*+ )""",
@@ -29,7 +31,7 @@ def parse_part(stream, max_header_size):
 
     This replaces Django's parse_boundary_stream().
     """
-    start = stream.read(max_header_size)
+    start = read_up_to(b"\r\n\r\n", stream, max_header_size)
     head, end, content = start.partition(b"\r\n\r\n")
     if not end and len(start) == max_header_size:
         raise MultiPartParserError("The headers of a part are too long.")
@@ -43,6 +45,15 @@ def parse_part(stream, max_header_size):
     _, parameters = headers["content-disposition"]
     parameters["filename"] = get_file_name(parameters)
     return FILE if parameters["filename"] else FIELD, headers, stream
+
+
+def read_up_to(end, stream, max_size):
+    """Return the start of a stream, as far as it is needed to find the end of the headers."""
+    # On a slow connection all of max_size would take seconds: a bad file is refused later then.
+    start = stream.read(READ_SIZE)
+    while end not in start and len(start) < max_size and (data := stream.read(READ_SIZE)):
+        start += data
+    return start
 
 
 def parse_header(line):

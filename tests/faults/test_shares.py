@@ -19,13 +19,13 @@ class ShareTestCase(FaultTestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.photo = photo(40, 30)
+        cls.photo = photo(160, 120)
 
     def begin(self, sources, content=None):
         """Begin an upload from each of these addresses, until the test ends."""
         for source in sources:
             upload = self.enterContext(self.make_upload(content, source=source))
-            upload.send(upload.data.index(b"\xff\xd8\xff") + 20)
+            upload.send(upload.data.index(b"\xff\xd8\xff") + 2000)
             yield upload
 
     @contextmanager
