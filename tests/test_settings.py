@@ -56,6 +56,8 @@ class SettingsTests(SimpleTestCase):
             ("GOURMIOUS_METRICS_PORT", "http"),
             ("GOURMIOUS_WORKERS", "0"),
             ("GOURMIOUS_MAX_UPLOADS", "many"),
+            ("GOURMIOUS_MAX_MB_PER_DAY", "2G"),
+            ("GOURMIOUS_MIN_FREE_MB", "-1"),
             ("GOURMIOUS_MAX_UPLOADS_PER_ADDRESS", "-1"),
             ("GOURMIOUS_UPLOADS_PER_MINUTE", "0"),
             ("GOURMIOUS_POSTS_PER_MINUTE", "1.5"),
