@@ -3,6 +3,7 @@
 SAMPLES has those that Chromium can draw.
 """
 
+import json
 import subprocess
 from itertools import pairwise
 from pathlib import Path
@@ -195,6 +196,17 @@ def with_samsung_blocks(content, *blocks):
         distance -= len(block)
     directory = pack("<4sLL", b"SEFH", 107, len(blocks)) + entries
     return b"".join([content, *blocks, directory, pack("<L4s", len(directory), b"SEFT")])
+
+
+def with_oppo_blocks(content, *blocks):
+    """Return a picture with these blocks behind it, and their directory."""
+    sizes = list(map(len, blocks))
+    entries = [
+        {"length": size, "name": "rear.depth", "offset": sum(sizes[number:]), "version": 1}
+        for number, size in enumerate(sizes)
+    ]
+    directory = json.dumps(entries, separators=(",", ":")).encode() + b"\0"
+    return b"".join([content, *blocks, directory, b"jxrs", pack("<L", len(directory) + 8)])
 
 
 # GIF

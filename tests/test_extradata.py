@@ -9,7 +9,7 @@ from .bombs import box, chunk, gif_with, insert, png_with, segment, tiff
 from .cases import RenderTestCase
 from .contract import FORMATS
 from .photos import encoded, noise
-from .samples import with_samsung_blocks, with_video
+from .samples import with_oppo_blocks, with_samsung_blocks, with_video
 
 SLACK = 10_000  # bytes: a measure of a small file may be off by this much
 MEGABYTES = 3 * 2**20
@@ -88,10 +88,12 @@ class PhoneTests(ExtraDataTestCase):
         for length in (pack(">L4sQ", 1, b"mdat", 16 + MEGABYTES), pack(">L4s", 0, b"mdat")):
             self.assert_taken(start + length + DATA)
 
-    def test_samsungs_blocks_are_taken(self):
+    def test_the_blocks_of_a_phone_are_taken(self):
         depth, video = DATA, with_video(b"", MEGABYTES)
-
-        self.assert_taken(with_samsung_blocks(PICTURE, b"a name", depth, video))
+        for with_blocks in (with_samsung_blocks, with_oppo_blocks):
+            with self.subTest(with_blocks):
+                self.assert_taken(with_blocks(PICTURE, b"a name", depth, video))
+                self.assert_refused(with_blocks(PICTURE + DATA, b"a name"), "extra_data")
 
     def test_a_video_in_a_heic_is_taken(self):
         for name in ("HEIF", "AVIF"):

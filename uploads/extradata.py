@@ -1,7 +1,7 @@
 """Extra data: the bytes of a file that belong to no picture.
 
-They would turn the site into storage for any data. Phones add pictures, a video or Samsung's blocks
-behind a picture: these are no extra data, nor is metadata in the places that a format has for it.
+They would turn the site into storage for any data. Behind a picture phones add more pictures, a
+video, or blocks such as a depth map. These are no extra data, and metadata is none.
 """
 
 import re
@@ -16,8 +16,11 @@ MAX_EXTRA = 2**20  # bytes
 # What may follow a picture: a JPEG, or a video.
 NEXT = re.compile(rb"\xff\xd8\xff|.{4}ftyp", re.DOTALL)
 NEXT_LENGTH = 8  # bytes
-# Samsung's directory of its blocks, which follows them: for each, a type, a distance and a length.
+# Blocks of a phone are followed by a directory of their distances from it. Samsung's has a type, a
+# distance and a length for each; that of OPPO, OnePlus and realme is JSON.
 SAMSUNG = re.compile(rb"SEFH.{8}(?:.{12})+", re.DOTALL)
+OPPO = re.compile(rb'\[\{"[ -~]+\}\]\0*')
+OPPO_DISTANCE = re.compile(rb'"offset":(\d{1,9})\b')
 
 # JPEG. Other markers begin comments, or have no meaning.
 PICTURE_MARKERS = {*range(0xC0, 0xD0), *range(0xDA, 0xF0)}
@@ -51,7 +54,7 @@ LENGTHS = {279, 325, 514}  # tags of the lengths of strips, of tiles, and of a J
 
 def has_much_extra_data(content, name):
     """Return whether more than MAX_EXTRA bytes of a file, in Pillow's format `name`, are extra."""
-    end = find_samsung_blocks(content)
+    end = find_blocks(content)
     place, extra = MEASURES[name](content)
     while found := NEXT.search(content, place, min(end, place + MAX_EXTRA + NEXT_LENGTH)):
         measure = measure_boxes if found[0].endswith(b"ftyp") else measure_jpeg
@@ -61,16 +64,19 @@ def has_much_extra_data(content, name):
     return extra + max(0, end - place) > MAX_EXTRA
 
 
-def find_samsung_blocks(content):
-    """Return where Samsung's blocks begin, or the length of a file that does not end with them.
+def find_blocks(content):
+    """Return where a phone's blocks begin, or the length of a file that does not end with them.
 
-    The last eight bytes are the length of their directory, and SEFT.
+    Samsung's directory is followed by its length and SEFT, OPPO's by a tag and its length, in which
+    these eight bytes count.
     """
-    length, name = unpack("<L4s", content[-8:])
-    start = max(0, len(content) - 8 - length)
-    if name == b"SEFT" and SAMSUNG.fullmatch(content, start, len(content) - 8):
-        entries = iter_unpack("<LLL", content[start + 12 : -8])
-        return start - max(distance for _, distance, _ in entries)
+    end = len(content) - 8
+    start = max(0, end - int.from_bytes(content[end : end + 4], "little"))
+    if content[end + 4 :] == b"SEFT" and SAMSUNG.fullmatch(content, start, end):
+        return start - max(place for _, place, _ in iter_unpack("<LLL", content[start + 12 : end]))
+    start = max(0, len(content) - int.from_bytes(content[end + 4 :], "little"))
+    if OPPO.fullmatch(content, start, end):
+        return start - max(map(int, OPPO_DISTANCE.findall(content, start, end)), default=0)
     return len(content)
 
 
