@@ -13,7 +13,7 @@ from .sidedata import PNG_START, SOF, SOS, read_chunks, read_segments
 
 MAX_EXTRA = 2**20  # bytes
 
-# What may follow a picture: a JPEG, or a video.
+# A JPEG or a video may follow a picture.
 NEXT = re.compile(rb"\xff\xd8\xff|.{4}ftyp", re.DOTALL)
 NEXT_LENGTH = 8  # bytes
 # Blocks of a phone are followed by a directory of their distances from it. Samsung's has a type, a
