@@ -104,7 +104,7 @@ class PhoneTests(ExtraDataTestCase):
 
 
 class LargeTests(ExtraDataTestCase):
-    """Of a picture itself, no part is too large."""
+    """No part of a picture itself is extra data."""
 
     def test_noise_of_the_best_quality_is_taken_in_every_format(self):
         for name in FORMATS:
