@@ -14,7 +14,7 @@ from . import formats, images, refusals
 from .body import body_of
 from .models import CAPTION_MAX_LENGTH, Dish, Picture
 from .progress import get_progress_id
-from .quota import find_lack
+from .quota import find_shortage
 
 # Control characters, and what else XML 1.0 cannot hold: surrogates, U+FFFE and U+FFFF.
 UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -187,7 +187,7 @@ def validate_before_reading(request):
         raise refusals.NO_LENGTH.error()
     if (body.length or 0) > settings.UPLOAD_MAX_SIZE:
         raise refusals.UPLOAD_TOO_LARGE.error()
-    if error := find_lack(body.network):
+    if error := find_shortage(body.network):
         raise error
     if "id" in query:
         validate_dish(query["id"], minute=int(time.time() / 60))

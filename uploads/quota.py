@@ -85,7 +85,7 @@ class Quota:
 quota = Quota()
 
 
-def find_lack(network):
+def find_shortage(network):
     """Return a ValidationError if the disk or the quota of a network is used up, or None."""
     if not has_room():
         return refusals.STORAGE_FULL.error()

@@ -16,7 +16,7 @@ from django.core.files.uploadhandler import (
 from . import formats, refusals
 from .body import body_of
 from .progress import progress_of
-from .quota import find_lack
+from .quota import find_shortage
 
 
 class UploadProgressCachedHandler(FileUploadHandler):
@@ -102,7 +102,7 @@ class PictureFileUploadHandler(TemporaryFileUploadHandler):
         """Return a ValidationError if a file of this size, in bytes, is too much."""
         if max(self.content_length or 0, size) > settings.PICTURE_MAX_SIZE:
             return refusals.TOO_LARGE.error()
-        return find_lack(body_of(self.request).network)
+        return find_shortage(body_of(self.request).network)
 
     def _judge(self, raw_data):
         """Return the bytes that may be written now: none before SIGNATURE_LENGTH have arrived.
