@@ -17,6 +17,7 @@ DISPLAY_SUFFIX = f"-{images.DISPLAY_SIZE}.jpg"
 THUMBNAIL_SUFFIX = f"-{images.THUMBNAIL_SIZE}.jpg"
 
 CAPTION_MAX_LENGTH = 140  # characters
+REASON_MAX_LENGTH = 140  # characters
 SEARCH_MAX_WORDS = 10  # a character may be several: U+FDFA is four, and 100 of them took 50 ms
 
 # Letters that NFKD does not take apart, and the apostrophe that phones type.
@@ -241,6 +242,11 @@ class Picture(models.Model):
         self.caption = caption
         Picture.objects.filter(pk=self.pk).update(caption=caption)
 
+    def report(self, diner, reason):
+        """Keep a diner's report of the picture. It replaces an earlier one of the same diner."""
+        self.reports.filter(diner=diner).exclude(diner="").delete()
+        self.reports.create(diner=diner, reason=reason)
+
     def delete_if_cancelled(self):
         """Delete the picture and raise ValidationError if its upload was cancelled."""
         # The row was committed before this query, and cancel() commits the Cancellation before it
@@ -282,6 +288,41 @@ class Cancellation(models.Model):
 
     def __str__(self):
         return f"Cancellation of {self.progress_id}"
+
+
+class Report(models.Model):
+    """A diner's reason to report a picture. Without the cookie, `diner` is empty."""
+
+    picture = models.ForeignKey(Picture, models.CASCADE, related_name="reports")
+    reason = models.CharField(max_length=REASON_MAX_LENGTH)
+    diner = models.CharField(max_length=32, blank=True)
+    created = models.DateTimeField(default=timezone.now, db_index=True)
+
+    class Meta:
+        ordering = ["-created", "-pk"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["picture", "diner"],
+                name="one_report_of_a_diner",
+                condition=~models.Q(diner=""),
+            )
+        ]
+
+    def __str__(self):
+        return f"Report {self.pk} of picture {self.picture_id}"
+
+
+class Ban(models.Model):
+    """A diner from whom no more photos are accepted."""
+
+    diner = models.CharField(max_length=32, unique=True)
+    created = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["-created", "-pk"]
+
+    def __str__(self):
+        return f"Ban of {self.diner}"
 
 
 def fold(text):
