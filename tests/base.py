@@ -14,6 +14,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile, TemporaryUploaded
 from django.db import OperationalError
 from django.test import TestCase, override_settings
 
+from uploads.forms import read_banned_diners
 from uploads.models import Dish, Picture
 
 from .servers import ROOT
@@ -58,7 +59,7 @@ def database_error(code):
 
 
 class FoldersMixin:
-    """Give each test empty folders for its files, and an empty cache."""
+    """Give each test empty folders for its files, and empty caches."""
 
     def setUp(self):
         super().setUp()
@@ -73,6 +74,7 @@ class FoldersMixin:
             )
         )
         cache.clear()
+        read_banned_diners.cache_clear()
 
     def __reduce__(self):
         """Let a parallel run report a failed subtest, though its locks cannot be pickled."""

@@ -3,15 +3,16 @@ from pathlib import Path
 from unittest.mock import patch
 from urllib.parse import quote
 
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import connection
 from django.db.models.deletion import Collector
 from django.test import TransactionTestCase
+from django.test.utils import CaptureQueriesContext
 
 from uploads.admin import PictureAdmin
-from uploads.models import Dish, Picture
+from uploads.models import Ban, Dish, Picture, Report
 
 from .base import FoldersMixin, UploadTestCase, make_dish, store
 from .photos import photo
@@ -142,10 +143,12 @@ class AdminTests(UploadTestCase):
         script = "'><script>alert(1)</script>"
         Dish.objects.update(name=script, restaurant=script)
         Picture.objects.update(caption=script)
+        self.picture.report("diner", script)
 
-        dish, picture = f"dish/{self.dish.pk}", f"picture/{self.picture.pk}"
-        pages = ["dish/", "picture/"]
-        pages += [f"{one}/{page}/" for one in (dish, picture) for page in ("change", "delete")]
+        rows = [self.dish, self.picture, self.picture.reports.get()]
+        lists = [f"{row._meta.model_name}/" for row in rows]
+        ones = [f"{page}{row.pk}/" for page, row in zip(lists, rows, strict=True)]
+        pages = [*lists, *(f"{one}change/" for one in ones), *(f"{one}delete/" for one in ones[:2])]
         for page in pages:
             response = self.client.get(f"/admin/uploads/{page}")
             self.assertContains(response, "&lt;script&gt;alert(1)")
@@ -186,6 +189,8 @@ class OddInputTests(UploadTestCase):
             *("dish__restaurant__regex", "id", "id__in", "caption", "nonsense"),
         ),
         "uploads/dish": ("created__year", "created__month", "id", "id__in", "name__regex"),
+        "uploads/report": ("created__year", "created__month", "picture", "picture__exact", "id"),
+        "uploads/ban": ("diner", "id"),
         "auth/user": ("date_joined__year", "groups", "groups__id__exact", "is_staff__exact", "id"),
         "auth/group": ("id", "name", "permissions"),
     }
@@ -227,7 +232,10 @@ class OddInputTests(UploadTestCase):
             self.assert_answered(f"/admin/uploads/picture/?{query}", 400)
 
     def test_an_action_on_any_id(self):
-        actions = {"uploads/picture": ("hide", "show", "delete_selected", "nonsense")}
+        actions = {
+            "uploads/picture": ("hide", "show", "ban", "delete_selected", "nonsense"),
+            "uploads/report": ("hide", "ban", "delete_selected", "nonsense"),
+        }
         for model in self.PARAMETERS:
             for action in actions.get(model, ("delete_selected", "nonsense")):
                 for value in self.VALUES:
@@ -249,7 +257,8 @@ class OddInputTests(UploadTestCase):
             for page in ("change/", "delete/", "history/", "original", "password/", ""):
                 path = f"/admin/{model}/{quote(value, safe='') or 'x'}/{page}"
                 self.assert_answered(path, 301, 302, 404)
-                self.assert_answered(path, 301, 302, 404, method="post", data={"post": "yes"})
+                # 403: nobody edits a report or a ban.
+                self.assert_answered(path, 301, 302, 403, 404, method="post", data={"post": "yes"})
 
     def test_the_other_pages_of_the_admin(self):
         for value in self.VALUES:
@@ -282,7 +291,7 @@ class OddInputTests(UploadTestCase):
             for path in ("/", self.dish.get_absolute_url()):
                 self.assert_answered(path, 200, data={"page": value, "q": value})
             self.assert_answered(f"/dishes/{name}/", 404)
-            for page in ("take_back", "caption"):
+            for page in ("take_back", "report", "caption"):
                 self.assert_answered(f"/pictures/{name}/{page}", 404, method="post", data={})
 
     def test_an_error_of_the_app_is_not_hidden(self):
@@ -292,6 +301,153 @@ class OddInputTests(UploadTestCase):
                 self.assertRaises(error),
             ):
                 self.client.get("/admin/uploads/picture/?hidden__exact=0", follow=True)
+
+
+class ReportTests(UploadTestCase):
+    URL = "/admin/uploads/report/"
+
+    def setUp(self):
+        super().setUp()
+        self.client.force_login(User.objects.create_superuser("cook"))
+        self.picture = store(self.dish, photo())
+        self.picture.report("first", "Not food")
+        self.picture.report("second", "Not this dish")
+
+    def run_action(self, action, **options):
+        chosen = list(Report.objects.values_list("pk", flat=True))
+        with self.captureOnCommitCallbacks(execute=True):
+            data = {"action": action, "_selected_action": chosen, **options}
+            return self.client.post(self.URL, data, follow=True)
+
+    def test_reports_are_listed_newest_first_with_their_pictures(self):
+        response = self.client.get(self.URL)
+
+        reasons = [report.reason for report in response.context["cl"].result_list]
+        self.assertEqual(reasons, ["Not this dish", "Not food"])
+        self.assertContains(response, self.picture.thumbnail.url)
+        self.assertContains(response, f'href="/admin/uploads/picture/{self.picture.pk}/change/"')
+
+    def test_the_reports_of_a_picture_are_counted_and_can_be_listed(self):
+        store(self.dish, photo()).report("first", "Not food")
+        link = f'<a href="{self.URL}?picture={self.picture.pk}">2</a>'
+
+        self.assertContains(self.client.get(self.URL), link, 2, html=True)
+        response = self.client.get("/admin/uploads/picture/")
+        self.assertContains(response, link, 1, html=True)
+
+        response = self.client.get(f"{self.URL}?picture={self.picture.pk}")
+        self.assertEqual(response.context["cl"].result_count, 2)
+
+    def test_a_picture_without_reports_has_none(self):
+        Report.objects.all().delete()
+
+        response = self.client.get("/admin/uploads/picture/")
+
+        self.assertContains(response, '<td class="field-reports">0</td>', html=True)
+
+    def test_a_list_takes_as_many_queries_for_many_rows_as_for_one(self):
+        for page in ("report", "picture"):
+            with CaptureQueriesContext(connection) as for_few:
+                self.client.get(f"/admin/uploads/{page}/")
+            for number in range(3):
+                dish = make_dish(f"{page} {number}")
+                store(dish, photo()).report("first", "Not food")
+            with self.assertNumQueries(len(for_few)):
+                self.client.get(f"/admin/uploads/{page}/")
+
+    def test_reports_are_found_by_reason_dish_and_restaurant(self):
+        for query, count in (("THIS dish", 1), ("bouillabaisse", 2), ("fonfon", 2), ("aïoli", 0)):
+            response = self.client.get(f"{self.URL}?q={query}")
+            self.assertEqual(response.context["cl"].result_count, count)
+
+    def test_reports_can_be_opened_and_are_neither_added_nor_edited(self):
+        report = self.picture.reports.first()
+        url = f"{self.URL}{report.pk}/change/"
+
+        self.assertContains(self.client.get(url), "Not this dish")
+        self.assertEqual(self.client.post(url, {"reason": "Fine"}).status_code, 403)
+        self.assertEqual(self.client.get(f"{self.URL}add/").status_code, 403)
+
+    def test_reports_are_deleted_and_their_pictures_stay(self):
+        response = self.run_action("delete_selected", post="yes")
+
+        self.assertContains(response, "Successfully deleted 2 reports.")
+        self.assertFalse(Report.objects.exists())
+        self.assertTrue(Picture.objects.exists())
+
+    def test_reported_pictures_can_be_hidden_once(self):
+        self.assertContains(self.run_action("hide"), "is hidden.", 1)
+
+        self.assertTrue(Picture.objects.get().hidden)
+        self.assertEqual(Report.objects.count(), 2)
+
+    def test_the_diners_of_reported_pictures_can_be_banned(self):
+        Picture.objects.update(diner="sender")
+
+        self.assertContains(self.run_action("ban"), "is banned.", 1)
+
+        self.assertEqual(Ban.objects.get().diner, "sender")
+
+
+class BanTests(UploadTestCase):
+    def setUp(self):
+        super().setUp()
+        self.client.force_login(User.objects.create_superuser("cook"))
+
+    def ban(self, *diners):
+        chosen = [store(self.dish, photo(), diner=diner).pk for diner in diners]
+        data = {"action": "ban", "_selected_action": chosen}
+        return self.client.post("/admin/uploads/picture/", data, follow=True)
+
+    def banned(self):
+        return set(Ban.objects.values_list("diner", flat=True))
+
+    def test_diners_are_banned_once(self):
+        self.ban("first", "first", "second")
+        self.assertContains(self.ban("second"), "is banned.")
+
+        self.assertEqual(self.banned(), {"first", "second"})
+        self.assertEqual(Picture.objects.shown().count(), 4)
+
+    def test_a_browser_without_a_cookie_cannot_be_banned(self):
+        response = self.ban("", "first")
+
+        self.assertContains(response, "without a cookie, which cannot be banned.", 1)
+        self.assertEqual(self.banned(), {"first"})
+
+    def test_bans_lead_to_the_pictures_of_their_diners(self):
+        self.ban("first")
+        store(self.dish, photo(), diner="second")
+        url = "/admin/uploads/picture/?diner=first"
+
+        self.assertContains(self.client.get("/admin/uploads/ban/"), f'href="{url}"')
+        self.assertEqual(self.client.get(url).context["cl"].result_count, 1)
+
+    def test_a_ban_is_lifted_when_it_is_deleted(self):
+        self.ban("first")
+        url = f"/admin/uploads/ban/{Ban.objects.get().pk}"
+
+        self.assertContains(self.client.get(f"{url}/change/"), "first")
+        self.client.post(f"{url}/delete/", {"post": "yes"})
+
+        self.assertEqual(self.banned(), set())
+
+    def test_bans_are_neither_added_nor_edited_by_hand(self):
+        self.ban("first")
+        url = f"/admin/uploads/ban/{Ban.objects.get().pk}/change/"
+
+        self.assertEqual(self.client.get("/admin/uploads/ban/add/").status_code, 403)
+        self.assertEqual(self.client.post(url, {"diner": "second"}).status_code, 403)
+
+    def test_staff_who_may_only_edit_pictures_ban_nobody(self):
+        waiter = User.objects.create_user("waiter", is_staff=True)
+        for codename in ("view_picture", "change_picture"):
+            waiter.user_permissions.add(Permission.objects.get(codename=codename))
+        self.client.force_login(waiter)
+
+        self.assertNotContains(self.ban("first"), "is banned.")
+
+        self.assertEqual(self.banned(), set())
 
 
 class MeanwhileTests(FoldersMixin, TransactionTestCase):

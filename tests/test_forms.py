@@ -2,7 +2,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django.test import SimpleTestCase, override_settings
 
-from uploads.forms import CaptionField, DishForm, UploadForm
+from uploads.forms import CaptionField, DishForm, ReportForm, UploadForm
 
 from .base import UploadTestCase, make_dish, upload_file
 from .photos import photo
@@ -105,6 +105,8 @@ class CaptionFieldTests(SimpleTestCase):
     def test_the_browser_is_told_the_limit(self):
         self.assertIn('maxlength="140"', str(UploadForm()["caption"]))
         self.assertNotIn("required", str(UploadForm()["caption"]))
+        self.assertIn('maxlength="140"', str(ReportForm()["reason"]))
+        self.assertIn("required", str(ReportForm()["reason"]))
 
 
 class UploadFormTests(UploadTestCase):

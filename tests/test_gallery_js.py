@@ -3,6 +3,8 @@
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from uploads.models import Report
+
 from .base import store
 from .browser import BrowserTestCase
 from .photos import photo
@@ -86,6 +88,64 @@ class GalleryTests(BrowserTestCase):
 
         self.assertFalse(self.find('[data-step="1"]')[0].is_enabled())
         self.assertEqual(self.browser.switch_to.active_element, self.find(".strip")[0])
+
+    def report_links(self):
+        return self.find(".gallery-foot a:not([hidden])")
+
+    def test_each_picture_of_others_can_be_reported(self):
+        self.links()[0].click()
+        self.wait_for_picture(0)
+        self.element(By.XPATH, "//button[text()='Next']").click()
+        self.wait_for_picture(1)
+
+        self.element(By.LINK_TEXT, "Report").click()
+
+        pk = self.dish.pictures.all()[1].pk
+        wait_for(lambda: self.browser.current_url.endswith(f"/pictures/{pk}/report"))
+        self.element(By.ID, "id_reason").send_keys("Not food", Keys.ENTER)
+        wait_for(
+            lambda: self.find_text(".thanks") == ["Thank you. Our staff will look at the photo."]
+        )
+        self.assertEqual(Report.objects.get().picture_id, pk)
+
+    def test_a_diners_own_photo_cannot_be_reported(self):
+        self.upload(dish=photo(1200, 900))
+        self.wait_for_done()
+        self.large.insert(0, self.dish.pictures.first().display.url)
+        self.links()[0].click()
+        self.wait_for_picture(0)
+        self.assertEqual(self.report_links(), [])
+
+        self.press(Keys.ARROW_RIGHT)
+        self.wait_for_picture(1)
+        self.assertEqual(len(self.report_links()), 1)
+
+    def test_the_link_stays_that_of_the_picture_when_a_photo_arrives(self):
+        self.links()[0].click()
+        self.wait_for_picture(0)
+        link = self.report_links()[0].get_attribute("href")
+        self.run_script("$('.picture').first().clone().prependTo('.pictures')")
+
+        self.press(Keys.ARROW_RIGHT)
+        self.wait_for_picture(1)
+        self.press(Keys.ARROW_LEFT)
+        self.wait_for_picture(0)
+
+        self.assertEqual(self.report_links()[0].get_attribute("href"), link)
+
+    def test_only_without_scripts_the_page_itself_offers_reports(self):
+        for link in self.find(".picture .report"):
+            self.assertFalse(link.is_displayed())
+        self.emulate("setScriptExecutionDisabled", {"value": True}, {"value": False})
+        self.browser.refresh()
+
+        self.element(By.LINK_TEXT, "Report").click()
+
+        pk = self.dish.pictures.first().pk
+        wait_for(lambda: self.browser.current_url.endswith(f"/pictures/{pk}/report"))
+        self.element(By.ID, "id_reason").send_keys("Not food", Keys.ENTER)
+        wait_for(lambda: self.find(".thanks"))
+        self.assertEqual(Report.objects.get().picture_id, pk)
 
     def test_it_closes_and_the_focus_comes_back(self):
         link = self.links()[2]

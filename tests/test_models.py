@@ -1,6 +1,6 @@
 import errno
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +16,7 @@ from django.db.migrations.loader import MigrationLoader
 from django.test import TransactionTestCase
 
 from uploads import models, renderer
-from uploads.models import Dish, Picture
+from uploads.models import Dish, Picture, Report
 
 from .base import FoldersMixin, UploadTestCase, make_dish, store
 from .photos import photo
@@ -277,6 +277,24 @@ class CancelTests(UploadTestCase):
         self.assertIn("USING INDEX picture_progress_id", plan)
 
 
+class ReportTests(UploadTestCase):
+    def test_a_diner_has_one_report_of_a_picture(self):
+        picture = store(self.dish, photo())
+        picture.report("diner", "Not food")
+
+        with self.assertRaises(IntegrityError):
+            picture.reports.create(diner="diner", reason="Not this dish")
+
+    def test_a_picture_takes_its_reports_along(self):
+        picture, other = (store(self.dish, photo()) for _ in range(2))
+        for one in (picture, other):
+            one.report("diner", "Not food")
+
+        picture.delete()
+
+        self.assertEqual(Report.objects.get().picture, other)
+
+
 class MeanwhileTests(FoldersMixin, TransactionTestCase):
     def test_an_upload_and_its_cancellation_at_once_keep_nothing(self):
         dish, barrier = make_dish(), Barrier(2)
@@ -298,6 +316,25 @@ class MeanwhileTests(FoldersMixin, TransactionTestCase):
             cancelled.result()
 
         self.assertEqual((dish.pictures.count(), self.files()), (0, []))
+
+    def test_a_picture_is_deleted_only_after_a_report_that_is_being_stored(self):
+        picture, report = store(make_dish(), photo()), Picture.report
+
+        def delete():
+            picture.delete()
+            connection.close()
+
+        def report_while_deleted(*args):
+            deletions.append(pool.submit(delete))
+            self.assertFalse(wait(deletions, timeout=0.5).done)
+            report(*args)
+
+        deletions, url = [], f"/pictures/{picture.pk}/report"
+        with ThreadPoolExecutor(1) as pool, patch.object(Picture, "report", report_while_deleted):
+            response = self.client.post(url, {"reason": "Not food"})
+            deletions[0].result()
+
+        self.assertEqual((response.status_code, Report.objects.count()), (302, 0))
 
     def test_no_file_is_kept_of_a_dish_that_is_deleted_meanwhile(self):
         dish = make_dish()

@@ -9,6 +9,7 @@ from unittest.mock import patch
 from django.contrib.auth.models import User
 from django.contrib.staticfiles import finders
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 from uploads.models import Picture, PictureQuerySet
 
@@ -60,6 +61,29 @@ class PageTests(BrowserTestCase):
         self.element(By.LINK_TEXT, "Take it back").click()
 
         wait_for(lambda: "Take this photo back?" in self.find_text("h1"))
+        self.assert_good()
+
+    def test_the_pages_that_report_a_photo(self):
+        self.dish.pictures.update(caption="With rouille and croûtons")
+        self.open(f"/pictures/{self.dish.pictures.get().pk}/report")
+        self.assert_good()
+
+        self.element(By.ID, "id_reason").send_keys("  ", Keys.ENTER)
+        wait_for(lambda: self.find(".errorlist"))
+        self.assert_good()
+
+        self.element(By.ID, "id_reason").send_keys("Not food", Keys.ENTER)
+        wait_for(lambda: self.find(".thanks"))
+        self.assert_good()
+
+    def test_the_page_without_scripts(self):
+        self.open(self.dish.get_absolute_url())
+        self.run_script(
+            "for (const sheet of document.styleSheets) for (const rule of sheet.cssRules)"
+            "  if (rule.conditionText === '(scripting: enabled)') rule.media.mediaText = 'not all'"
+        )
+        self.assertTrue(self.element(By.LINK_TEXT, "Report").is_displayed())
+
         self.assert_good()
 
     def test_a_form_with_errors(self):
@@ -190,7 +214,12 @@ class PageTests(BrowserTestCase):
         self.browser.add_cookie({"name": cookie.key, "value": cookie.value})
         picture = self.dish.pictures.get()
 
-        for path in ("dish/", f"dish/{self.dish.pk}/change/", f"picture/{picture.pk}/change/"):
+        for path in (
+            "dish/",
+            f"dish/{self.dish.pk}/change/",
+            f"picture/{picture.pk}/change/",
+            "report/",
+        ):
             self.open(f"/admin/uploads/{path}")
             wait_for(lambda: self.find("#content-main"))
             self.assertIsNone(self.run_script("return sessionStorage.getItem('violation')"))

@@ -15,9 +15,10 @@ from django.test import Client, TestCase, override_settings
 from PIL import Image
 
 from uploads import renderer
-from uploads.models import Cancellation, Dish, Picture, PictureQuerySet
+from uploads.forms import validate_diners
+from uploads.models import Ban, Cancellation, Dish, Picture, PictureQuerySet
 from uploads.progress import writer
-from uploads.responses import PICTURES_PER_PAGE
+from uploads.responses import PICTURES_PER_PAGE, get_diner
 from uploads.uploadhandler import PictureFileUploadHandler, UploadProgressCachedHandler
 from uploads.views import DISHES_PER_PAGE
 
@@ -212,7 +213,8 @@ class UploadTests(UploadTestCase):
             f'url="{picture.display.url}" thumbnail="{picture.thumbnail.url}" '
             f'srcset="{picture.srcset}" width="480" height="360" '
             f'datetime="{picture.uploaded:%Y-%m-%d}" '
-            f'date="{picture.uploaded:%-d %b %Y}"/></upload>',
+            f'date="{picture.uploaded:%-d %b %Y}" '
+            f'report="/pictures/{picture.pk}/report"/></upload>',
         )
         self.assertEqual(len(self.files()), 3)
 
@@ -599,6 +601,196 @@ class TakeBackTests(UploadTestCase):
         self.assertNotContains(Client().get(page), f'href="{self.url}"')
 
 
+class ReportTests(UploadTestCase):
+    def setUp(self):
+        super().setUp()
+        self.client.get("/")
+        self.picture = store(self.dish, photo())
+        self.url = f"/pictures/{self.picture.pk}/report"
+
+    def report(self, reason, client=None):
+        return (client or self.client).post(self.url, {"reason": reason})
+
+    def reasons(self):
+        return [report.reason for report in self.picture.reports.all()]
+
+    def test_the_diner_is_asked_for_a_reason_and_thanked(self):
+        response = self.client.get(self.url)
+        self.assertContains(response, "Report this photo")
+        self.assertContains(response, self.picture.thumbnail.url)
+
+        response = self.report("Not food")
+
+        self.assertRedirects(response, f"{self.dish.get_absolute_url()}?reported")
+        self.assertContains(self.client.get(response.url), "Thank you. Our staff will look at")
+        self.assertEqual(self.reasons(), ["Not food"])
+        self.assertTrue(Picture.objects.shown().exists())
+
+    def test_no_thanks_are_said_to_anybody_else(self):
+        self.assertNotContains(self.client.get(self.dish.get_absolute_url()), "Thank you")
+
+    def test_thanks_take_no_session(self):
+        self.client.get(self.report("Not food").url)
+
+        self.assertNotIn("sessionid", self.client.cookies)
+        self.assertNotIn("messages", self.client.cookies)
+
+    def test_a_reason_becomes_one_line(self):
+        self.report(" Not\tfood\r\nat\0all\u2028 ")
+
+        self.assertEqual(self.reasons(), ["Not food at all"])
+
+    def test_140_characters_are_allowed_and_not_one_more(self):
+        self.assertContains(self.report("x" * 141), "has at most 140 characters")
+        self.assertEqual(self.reasons(), [])
+
+        self.report("🍲" * 140 + " ")
+        self.assertEqual(self.reasons(), ["🍲" * 140])
+
+    def test_a_report_needs_a_reason(self):
+        for reason in ("", " \t\0"):
+            response = self.report(reason)
+            self.assertContains(response, "This field is required.")
+            self.assertContains(response, "<title>Error: ")
+        self.assertEqual(self.reasons(), [])
+
+    def test_nothing_that_a_diner_wrote_becomes_a_script(self):
+        script = "'\"><script>alert(1)</script>"
+        Dish.objects.update(name=script)
+        Picture.objects.update(caption=script)
+
+        for response in (self.client.get(self.url), self.report(script * 6)):
+            self.assertContains(response, "&lt;script&gt;alert(1)")
+            self.assertNotContains(response, "<script>alert(1)")
+
+    def test_a_second_report_of_a_diner_replaces_the_first(self):
+        self.report("Not food")
+        self.report("Not this dish")
+
+        self.assertEqual(self.reasons(), ["Not this dish"])
+
+    def test_the_reports_of_others_stay(self):
+        other = Client()
+        other.get("/")
+        self.report("Not food", other)
+        self.report("Not this dish")
+
+        self.assertEqual(self.reasons(), ["Not this dish", "Not food"])
+
+    def test_browsers_without_the_cookie_can_report_too(self):
+        for reason in ("Not food", "Not this dish"):
+            self.assertEqual(self.report(reason, Client()).status_code, 302)
+
+        self.assertEqual(self.reasons(), ["Not this dish", "Not food"])
+
+    def test_only_a_picture_that_is_shown_can_be_reported(self):
+        self.picture.hide()
+        for url in (self.url, "/pictures/0/report"):
+            for response in (self.client.get(url), self.client.post(url, {"reason": "Not food"})):
+                self.assertContains(response, "This plate is empty", status_code=404)
+        self.assertEqual(self.reasons(), [])
+
+    def test_a_picture_that_is_deleted_while_its_form_is_filled_in_is_not_found(self):
+        self.client.get(self.url)
+        self.picture.delete()
+
+        self.assertEqual(self.report("Not food").status_code, 404)
+
+    def test_the_pictures_of_others_offer_it_and_the_diners_own_do_not(self):
+        self.assertContains(self.post(upload_file(photo())), "take_back=")
+        own = self.dish.pictures.first()
+
+        response = self.client.get(self.dish.get_absolute_url())
+
+        self.assertContains(response, f'href="{self.url}"')
+        self.assertNotContains(response, f'href="/pictures/{own.pk}/report"')
+
+    def test_a_browser_without_the_cookie_is_offered_it_for_every_picture(self):
+        self.assertContains(Client().get(self.dish.get_absolute_url()), f'href="{self.url}"')
+
+    def test_the_answer_to_an_upload_offers_it_for_pictures_of_others_alone(self):
+        content = photo()
+        Client().post("/upload", {"id": self.dish.pk, "picture": upload_file(content)})
+
+        self.assertContains(self.post(upload_file(content)), ' report="/pictures/')
+        self.assertNotContains(self.post(upload_file(photo())), " report=")
+
+
+class BanTests(UploadTestCase):
+    SENTENCE = "Our staff do not accept photos from this browser."
+
+    def setUp(self):
+        super().setUp()
+        self.client.get("/")
+        self.diner = get_diner(self.client.get("/").wsgi_request)
+
+    def upload_at(self, seconds, **options):
+        """Upload a photo so many seconds after the beginning of an hour."""
+        with patch("uploads.forms.time.time", return_value=3600 + seconds):
+            return self.post(upload_file(photo()), **options)
+
+    def test_a_banned_diner_is_refused_before_the_body_is_parsed(self):
+        Ban.objects.create(diner=self.diner)
+
+        with patch.object(UploadProgressCachedHandler, "handle_raw_input") as parse:
+            response = self.post(upload_file(photo()))
+
+        self.assert_refused(response, "hidden", 403)
+        self.assertContains(response, self.SENTENCE, status_code=403)
+        parse.assert_not_called()
+
+    def test_without_scripts_a_banned_diner_gets_a_page(self):
+        Ban.objects.create(diner=self.diner)
+
+        response = self.post(upload_file(photo()), accept=BROWSER)
+
+        self.assertTemplateUsed(response, "uploads/refused.html")
+        self.assertContains(response, self.SENTENCE, status_code=403)
+
+    def test_nobody_else_is_banned(self):
+        Ban.objects.create(diner=self.diner)
+
+        stranger, other = Client(), Client()
+        other.get("/")  # sets the cookie
+        for client in (stranger, other):
+            data = {"id": self.dish.pk, "picture": upload_file(photo())}
+            self.assertEqual(client.post("/upload", data).status_code, 200)
+
+    def test_a_ban_begins_and_ends_within_a_minute(self):
+        self.assertEqual(self.upload_at(0).status_code, 200)
+        ban = Ban.objects.create(diner=self.diner)
+        self.assertEqual(self.upload_at(60).status_code, 403)
+
+        ban.delete()
+        self.assertEqual(self.upload_at(120).status_code, 200)
+
+    def test_a_ban_holds_for_the_id_of_an_old_cookie_too(self):
+        Ban.objects.create(diner=self.diner)
+        self.client.get("/", secure=True)
+
+        data = {"id": self.dish.pk, "picture": upload_file(photo())}
+        response = self.client.post("/upload", data, secure=True)
+
+        self.assert_refused(response, "hidden", 403)
+
+    def test_the_bans_are_read_once_a_minute(self):
+        for seconds, queries in ((0, 1), (59, 0), (60, 1)):
+            with (
+                patch("uploads.forms.time.time", return_value=3600 + seconds),
+                self.assertNumQueries(queries),
+            ):
+                validate_diners(["diner"])
+
+    def test_the_photos_of_a_banned_diner_stay_until_they_are_taken_back(self):
+        self.post(upload_file(photo()))
+        picture = self.dish.pictures.get()
+        Ban.objects.create(diner=picture.diner)
+
+        self.assertContains(self.client.get(self.dish.get_absolute_url()), picture.thumbnail.url)
+        response = self.client.post(f"/pictures/{picture.pk}/take_back")
+        self.assertEqual((response.status_code, self.dish.pictures.count()), (302, 0))
+
+
 class CaptionTests(UploadTestCase):
     def setUp(self):
         super().setUp()
@@ -909,7 +1101,8 @@ class CsrfTests(UploadTestCase):
         self.assertIn(response["Content-Type"], ("application/xml", "application/json"))
 
     def assert_told_by_all(self, sentence, **options):
-        for path in ("/upload", "/dishes/new", "/cancel_upload", "/admin/login/"):
+        paths = ("/upload", "/dishes/new", "/pictures/1/report", "/cancel_upload", "/admin/login/")
+        for path in paths:
             with self.subTest(path, **options):
                 self.assert_told(sentence, path, **options)
 
@@ -953,7 +1146,7 @@ class FullDiskTests(UploadTestCase):
 
     def send(self, path, target, name, error, accept=BROWSER):
         """Post a form to a page that calls a method, which raises this error."""
-        fields = {"name": "x", "restaurant": "y", "X-Progress-ID": "dish-1"}
+        fields = {"name": "x", "restaurant": "y", "reason": "z", "X-Progress-ID": "dish-1"}
         with (
             patch.object(target, name, side_effect=error),
             self.assertLogs("django.request", "ERROR"),
@@ -964,6 +1157,7 @@ class FullDiskTests(UploadTestCase):
         for path, target, name in (
             ("/dishes/new", Dish, "save"),
             (f"{self.picture}/take_back", Picture, "delete"),
+            (f"{self.picture}/report", Picture, "report"),
         ):
             response = self.send(path, target, name, database_error(sqlite3.SQLITE_FULL))
             self.assertTemplateUsed(response, "uploads/refused.html")

@@ -3,6 +3,8 @@ from django.contrib import admin, messages
 from django.contrib.admin.widgets import AdminTextInputWidget
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
+from django.db.models import Count, OuterRef, Subquery
+from django.db.models.functions import Coalesce
 from django.http import FileResponse, Http404
 from django.shortcuts import get_object_or_404
 from django.template.defaultfilters import filesizeformat
@@ -10,7 +12,7 @@ from django.urls import path, reverse
 from django.utils.html import format_html
 
 from .forms import CaptionField, DishForm
-from .models import Dish, Picture
+from .models import Ban, Dish, Picture, Report
 
 
 def thumbnail(picture):
@@ -44,25 +46,96 @@ class DishAdmin(admin.ModelAdmin):
         return thumbnail(dish.cover)
 
 
+def count_reports(picture):
+    """Return the expression that counts the reports of the picture in a field."""
+    reports = Report.objects.filter(picture=OuterRef(picture)).order_by().values("picture")
+    return Coalesce(Subquery(reports.annotate(count=Count("pk")).values("count")), 0)
+
+
+def link_reports(pk, count):
+    """Return the number of reports of a picture, as a link to them if there are any."""
+    url = reverse("admin:uploads_report_changelist")
+    return format_html('<a href="{}?picture={}">{}</a>', url, pk, count) if count else 0
+
+
+class PictureActions(admin.ModelAdmin):
+    """The actions on the pictures of the selected rows."""
+
+    def get_pictures(self, rows):
+        return rows
+
+    def has_change_picture_permission(self, request):
+        return request.user.has_perm("uploads.change_picture")
+
+    def has_ban_permission(self, request):
+        return request.user.has_perm("uploads.add_ban")
+
+    @admin.action(description="Hide the selected pictures", permissions=["change_picture"])
+    def hide(self, request, queryset):
+        pictures = self.get_pictures(queryset).filter(hidden=False)
+        self._each(request, pictures, Picture.hide, "hidden")
+
+    @admin.action(description="Show the selected pictures again", permissions=["change_picture"])
+    def show(self, request, queryset):
+        pictures = self.get_pictures(queryset).filter(hidden=True)
+        self._each(request, pictures, Picture.show, "shown again")
+
+    @admin.action(description="Ban the diners of the selected pictures", permissions=["ban"])
+    def ban(self, request, queryset):
+        for picture in self.get_pictures(queryset):
+            if picture.diner:
+                Ban.objects.get_or_create(diner=picture.diner)
+                self.message_user(request, f"The diner of {picture} is banned.")
+            else:
+                self.message_user(
+                    request,
+                    f"{picture} came from a browser without a cookie, which cannot be banned.",
+                    messages.WARNING,
+                )
+
+    def _each(self, request, pictures, method, done):
+        for picture in pictures:
+            try:
+                method(picture)
+            except Exception as error:  # noqa: BLE001
+                self.message_user(
+                    request, f"{picture} could not be {done}: {error}", messages.ERROR
+                )
+            else:
+                self.message_user(request, f"{picture} is {done}.")
+
+
 class PictureForm(forms.ModelForm):
     caption = CaptionField(widget=AdminTextInputWidget)
 
 
 @admin.register(Picture)
-class PictureAdmin(admin.ModelAdmin):
+class PictureAdmin(PictureActions):
     """Pictures cannot be added here: only an upload brings an original."""
 
     form = PictureForm
-    list_display = ["preview", "dish", "caption", "uploaded", "size", "hidden", "original_link"]
+    list_display = [
+        "preview",
+        "dish",
+        "caption",
+        "reports",
+        "uploaded",
+        "size",
+        "hidden",
+        "original_link",
+    ]
     list_display_links = ["dish"]
     list_filter = ["hidden", "uploaded", "dish__restaurant"]
     list_select_related = ["dish"]
     list_per_page = 50
     date_hierarchy = "uploaded"
-    readonly_fields = ["preview", "dish", "uploaded", "size", "hidden", "original_link"]
+    readonly_fields = ["preview", "dish", "reports", "uploaded", "size", "hidden", "original_link"]
     fields = [*readonly_fields, "caption"]
     search_fields = ["dish__name", "dish__restaurant", "caption"]
-    actions = ["hide", "show"]
+    actions = ["hide", "show", "ban"]
+
+    def get_queryset(self, request):
+        return super().get_queryset(request).annotate(report_count=count_reports("pk"))
 
     def has_add_permission(self, request):
         return False
@@ -104,21 +177,65 @@ class PictureAdmin(admin.ModelAdmin):
         url = reverse("admin:uploads_picture_original", args=[picture.pk])
         return format_html('<a href="{}">Fetch</a>', url)
 
-    @admin.action(description="Hide the selected pictures", permissions=["change"])
-    def hide(self, request, queryset):
-        self._each(request, queryset.filter(hidden=False), Picture.hide, "hidden")
+    @admin.display(ordering="report_count")
+    def reports(self, picture):
+        return link_reports(picture.pk, picture.report_count)
 
-    @admin.action(description="Show the selected pictures again", permissions=["change"])
-    def show(self, request, queryset):
-        self._each(request, queryset.filter(hidden=True), Picture.show, "shown again")
 
-    def _each(self, request, pictures, method, done):
-        for picture in pictures:
-            try:
-                method(picture)
-            except Exception as error:  # noqa: BLE001
-                self.message_user(
-                    request, f"{picture} could not be {done}: {error}", messages.ERROR
-                )
-            else:
-                self.message_user(request, f"{picture} is {done}.")
+@admin.register(Report)
+class ReportAdmin(PictureActions):
+    """Reports come from diners, and are deleted when they are dealt with."""
+
+    list_display = ["preview", "dish", "reason", "created", "reports"]
+    list_display_links = ["reason"]
+    list_select_related = ["picture__dish"]
+    list_per_page = 50
+    date_hierarchy = "created"
+    fields = list_display
+    search_fields = ["reason", "picture__dish__name", "picture__dish__restaurant"]
+    actions = ["hide", "ban"]
+
+    def get_queryset(self, request):
+        return super().get_queryset(request).annotate(report_count=count_reports("picture"))
+
+    def get_pictures(self, rows):
+        return Picture.objects.filter(pk__in=rows.values("picture")).select_related("dish")
+
+    def has_add_permission(self, request):
+        return False
+
+    def has_change_permission(self, request, obj=None):
+        return False
+
+    @admin.display(description="picture")
+    def preview(self, report):
+        return thumbnail(report.picture)
+
+    @admin.display(ordering="picture__dish__name")
+    def dish(self, report):
+        """Return the dish as a link to the picture, as in the list of pictures."""
+        url = reverse("admin:uploads_picture_change", args=[report.picture_id])
+        return format_html('<a href="{}">{}</a>', url, report.picture.dish)
+
+    @admin.display(ordering="report_count")
+    def reports(self, report):
+        return link_reports(report.picture_id, report.report_count)
+
+
+@admin.register(Ban)
+class BanAdmin(admin.ModelAdmin):
+    """Bans come from actions. Staff delete a ban to lift it."""
+
+    list_display = ["diner", "created", "pictures"]
+    fields = list_display
+    search_fields = ["diner"]
+
+    def has_add_permission(self, request):
+        return False
+
+    def has_change_permission(self, request, obj=None):
+        return False
+
+    def pictures(self, ban):
+        url = reverse("admin:uploads_picture_changelist")
+        return format_html('<a href="{}?diner={}">See them</a>', url, ban.diner)

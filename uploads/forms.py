@@ -1,4 +1,4 @@
-"""The forms of a dish and of an upload."""
+"""The forms of a dish, of an upload and of a report."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 
 from . import formats, images, refusals
 from .body import body_of
-from .models import CAPTION_MAX_LENGTH, Dish, Picture
+from .models import CAPTION_MAX_LENGTH, REASON_MAX_LENGTH, Ban, Dish, Picture
 from .progress import get_progress_id
 from .quota import find_shortage
 
@@ -130,6 +130,10 @@ class CaptionField(LineField):
         return {**super().widget_attrs(widget), "maxlength": CAPTION_MAX_LENGTH}
 
 
+class ReportForm(forms.Form):
+    reason = LineField(label="What is wrong with it?", max_length=REASON_MAX_LENGTH)
+
+
 class UploadForm(forms.Form):
     """The form `#form_upload`."""
 
@@ -190,7 +194,7 @@ def validate_before_reading(request):
     if error := find_shortage(body.network):
         raise error
     if "id" in query:
-        validate_dish(query["id"], minute=int(time.time() / 60))
+        validate_dish(query["id"], get_minute())
 
 
 @lru_cache(maxsize=1000)
@@ -201,3 +205,19 @@ def validate_dish(pk, minute):
     a database query. The form checks again when the body has arrived.
     """
     DishField(Dish.objects).clean(pk)
+
+
+def validate_diners(diners):
+    """Raise ValidationError if the staff have banned one of a browser's ids."""
+    if not read_banned_diners(get_minute()).isdisjoint(diners):
+        raise refusals.BANNED.error()
+
+
+@lru_cache(maxsize=1)
+def read_banned_diners(minute):
+    """Return the banned diners. They are few, and are remembered for the rest of the minute."""
+    return frozenset(Ban.objects.values_list("diner", flat=True))
+
+
+def get_minute():
+    return int(time.time() / 60)

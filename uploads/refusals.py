@@ -78,6 +78,7 @@ UNTRUSTED_PROXY = Refusal("csrf", 403, False, "A proxy in front of this site is 
 BAD_HOST = Refusal("csrf", 403, False, "This address does not belong to this site; please reload the page.")
 OVER_QUOTA = Refusal("over_quota", 403, False, "Your network has sent %(quota)s today, as much as is allowed; please come back tomorrow.")
 HIDDEN = Refusal("hidden", 403, False, "Our staff took this photo off the page.")
+BANNED = Refusal("hidden", 403, False, "Our staff do not accept photos from this browser.")
 UNKNOWN_DISH = Refusal("unknown_dish", 404, False, "There is no such dish.")
 DELETED_DISH = Refusal("unknown_dish", 404, False, "This dish was deleted while its photo arrived.")
 TOO_SLOW = Refusal("too_slow", 408, True, "The upload was too slow: it sent less than %(speed)s a second.")

@@ -65,6 +65,8 @@ def picture_attributes(picture, created, diners):
     if picture.is_owned_by(*diners):
         attributes["take_back"] = reverse("take_back", args=[picture.pk])
         attributes["edit_caption"] = reverse("edit_caption", args=[picture.pk])
+    else:
+        attributes["report"] = reverse("report", args=[picture.pk])
     if not created:
         attributes["known"] = "true"
     return attributes
@@ -96,7 +98,13 @@ def dish_response(request, dish, refused=(), status=HTTPStatus.OK):
     pictures = dish.pictures.shown()
     page = Paginator(pictures, PICTURES_PER_PAGE).get_page(request.GET.get("page"))
 
-    context = {"dish": dish, "page": page, "refusals": refused, "diners": get_diners(request)}
+    context = {
+        "dish": dish,
+        "page": page,
+        "refusals": refused,
+        "reported": "reported" in request.GET,
+        "diners": get_diners(request),
+    }
     return form_response(request, "uploads/dish_detail.html", context, status)
 
 
@@ -122,7 +130,7 @@ def get_diners(request):
     """Return the ids of this browser: its present one, and the one of an old cookie.
 
     A sibling subdomain can plant an old cookie. It only gives the browser more pictures to take
-    back; those that are uploaded now belong to the present id.
+    back, and perhaps a ban; those that are uploaded now belong to the present id.
     """
     old = HttpRequest()
     old.COOKIES = request.old_cookies

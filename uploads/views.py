@@ -21,7 +21,14 @@ from django.views.decorators.http import (
 
 from . import refusals
 from .body import body_of
-from .forms import CaptionField, DishForm, UploadForm, validate_before_reading
+from .forms import (
+    CaptionField,
+    DishForm,
+    ReportForm,
+    UploadForm,
+    validate_before_reading,
+    validate_diners,
+)
 from .health import get_health
 from .models import Dish, Picture, close_database
 from .progress import get_cancelled_ids, get_progress_id, get_record, progress_of
@@ -95,6 +102,22 @@ def edit_caption(request, pk):
     return HttpResponse(status=HTTPStatus.NO_CONTENT)
 
 
+@require_http_methods(["GET", "HEAD", "POST"])
+def report(request, pk):
+    """Ask a diner why they report a picture, and keep the report after a POST."""
+    pictures = Picture.objects.shown()
+    form = ReportForm(request.POST if request.method == "POST" else None)
+    if form.is_valid():
+        with transaction.atomic():
+            # The lock keeps the picture from being deleted before its report is stored.
+            picture = get_object_or_404(pictures.select_for_update(), pk=pk)
+            picture.report(get_diner(request), form.cleaned_data["reason"])
+        return redirect(f"{reverse('dish_detail', args=[picture.dish_id])}?reported")
+
+    picture = get_object_or_404(pictures, pk=pk)
+    return render(request, "uploads/report.html", {"form": form, "picture": picture})
+
+
 def get_own_picture(request, pk):
     return get_object_or_404(Picture.objects.owned_by(*get_diners(request)), pk=pk)
 
@@ -107,6 +130,7 @@ def upload(request):
     """Store the photos of a form, and answer which were stored and which were refused."""
     try:
         validate_before_reading(request)
+        validate_diners(get_diners(request))
         close_database()  # The body may take minutes.
         return receive(request)
     except Exception as error:  # noqa: BLE001

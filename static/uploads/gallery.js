@@ -1,6 +1,7 @@
 /* Shows the pictures large, in a strip that scrolls by swipe and by keys. */
 const $gallery = $('#gallery');
 const $steps = $gallery.find('[data-step]');
+const $report = $gallery.find('.report');
 const [strip] = $gallery.find('ul');
 
 $('.pictures').on('click', '.picture-link', function (event) {
@@ -24,7 +25,8 @@ $(strip).on('scroll', paintPosition);
 function createItem(picture) {
   const $image = $(picture).find('img').clone().attr('sizes', '100vw');
   const $text = $('<figcaption>').append($(picture).find('.caption, time').clone());
-  return $('<li>').append($('<figure>').append($image, $text))[0];
+  const report = $(picture).find('.report').attr('href') ?? null;
+  return $('<li>').data({report}).append($('<figure>').append($image, $text))[0];
 }
 
 function paintPosition() {
@@ -34,6 +36,8 @@ function paintPosition() {
   $steps.prop('disabled', function () {
     return !strip.children[index + Number(this.dataset.step)];
   });
+  const {report} = $(strip.children[index]).data();
+  $report.attr('href', report).prop('hidden', !report);
   if (document.activeElement.disabled) { // The end was reached with this button.
     strip.focus();
   }

@@ -27,6 +27,7 @@ function fillIn($item, get) {
   $item.find('time').attr('datetime', get('datetime')).text(get('date'));
   fillInOrRemove($item.find('.caption'), get('caption'), 'text');
   fillInOrRemove($item.find('.take-back'), get('take_back'), 'href'); // Only the diner's own.
+  fillInOrRemove($item.find('.report'), get('report'), 'href'); // Only those of others.
 }
 
 function fillInOrRemove($element, value, method) {

@@ -76,7 +76,7 @@ class Command(BaseCommand):
             "limited_posts": {
                 "new_dish": reverse("dish_new"),
                 "login": reverse("admin:login"),
-                "report": "/pictures/[0-9]+/report",
+                "report": reverse("report", args=[0]).replace("0", "[0-9]+"),
             },
             "progress_url": reverse("get_upload_progress"),
             "progress_id": PROGRESS_ID.pattern,
