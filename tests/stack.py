@@ -61,6 +61,8 @@ class Stack(ExitStack):
             "GOURMIOUS_DATA_DIR": str(self.data),
             "GOURMIOUS_RUN_DIR": str(self.folder / "run"),
             "GOURMIOUS_WORKERS": "2",
+            # All clients of a test may come from one address.
+            "GOURMIOUS_MAX_MB_PER_DAY": "999999",
             "GOURMIOUS_UPLOADS_PER_MINUTE": "999999",
             "GOURMIOUS_POSTS_PER_MINUTE": "999999",
             **self.variables,

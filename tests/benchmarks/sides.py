@@ -102,6 +102,7 @@ class Side:
             "GOURMIOUS_DATA_DIR": str(self.folder),
             "GOURMIOUS_RUN_DIR": str(self.folder / "run"),
             "GOURMIOUS_WORKERS": "2",
+            "GOURMIOUS_MAX_MB_PER_DAY": "999999",
             "GOURMIOUS_UPLOADS_PER_MINUTE": "999999",
             # For the peers.
             "MEMCACHED": bench.memcached.address,

@@ -5,9 +5,11 @@ import os
 import random
 import re
 import sqlite3
+import time
 from contextlib import closing, contextmanager, suppress
 from io import BytesIO
 from itertools import count
+from statistics import median
 from threading import Lock
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -16,13 +18,14 @@ from PIL import Image, ImageChops, ImageStat
 
 from tests import client
 from tests.cases import StackTestCase
-from tests.client import Answer
+from tests.client import Answer, get
 from tests.contract import RECORD_LIFETIME, REFUSALS
 from tests.photos import encoded, photo
 from tests.servers import ADDRESS, manage
 from tests.waiting import wait_for
 
 TIMES = int(os.environ.get("TIMES", "1"))  # repeats each fault this many times
+ANOTHER = "127.0.0.99"  # the address of a client that must not be kept out
 SEED = int(os.environ.get("SEED", "1"))
 
 # Other files and folders that may exist: in the data folder, and in each folder of nginx.
@@ -291,6 +294,18 @@ class FaultTestCase(StackTestCase):
     def assert_uploads_work(self):
         with self.make_upload() as upload:
             self.assertEqual(upload.answer().status, 200, upload.reply)
+
+    def assert_open_to_others(self, times):
+        """See a page and upload, from another address; if TIMES is set, print the waits for both."""
+        waits = []
+        for _ in range(times):
+            start = time.monotonic()
+            self.assertEqual(get(self.http, "/", source=ANOTHER).status, 200)
+            with self.make_upload(source=ANOTHER) as upload:
+                self.assertEqual(upload.answer().status, 200, upload.reply)
+            waits.append(1000 * (time.monotonic() - start))
+        if "TIMES" in os.environ:
+            print(f"Median and longest wait: {median(waits):.0f}, {max(waits):.0f} ms", flush=True)
 
     def audit(self, fault, times, killed=False):
         """Assert that nothing was lost. If TIMES is set, print a row for the table."""

@@ -1,17 +1,14 @@
 """Clients that occupy the server, by being slow or by sending much, keep nobody out."""
 
-import time
 from contextlib import ExitStack, contextmanager
-from statistics import median
 from threading import Event, Thread
 
-from tests.client import get, poll
+from tests.client import poll
 from tests.photos import photo
 from tests.waiting import wait_for
 
 from .rig import TIMES, FaultTestCase
 
-ANOTHER = "127.0.0.99"  # the address of a client that must not be kept out
 DRIBBLE_INTERVAL = 0.2  # seconds
 
 
@@ -46,18 +43,6 @@ class ShareTestCase(FaultTestCase):
             ended.set()
             thread.join()
 
-    def visit(self, times):
-        """Upload and see a page from another address; print how long both took together."""
-        waits = []
-        for _ in range(times):
-            start = time.monotonic()
-            self.assertEqual(get(self.http, "/", source=ANOTHER).status, 200)
-            with self.make_upload(source=ANOTHER) as upload:
-                self.assertEqual(upload.answer().status, 200, upload.reply)
-            waits.append(time.monotonic() - start)
-        milliseconds = [round(1000 * wait) for wait in (median(waits), max(waits))]
-        print("median and longest wait: {} and {} ms".format(*milliseconds), end=" ", flush=True)
-
 
 class SlowTests(ShareTestCase):
     def test_210_dribbling_uploads_from_seven_addresses_keep_nobody_out(self):
@@ -65,7 +50,7 @@ class SlowTests(ShareTestCase):
         uploads = [*self.begin(sources)]
         with self.dribbling(uploads):
             wait_for(lambda: len(self.files("incoming")) == 210)
-            self.visit(50 * TIMES)
+            self.assert_open_to_others(50 * TIMES)
             self.assertEqual(len(self.files("incoming")), 210)
 
         for upload in uploads:
@@ -117,7 +102,7 @@ class QuotaTests(ShareTestCase):
     def test_a_network_that_has_used_up_its_quota_keeps_nobody_else_out(self):
         for content in (photo(160, 120), photo(1600, 1200)):
             wait_for(lambda content=content: self.is_refused(content))
-        self.visit(10)
+        self.assert_open_to_others(10)
 
         self.audit("A network uses up its quota", 1)
 
