@@ -296,7 +296,7 @@ class FaultTestCase(StackTestCase):
             self.assertEqual(upload.answer().status, 200, upload.reply)
 
     def assert_open_to_others(self, times):
-        """See a page and upload, from another address; if TIMES is set, print the waits for both."""
+        """See a page and upload, from another address. If TIMES is set, print the waits."""
         waits = []
         for _ in range(times):
             start = time.monotonic()
