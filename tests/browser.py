@@ -3,6 +3,7 @@
 import re
 from contextlib import contextmanager
 from io import BytesIO
+from itertools import dropwhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -145,8 +146,8 @@ class PageTestCase(FoldersMixin, StaticLiveServerTestCase):
     def witnessed(self, name):
         """Return the states, the percentages and the texts that a row went through when sent."""
         row = self.run_script("return witnessed[arguments[0]]", f"{name}.jpg")
-        states = row["states"][row["states"].index("starting") :]
-        return states, [int(value) for value in row["values"]], row["texts"]
+        sent = dropwhile(lambda state: state != "starting", row["states"])
+        return [*sent], [int(value) for value in row["values"]], row["texts"]
 
     def requests(self, path):
         """Return the addresses, beginnings and ends of the page's requests to a path."""
