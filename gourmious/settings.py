@@ -127,10 +127,10 @@ METRICS_PORT = env_int("GOURMIOUS_METRICS_PORT")
 # How many uploads nginx accepts at once. Each holds a thread until it is answered.
 MAX_UPLOADS = env_int("GOURMIOUS_MAX_UPLOADS", 1000)
 MAX_UPLOADS_PER_ADDRESS = env_int("GOURMIOUS_MAX_UPLOADS_PER_ADDRESS", 30)
-# How much the clients of one network may send in a day.
+# How many MB an address may send in a day.
 MAX_MB_PER_DAY = env_int("GOURMIOUS_MAX_MB_PER_DAY", 2048)
 MAX_BYTES_PER_DAY = MAX_MB_PER_DAY * 2**20
-# How much of the disk uploads leave to the database and to staff; see storage.get_reserve().
+# How many MB of the disk uploads leave to the database and to staff; see storage.get_reserve().
 MIN_FREE_MB = env_int("GOURMIOUS_MIN_FREE_MB", 0)
 MIN_FREE_SPACE = MIN_FREE_MB * 2**20  # bytes
 # How many uploads, and posts of each other form, nginx accepts from an address in a minute.

@@ -1,6 +1,6 @@
 from xml.etree import ElementTree
 
-from uploads.multipart import MAX_HEADER_SIZE, NAMELESS
+from uploads.multipart import DEFAULT_NAME, MAX_HEADER_SIZE
 
 from .base import UploadTestCase
 from .photos import photo
@@ -62,7 +62,7 @@ class FileNameTests(MultipartTestCase):
 
     def test_a_file_without_a_usable_name_gets_one(self):
         for name in (b"..", b"/", b"\x01", b"&#47;"):
-            self.assert_named(b"filename=" + name, NAMELESS)
+            self.assert_named(b"filename=" + name, DEFAULT_NAME)
 
     def test_a_name_is_read_in_every_notation(self):
         for parameters, name in (

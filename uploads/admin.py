@@ -47,7 +47,7 @@ class DishAdmin(admin.ModelAdmin):
 
 
 def count_reports(picture):
-    """Return the expression that counts the reports of the picture in a field."""
+    """Return an expression that counts the reports of the picture whose id is in a field."""
     reports = Report.objects.filter(picture=OuterRef(picture)).order_by().values("picture")
     return Coalesce(Subquery(reports.annotate(count=Count("pk")).values("count")), 0)
 
@@ -184,7 +184,7 @@ class PictureAdmin(PictureActions):
 
 @admin.register(Report)
 class ReportAdmin(PictureActions):
-    """Reports come from diners, and are deleted when they are dealt with."""
+    """Reports come from diners. Staff delete a report that they have dealt with."""
 
     list_display = ["preview", "dish", "reason", "created", "reports"]
     list_display_links = ["reason"]
@@ -213,7 +213,7 @@ class ReportAdmin(PictureActions):
 
     @admin.display(ordering="picture__dish__name")
     def dish(self, report):
-        """Return the dish as a link to the picture, as in the list of pictures."""
+        """Link to the picture, as the list of pictures does."""
         url = reverse("admin:uploads_picture_change", args=[report.picture_id])
         return format_html('<a href="{}">{}</a>', url, report.picture.dish)
 

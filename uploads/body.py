@@ -1,4 +1,4 @@
-"""The body of an upload, as it arrives. It counts itself, and ends early if it is too slow."""
+"""The body of an upload, as it arrives. It counts its bytes, and ends early if it is too slow."""
 
 import time
 
@@ -12,10 +12,9 @@ from .uploadlog import get_network
 # Granian waits until it has all the bytes that are requested. On a slow connection request fewer
 # than Django's 64 KiB, so that the bar moves evenly. But request at least this much: with thousands
 # of uploads, switching threads often costs too much.
-MIN_READ_SIZE = 24 * 2**10
+MIN_READ_SIZE = 24 * 2**10  # bytes
 READ_DURATION = WRITE_INTERVAL / 2  # seconds
 
-# An upload below this speed is almost too slow. The thread must wake up to notice: read even less.
 # The speed of the first seconds says little: a client may send only the head of its form at once.
 FIRST_SECONDS = 4
 
@@ -46,19 +45,18 @@ class Body:
         self.tail = b""  # the last bytes that arrived
         self.refusal = None
         self.read_size = 1  # bytes
-        # The speed is measured since the older of two moments, which are a period apart or more.
-        # Each is a time, and the bytes that had been received then.
+        # At most two times, a period apart or more, with the bytes that had been received by then.
+        # The speed is measured since the first.
         self.marks = [(time.monotonic(), 0)]
 
     def _get_max_length(self, request):
         if self.length is not None:
             return self.length
-        # A server may mark the end of a body that does not state its length. Otherwise read() would
-        # wait for ever.
+        # read() would wait for ever, unless the server marks the end of such a body.
         return settings.UPLOAD_MAX_SIZE + 1 if request.environ.get("wsgi.input_terminated") else 0
 
     def read(self, size=2**16):
-        """Return at most so many bytes; none at the end."""
+        """Return at most this many bytes; none at the end."""
         if self.refusal:
             return b""
         try:
@@ -69,7 +67,7 @@ class Body:
         self.received += len(data)
         quota.add(self.network, len(data))
         self.tail = (self.tail + data[-TAIL_LENGTH:])[-TAIL_LENGTH:]
-        self._judge(time.monotonic())
+        self._judge()
         return data
 
     def drain(self):
@@ -84,8 +82,9 @@ class Body:
         is_short = self.length is not None and self.received < self.length
         return refusals.INTERRUPTED if is_short or closing_boundary not in self.tail else None
 
-    def _judge(self, now):
+    def _judge(self):
         """Give up a body that is too slow or too large; choose how much to read next."""
+        now = time.monotonic()
         since, received = self.marks[0]
         seconds = now - since
         speed = (self.received - received) / max(seconds, FIRST_SECONDS)
@@ -93,6 +92,7 @@ class Body:
             self.refusal = refusals.TOO_SLOW.fill()
         if self.length is None and self.received > settings.UPLOAD_MAX_SIZE:
             self.refusal = refusals.UPLOAD_TOO_LARGE.fill()
+        # Near the least speed a thread must wake up often enough to notice that it is too low.
         minimum = 1 if speed < 2 * settings.UPLOAD_MIN_SPEED else MIN_READ_SIZE
         self.read_size = max(minimum, int(speed * READ_DURATION))
         if now - self.marks[-1][0] >= settings.UPLOAD_SPEED_PERIOD:

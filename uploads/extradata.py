@@ -1,7 +1,7 @@
 """Extra data: the bytes of a file that belong to no picture.
 
-They would turn the site into storage for any data. Behind a picture phones add more pictures, a
-video, or blocks such as a depth map. These are no extra data, and metadata is none.
+They would turn the site into storage for any data. Phones add more pictures, a video, or blocks
+such as a depth map behind a picture. Those are not extra data, and neither is metadata.
 """
 
 import re
@@ -16,8 +16,8 @@ MAX_EXTRA = 2**20  # bytes
 # A JPEG or a video may follow a picture.
 NEXT = re.compile(rb"\xff\xd8\xff|.{4}ftyp", re.DOTALL)
 NEXT_LENGTH = 8  # bytes
-# Blocks of a phone are followed by a directory of their distances from it. Samsung's has a type, a
-# distance and a length for each; that of OPPO, OnePlus and realme is JSON.
+# A phone's blocks are followed by a directory. It holds the distance from itself to each block.
+# Samsung's also holds types and lengths; that of OPPO, OnePlus and realme is JSON.
 SAMSUNG = re.compile(rb"SEFH.{8}(?:.{12})+", re.DOTALL)
 OPPO = re.compile(rb'\[\{"[ -~]+\}\]\0*')
 OPPO_DISTANCE = re.compile(rb'"offset":(\d{1,9})\b')
@@ -25,16 +25,16 @@ OPPO_DISTANCE = re.compile(rb'"offset":(\d{1,9})\b')
 # JPEG. Other markers begin comments, or have no meaning.
 PICTURE_MARKERS = {*range(0xC0, 0xD0), *range(0xDA, 0xF0)}
 EOI = 0xD9
-MAX_SCANNED = 8  # bytes for a pixel, in all scans; noise in CMYK of the best quality has six
+MAX_SCANNED = 8  # bytes a pixel, in all scans; noise in CMYK at the best quality has six
 
 # PNG: the second letter of a standard chunk is a capital, except in an animation's chunks. caBX
 # holds Content Credentials.
 STANDARD_CHUNK = re.compile(rb"[A-Za-z][A-Z][A-Z][A-Za-z]|acTL|fcTL|fdAT|caBX")
 
-# WebP. C2PA holds Content Credentials.
+# WebP
 WEBP_START = 12  # bytes before the first chunk
 WEBP_CHUNKS = {b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP "}
-WEBP_CHUNKS.add(b"C2PA")
+WEBP_CHUNKS.add(b"C2PA")  # Content Credentials
 
 # HEIC, AVIF and videos (ISO/IEC 14496-12): boxes of a length, a name, and data. mpvd and sefd hold
 # the video of a motion photo, and Samsung's blocks.
@@ -67,8 +67,8 @@ def has_much_extra_data(content, name):
 def find_blocks(content):
     """Return where a phone's blocks begin, or the length of a file that does not end with them.
 
-    Samsung's directory is followed by its length and SEFT, OPPO's by a tag and its length, in which
-    these eight bytes count.
+    Samsung's directory is followed by its length and SEFT. OPPO's is followed by a tag and a length
+    that includes these eight bytes.
     """
     end = len(content) - 8
     start = max(0, end - int.from_bytes(content[end : end + 4], "little"))
@@ -80,13 +80,13 @@ def find_blocks(content):
     return len(content)
 
 
-# Each of these returns where a picture or a video ends, and how many bytes before that are extra.
+# Each measure_…() returns where a picture or a video ends, and how many bytes of it are extra.
 
 
 def measure_jpeg(content, start=0):
     extra = scanned = pixels = 0
     end, last = start + 2, None
-    # One that lacks its end marker has it behind the file.
+    # Without an end marker, the picture ends with the file.
     for place, marker, length in chain(read_segments(content, start), [(len(content), EOI, 0)]):
         if last == SOS:
             scanned += place - end
@@ -132,7 +132,7 @@ def measure_boxes(content, start=0):
     place, extra = start, 0
     while box := BOX.match(content, place):
         length, name, rest = int.from_bytes(box[1]), box[2], len(content) - place
-        if length == 1:  # Eight bytes behind the name tell it.
+        if length == 1:  # The length is in the eight bytes behind the name.
             length = int.from_bytes(content[place + 8 : place + 16])
         length = length or rest
         if length < 8 or (length > rest and name not in BOXES):
@@ -165,7 +165,7 @@ def get_palette_length(flags):
 
 
 def skip_chain(content, place):
-    """Return where a chain of a GIF's blocks ends: each begins with its length, the last has 0."""
+    """Return where a chain of a GIF's blocks ends. Each begins with its length; the last has 0."""
     while length := content[place]:
         place += 1 + length
     return place + 1
@@ -178,7 +178,7 @@ def measure_bmp(content):
 
 
 def measure_tiff(content):
-    """Count what no directory names: a TIFF has its parts in any order."""
+    """Count the bytes that no directory names: a TIFF has its parts in any order."""
     named = 0
     with suppress(error, OverflowError):  # It may be cut short.
         for length in read_tiff_lengths(content):

@@ -37,8 +37,8 @@ NEEDED_OR_INVISIBLE = re.compile(rf"({NEEDED}) | [{INVISIBLE}]", re.VERBOSE)
 MARK = r"[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]"
 STACKED_MARKS = re.compile(rf"({MARK}{{3}}){MARK}+")
 
-# Characters. Normalizing takes time with the square of the number of marks in a row.
-RAW_MAX_LENGTH = 1000
+# Normalizing takes a time that grows with the square of the number of marks in a row.
+RAW_MAX_LENGTH = 1000  # characters
 
 
 class LineField(forms.CharField):
@@ -208,7 +208,7 @@ def validate_dish(pk, minute):
 
 
 def validate_diners(diners):
-    """Raise ValidationError if the staff have banned one of a browser's ids."""
+    """Raise ValidationError if staff have banned one of a browser's ids."""
     if not read_banned_diners(get_minute()).isdisjoint(diners):
         raise refusals.BANNED.error()
 

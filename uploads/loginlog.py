@@ -13,6 +13,6 @@ logger = logging.getLogger(__name__)
 
 @receiver(user_login_failed)
 def log_failed_login(request=None, **kwargs):
-    # Without a request, such as in a script, nobody can be banned.
+    # A login in a script has no address.
     if request:
         logger.warning("Login failed from %s.", request.META["REMOTE_ADDR"])

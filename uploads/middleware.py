@@ -10,10 +10,10 @@ logger = logging.getLogger(__name__)
 
 
 class OddInputMiddleware:
-    """Show a page of the admin without its query and form, if the database does not accept them.
+    """Redirect to a page of the admin without its query if the database does not accept a value.
 
-    Django (5.2) does so for most queries of a list, but fails for a number, a date or a regular
-    expression that no database accepts, and for an action on something with such an id.
+    Django (5.2) does so for most queries of a list. It raises for a number, a date or a regular
+    expression that the database does not accept, and for an action on such an id.
     """
 
     def __init__(self, get_response):
@@ -23,9 +23,9 @@ class OddInputMiddleware:
         return self.get_response(request)
 
     def process_exception(self, request, exception):
-        # If the page fails without a query, too, the error is one of the app.
+        # A page that fails without its query, too, has an error of its own.
         is_first = request.resolver_match.app_name == "admin" and ERROR_FLAG not in request.GET
-        if not is_first or not is_about_a_value(exception):
+        if not is_first or not is_value_error(exception):
             return None
 
         logger.warning("A page of the admin failed, perhaps for odd input.", exc_info=exception)
@@ -33,8 +33,8 @@ class OddInputMiddleware:
         return redirect(f"{request.path}?{ERROR_FLAG}=1")
 
 
-def is_about_a_value(error):
-    """Return whether the database, or the way to it, did not accept a value."""
+def is_value_error(error):
+    """Return whether Django, the database or its driver did not accept a value."""
     # SQLite has no code of its own for an invalid regular expression.
     code = getattr(error.__cause__, "sqlite_errorcode", None)
     return isinstance(error, (DataError, OverflowError, ValueError)) or code == sqlite3.SQLITE_ERROR

@@ -1,8 +1,8 @@
 """The headers of a form's parts. A photo is kept whatever its file is called.
 
 Django (5.2) loses a photo whose file has a name in Latin-1, or in a charset that Python does not
-know, and the whole form if the headers of a part have 1,024 bytes. It uses Python's email package,
-whose time grows with the square of the number of semicolons.
+know. It loses the whole form if the headers of a part have 1,024 bytes. It parses them with
+Python's email package, which takes a time that grows with the square of the number of semicolons.
 """
 
 import html
@@ -17,13 +17,13 @@ MAX_HEADER_SIZE = 8 * 2**10
 
 READ_SIZE = 2**10  # bytes
 
-# A value ends at a semicolon that is in no quotes. The possessive quantifiers never backtrack.
+# A value ends at a semicolon outside quotes. The possessive quantifiers never backtrack.
 PARAMETER = re.compile(
     r"""; \s* ([^\s=;"]+) \s* = ( (?: "(?:[^"\\]|\\.)*+" | \\" | [^;] )*+ )""",
     re.DOTALL | re.VERBOSE,
 )
 
-NAMELESS = "photo"
+DEFAULT_NAME = "photo"  # for a file without a usable name
 
 
 def parse_part(stream, max_header_size):
@@ -48,8 +48,8 @@ def parse_part(stream, max_header_size):
 
 
 def read_up_to(end, stream, max_size):
-    """Return the start of a stream, as far as it is needed to find the end of the headers."""
-    # On a slow connection all of max_size would take seconds: a bad file is refused later then.
+    """Return the start of a stream: at least up to `end`, and at most max_size bytes."""
+    # On a slow connection, reading max_size bytes at once would delay the refusal of a bad file.
     start = stream.read(READ_SIZE)
     while end not in start and len(start) < max_size and (data := stream.read(READ_SIZE)):
         start += data
@@ -69,5 +69,5 @@ def get_file_name(parameters):
     # RFC 8187: charset'language'text. All clients use UTF-8.
     name = unquote_percent(names.get("filename*", "").split("'", 2)[-1])
     name = name or names.get("filename") or "".join(names.values())
-    # Django sanitizes a name, and skips a file that has none left. The escaped one stays as it is.
-    return name and html.escape(MultiPartParser.sanitize_file_name(None, name) or NAMELESS)
+    # Django sanitizes the name again, and would skip a file without one. It keeps an escaped name.
+    return name and html.escape(MultiPartParser.sanitize_file_name(None, name) or DEFAULT_NAME)

@@ -118,7 +118,7 @@ class UploadProgress:
         return progress_id and cache_key(request.META["REMOTE_ADDR"], progress_id)
 
     def start(self):
-        """Ask the writer to keep the record up to date, and the quota of the client's network."""
+        """Ask the writer to keep the record up to date, and the counts of the quota."""
         writer.follow(self)
 
     def add(self, count):
@@ -157,8 +157,8 @@ class ProgressWriter:
     """The thread that writes the records of all uploads of this process to the cache.
 
     It is started with the first upload, and ends when none is left. Every WRITE_INTERVAL it writes
-    the records that have changed. It writes refusals and deletions at once. It never reads the
-    cache: the next write restores an evicted record.
+    the records that have changed, and flushes the quota. It writes refusals and deletions at once.
+    It never reads a record: the next write restores one that was evicted.
     """
 
     def __init__(self):

@@ -1,7 +1,7 @@
 """How many bytes each client network has sent today. The cache counts them for all processes.
 
-The thread of a request only adds to a number. The progress writer tells the cache: a cache that is
-slow or hung slows no upload, and one that is lost forgets the day.
+The thread of a request only adds to a number. The progress writer adds the numbers to the cache, so
+a slow or hung cache slows no upload. A restarted cache counts from zero.
 """
 
 import logging
@@ -53,12 +53,12 @@ class Quota:
             except Exception:
                 logger.warning("The bytes of a network could not be counted.", exc_info=True)
                 return
-            if not total:  # The cache fails. Do not wait for it once for each network.
+            if not total:  # The cache fails. Do not wait for it again for each network.
                 return
             self.totals[network] = total
 
     def _take_pending(self):
-        """Return the pending bytes, after adding them to the totals; forget those of yesterday."""
+        """Move the pending bytes to the totals, and return them. Start each day from zero."""
         today = int(time.time() // DAY)
         with self.lock:
             if today != self.today:

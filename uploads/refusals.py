@@ -74,7 +74,7 @@ INTERRUPTED = Refusal("interrupted", 400, True, "The upload broke off before all
 OLD_FORM = Refusal("csrf", 403, False, "This form is too old; please reload the page.")
 NO_COOKIE = Refusal("csrf", 403, False, "Cookies are off in your browser; please allow them for this site, and reload the page.")
 FOREIGN_FORM = Refusal("csrf", 403, False, "This form was sent from another site, or your browser hides from which.")
-UNTRUSTED_PROXY = Refusal("csrf", 403, False, "A proxy in front of this site is not trusted; its operator must set GOURMIOUS_BALANCERS to the addresses of such proxies.")
+UNTRUSTED_PROXY = Refusal("csrf", 403, False, "A proxy in front of this site is not trusted; the site's operator must set GOURMIOUS_BALANCERS to its address.")
 BAD_HOST = Refusal("csrf", 403, False, "This address does not belong to this site; please reload the page.")
 OVER_QUOTA = Refusal("over_quota", 403, False, "Your network has sent %(quota)s today, as much as is allowed; please come back tomorrow.")
 HIDDEN = Refusal("hidden", 403, False, "Our staff took this photo off the page.")
@@ -152,7 +152,7 @@ def get_csrf_refusal(request, reason):
         return NO_COOKIE
     if not reason.startswith(("Origin checking failed", "Referer checking failed")):
         return OLD_FORM
-    # The browser uses HTTPS, but a proxy ends it, and its X-Forwarded-Proto is not believed.
+    # The browser uses HTTPS, which ends at a proxy whose X-Forwarded-Proto is not believed.
     is_own = request.headers.get("Origin") == f"https://{request.get_host()}"
     return UNTRUSTED_PROXY if is_own and not request.is_secure() else FOREIGN_FORM
 

@@ -129,8 +129,8 @@ def get_diner(request):
 def get_diners(request):
     """Return the ids of this browser: its present one, and the one of an old cookie.
 
-    A sibling subdomain can plant an old cookie. It only gives the browser more pictures to take
-    back, and perhaps a ban; those that are uploaded now belong to the present id.
+    A sibling subdomain can plant an old cookie. At worst it bans the browser, or lets it take back
+    the pictures of another. New pictures belong to the present id.
     """
     old = HttpRequest()
     old.COOKIES = request.old_cookies

@@ -99,7 +99,7 @@ class PictureFileUploadHandler(TemporaryFileUploadHandler):
         return file
 
     def _find_limit(self, size):
-        """Return a ValidationError if a file of this size, in bytes, is too much."""
+        """Return the ValidationError for a file of this size in bytes, or None if it is allowed."""
         if max(self.content_length or 0, size) > settings.PICTURE_MAX_SIZE:
             return refusals.TOO_LARGE.error()
         return find_shortage(body_of(self.request).network)

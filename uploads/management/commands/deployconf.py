@@ -27,7 +27,7 @@ UNITS = {
 HTTP = ("80", "[::]:80")
 HTTPS = ("443", "[::]:443")
 
-# Connections of each of nginx's workers beside those of uploads.
+# Connections of each nginx worker besides those of uploads.
 SPARE_CONNECTIONS = 8192
 
 VARIABLE = re.compile(r"^(GOURMIOUS_\w+=)(.+)$", re.MULTILINE)
@@ -116,7 +116,7 @@ def describe_listening(addresses):
         # A server that takes every name needs no default server.
         "default_listens": [] if "_" in server_names else default,
         "server_names": server_names,
-        # The name of a wildcard's host is known from the request alone, and it matches.
+        # For a wildcard only the request tells the host.
         "redirects": {
             name: "$host" if name.startswith((".", "_")) else name
             for name in server_names
@@ -137,7 +137,7 @@ def is_ip_address(host):
 def list_headers():
     """Return the name, the name in variables, and the value of each header of every answer."""
     headers = {
-        # The order of its parts is not always the same.
+        # django-csp does not always write the directives in the same order.
         "Content-Security-Policy": "; ".join(sorted(build_policy().split("; "))),
         "Cross-Origin-Opener-Policy": settings.SECURE_CROSS_ORIGIN_OPENER_POLICY,
         "Referrer-Policy": settings.SECURE_REFERRER_POLICY,
@@ -148,8 +148,8 @@ def list_headers():
 
 
 def list_refusals():
-    """Return nginx's own refusals by the patterns of its map: the target, and the status."""
-    either = [
+    """Return nginx's own refusals by the patterns of its maps, which match "target status"."""
+    for_both = [
         refusals.BAD_REQUEST,
         refusals.ADDRESS_TOO_LONG,
         refusals.HEADERS_TOO_LARGE,
@@ -161,7 +161,7 @@ def list_refusals():
         "upload 429": refusals.BUSY,
         "page 413": refusals.FORM_TOO_LARGE,
         "page 429": refusals.TOO_OFTEN,
-        **{f"~ {row.status}$": row for row in either},
+        **{f"~ {row.status}$": row for row in for_both},
     }
 
 
