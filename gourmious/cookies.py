@@ -8,9 +8,9 @@ PREFIX = "__Host-"
 class HostCookieMiddleware:
     """Give all cookies the prefix __Host- over HTTPS, and ignore those without it.
 
-    The rest of the app uses the names without the prefix. So do browsers over plain HTTP, where
-    they drop cookies with the prefix. `request.old_cookies` has the cookies without the prefix that
-    a browser may have kept from an older release.
+    The rest of the app uses the names without the prefix. They are also the browser's names over
+    plain HTTP, where it drops cookies with the prefix. `request.old_cookies` has the cookies that a
+    browser may have kept from an older release.
     """
 
     def __init__(self, get_response):

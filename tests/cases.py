@@ -19,8 +19,8 @@ from .bombs import jpeg_of_scans
 from .client import Upload, add_dish, poll
 from .photos import photo
 from .processes import has_mapped
-from .servers import Granian, Memcached, prepare_data, requires
-from .stack import PROGRAMS, Stack
+from .servers import Granian, Memcached, Nginx, free_port, prepare_data, requires
+from .stack import PROGRAMS, Stack, print_nginx
 from .waiting import wait_for
 
 PHOTO = photo(64, 48)
@@ -224,6 +224,16 @@ class StackTestCase(SimpleTestCase):
         super().setUp()
         self.dish = add_dish(self.http, self.id()[-100:])
         self.progress_id = self.id().split(".")[-1][:64]
+
+    @contextmanager
+    def another_nginx(self, **variables):
+        """Start another nginx in front of the app, with these variables; yield its address."""
+        port, environment = free_port(), {**self.stack.environment, **variables}
+        with (
+            TemporaryDirectory(prefix="gourmious-") as folder,
+            Nginx(folder, port, *print_nginx(port, environment)) as nginx,
+        ):
+            yield nginx.address
 
     def upload(self, address=None, **options):
         """Begin an upload of megabytes, and return it when its record is there."""

@@ -244,7 +244,7 @@ class OddInputTests(UploadTestCase):
 
         self.assertTrue(Picture.objects.filter(pk=self.picture.pk, hidden=False).exists())
 
-    def test_an_action_on_a_list_that_there_is_not(self):
+    def test_an_action_on_a_list_with_an_odd_query(self):
         for query in ("uploaded__year=99999999999", "dish__restaurant__regex=(", "id__in=x"):
             path = f"/admin/uploads/picture/?{query}"
             data = {"action": "hide", "_selected_action": self.picture.pk}

@@ -23,7 +23,7 @@ PICTURE = encoded(SMALL)
 
 
 def segments(marker, data, start=b""):
-    """Return data in as many JPEG segments as they need, each of which begins with the same."""
+    """Return data in as many JPEG segments as they need; each begins with `start`."""
     size = 65_000
     places = range(0, len(data), size)
     return b"".join(segment(marker, start + data[place : place + size]) for place in places)
@@ -148,7 +148,7 @@ class LargeTests(ExtraDataTestCase):
             with self.subTest(cut):
                 self.assert_taken(content[:-cut])
 
-    def test_metadata_of_megabytes_are_taken(self):
+    def test_megabytes_of_metadata_are_taken(self):
         for kind, content in {
             "XMP in a JPEG": insert(PICTURE, segments(0xE1, XMP, b"http://ns.adobe.com/"), 2),
             "a thermal picture in a JPEG": insert(PICTURE, segments(0xE3, urandom(MEGABYTES)), 2),
@@ -190,7 +190,7 @@ class WithinTests(ExtraDataTestCase):
                 with self.subTest(start, data=data[:4]):
                     self.assert_refused(PICTURE + start + data, "extra_data")
 
-    def test_directories_of_a_tiff_in_a_circle_or_nowhere_are_no_error(self):
+    def test_directories_of_a_tiff_that_lead_in_a_circle_or_nowhere_are_no_error(self):
         tags = {256: 1600, 257: 1200, 258: 8, 259: 1, 262: 1, 277: 1, 273: 8, 278: 1200}
         tags |= {279: 1600 * 1200}
         for place in (8, 2**31, 1600 * 1200 + 8):

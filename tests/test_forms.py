@@ -19,16 +19,8 @@ class DishFormTests(UploadTestCase):
 
     def test_a_name_without_anything_visible_is_refused(self):
         for name in (
-            *(
-                "\u200b",
-                "\u2800",
-                "\u3164",
-                "\ufe0f",
-                "\xad",
-                "\U000e0041\U000e007f",
-                "\u202e\u2069",
-            ),
-            *("\u0301", "\u05b0", "\ue000", "\u115f\u1160", "\0", "\u200d \u2003\u3000"),
+            *"\u200b\u2800\u3164\ufe0f\xad\u0301\u05b0\ue000\0",
+            *("\U000e0041\U000e007f", "\u202e\u2069", "\u115f\u1160", "\u200d \u2003\u3000"),
         ):
             with self.subTest(ascii(name)):
                 errors = DishForm({"name": name, "restaurant": f"{name} {name}"}).errors

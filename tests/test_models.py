@@ -285,7 +285,7 @@ class ReportTests(UploadTestCase):
         with self.assertRaises(IntegrityError):
             picture.reports.create(diner="diner", reason="Not this dish")
 
-    def test_a_picture_takes_its_reports_along(self):
+    def test_the_reports_of_a_picture_are_deleted_with_it(self):
         picture, other = (store(self.dish, photo()) for _ in range(2))
         for one in (picture, other):
             one.report("diner", "Not food")

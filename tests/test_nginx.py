@@ -1,4 +1,4 @@
-"""nginx before the app: whom it believes and refuses, and how it answers without the app."""
+"""nginx in front of the app: whom it believes and refuses, and its own answers."""
 
 import re
 import subprocess
@@ -118,16 +118,10 @@ class HostTests(StackTestCase):
             self.assertEqual(get(self.http, "/", {"Host": host}).status, 200)
             self.assertEqual(get(self.https, "/", {"Host": host}, secure=True).status, 200)
 
-    def nginx(self, **variables):
-        """Start an nginx of its own before the app."""
-        port = free_port()
-        folder = self.enterContext(TemporaryDirectory(prefix="gourmious-"))
-        environment = {**self.stack.environment, **variables}
-        return self.enterContext(Nginx(folder, port, *print_nginx(port, environment)))
-
     def test_a_handshake_for_a_foreign_name_is_refused(self):
         tls = make_certificate(Path(self.enterContext(TemporaryDirectory())))
-        address = self.nginx(**tls, GOURMIOUS_ALLOWED_HOSTS="localhost").address
+        variables = {**tls, "GOURMIOUS_ALLOWED_HOSTS": "localhost"}
+        address = self.enterContext(self.another_nginx(**variables))
 
         for name in ("evil.example", None):
             with self.assertRaises(SSLError), closing(open_socket(address)) as client:
@@ -163,7 +157,7 @@ class HostTests(StackTestCase):
         return self.enterContext(Nginx(folder, http, main, site)).address
 
     def test_every_host_is_answered_if_every_host_is_allowed(self):
-        address = self.nginx(GOURMIOUS_ALLOWED_HOSTS="*").address
+        address = self.enterContext(self.another_nginx(GOURMIOUS_ALLOWED_HOSTS="*"))
 
         # The app that is running allows fewer hosts.
         self.assertEqual(get(address, "/", {"Host": "evil.example"}).status, 400)
@@ -246,10 +240,10 @@ class RateTests(StackTestCase):
 
 
 class RefusalTests(StackTestCase):
-    """Requests that nginx itself refuses, before it knows where they lead."""
+    """Requests that nginx refuses without asking the app."""
 
     def list_requests(self, host, accept="*/*"):
-        """Yield the status that each request has to get, and its bytes."""
+        """Yield the status that each request must get, and its bytes."""
         known = f"Host: {host}\r\nAccept: {accept}\r\n"
         for status, line, headers in (
             (400, "/upload HTTP/1.1", f"Accept: {accept}\r\n"),

@@ -17,8 +17,8 @@ from .browser import BrowserTestCase
 from .cases import PIECE, StackTestCase
 from .client import Upload, add_dish, client_headers, connect, get, get_answer, poll
 from .photos import photo
-from .servers import ADDRESS, Memcached, Nginx, free_port, manage, requires
-from .stack import PROGRAMS, Stack, loopback_hosts, print_nginx
+from .servers import ADDRESS, Memcached, free_port, manage, requires
+from .stack import PROGRAMS, Stack, loopback_hosts
 from .waiting import wait_for
 
 ONE_PIXEL = photo(1, 1)
@@ -386,17 +386,6 @@ class LimitTests(StackTestCase):
             self.assert_kept(upload)
         self.assert_kept(self.begin("127.0.0.2"))
 
-    @contextmanager
-    def nginx_behind_a_balancer(self):
-        """Start another nginx, which believes X-Forwarded-For.
-
-        This machine may have only one IPv6 address.
-        """
-        port, folder = free_port(), self.enterContext(TemporaryDirectory(prefix="gourmious-"))
-        environment = {**self.stack.environment, "GOURMIOUS_BALANCERS": ADDRESS}
-        with Nginx(folder, port, *print_nginx(port, environment)) as nginx:
-            yield nginx.address
-
     def test_addresses_of_one_ipv6_network_count_as_one(self):
         # Their texts are shortened in different places, and the last has the byte of a new line.
         networks = (
@@ -407,7 +396,8 @@ class LimitTests(StackTestCase):
             ("::ffff:192.0.2.2", "192.0.2.2", "::ffff:c000:202"),
         )
         for network, other in zip(networks, (*networks[1:], networks[0]), strict=True):
-            with self.nginx_behind_a_balancer() as address:
+            # A balancer names the clients: this machine may have only one IPv6 address.
+            with self.another_nginx(GOURMIOUS_BALANCERS=ADDRESS) as address:
                 first, second, third = network
                 uploads = [self.begin_from(address, source) for source in (first, second)]
                 self.assert_busy(self.begin_from(address, third, begun=False))

@@ -626,7 +626,7 @@ class ReportTests(UploadTestCase):
         self.assertEqual(self.reasons(), ["Not food"])
         self.assertTrue(Picture.objects.shown().exists())
 
-    def test_no_thanks_are_said_to_anybody_else(self):
+    def test_nobody_else_is_thanked(self):
         self.assertNotContains(self.client.get(self.dish.get_absolute_url()), "Thank you")
 
     def test_thanks_take_no_session(self):
@@ -696,7 +696,7 @@ class ReportTests(UploadTestCase):
 
         self.assertEqual(self.report("Not food").status_code, 404)
 
-    def test_the_pictures_of_others_offer_it_and_the_diners_own_do_not(self):
+    def test_a_page_lets_a_diner_report_only_pictures_of_others(self):
         self.assertContains(self.post(upload_file(photo())), "take_back=")
         own = self.dish.pictures.first()
 
@@ -705,10 +705,10 @@ class ReportTests(UploadTestCase):
         self.assertContains(response, f'href="{self.url}"')
         self.assertNotContains(response, f'href="/pictures/{own.pk}/report"')
 
-    def test_a_browser_without_the_cookie_is_offered_it_for_every_picture(self):
+    def test_a_page_lets_a_browser_without_the_cookie_report_every_picture(self):
         self.assertContains(Client().get(self.dish.get_absolute_url()), f'href="{self.url}"')
 
-    def test_the_answer_to_an_upload_offers_it_for_pictures_of_others_alone(self):
+    def test_the_answer_to_an_upload_has_the_link_only_for_pictures_of_others(self):
         content = photo()
         Client().post("/upload", {"id": self.dish.pk, "picture": upload_file(content)})
 
