@@ -1,5 +1,6 @@
 from django.test import RequestFactory, SimpleTestCase
 
+from gourmious.cookies import PREFIX
 from gourmious.request import Request
 
 FORM = "multipart/form-data; boundary="
@@ -32,4 +33,11 @@ class RequestTests(SimpleTestCase):
     def test_no_cookie_is_unescaped(self):
         request = self.make_request(cookie=r'a="\101\"b"; csrftoken=c')
 
-        self.assertEqual(request.COOKIES, {"a": '101"b', "csrftoken": "c"})
+        self.assertEqual(request.COOKIES, {"a": '?101?"b', "csrftoken": "c"})
+
+    def test_no_other_name_of_a_cookie_becomes_one_with_the_prefix(self):
+        # A browser takes cookies with these names from a sibling subdomain.
+        for name in (r"\__Host-a", r"__Host\-a", "\u2000__Host-a", "\xa0__Host-a", "\x85__Host-a"):
+            as_wsgi_has_it = f"{name}=b".encode().decode("latin-1")
+            [found] = self.make_request(cookie=as_wsgi_has_it).COOKIES
+            self.assertFalse(found.startswith(PREFIX), name)
