@@ -7,7 +7,7 @@ from django.utils.http import parse_header_parameters
 
 MAX_TYPE_LENGTH = 200  # characters; a browser's Accept header has up to 135
 
-ODD_IN_COOKIES = re.compile(r"[^ -\[\]-~]")  # a backslash, and what is not printable ASCII
+ODD_IN_COOKIES = re.compile(r"[^ -\[\]-~]")  # backslashes, and all but printable ASCII
 
 
 class Request(WSGIRequest):
