@@ -61,6 +61,11 @@ class NginxTests(DeployconfTestCase):
         self.assert_taken("--listen=127.0.0.1:8080")
         self.assert_taken("--listen=127.0.0.1:8080", **balancers)
 
+    @requires("nginx")
+    def test_nginx_takes_the_lowest_rates(self):
+        rates = {"GOURMIOUS_UPLOADS_PER_MINUTE": "1", "GOURMIOUS_POSTS_PER_MINUTE": "1"}
+        self.assert_taken("--listen=127.0.0.1:8080", **rates)
+
     @requires("nginx", "openssl")
     def test_nginx_takes_the_site_with_tls(self):
         tls = make_certificate(self.folder)
