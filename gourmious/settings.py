@@ -57,7 +57,8 @@ def env_networks(name, default=""):
             ipaddress.ip_network(item)
         except ValueError as error:
             raise ImproperlyConfigured(
-                f"{name} holds {item!r}; it must be IP addresses or networks, separated by commas."
+                f"{name} holds {item!r}; it must be IP addresses, or networks such as 10.0.0.0/8, "
+                "separated by commas."
             ) from error
     return items
 
