@@ -1115,7 +1115,12 @@ class CsrfTests(UploadTestCase):
 
         self.assert_told_by_all("This form is too old;", csrfmiddlewaretoken=self.token)
 
-    def test_a_missing_cookie_is_told(self):
+    def test_a_page_from_before_a_release_that_renamed_the_cookie_is_an_old_form(self):
+        self.client.cookies["old"] = self.client.cookies.pop("csrftoken").value
+
+        self.assert_told_by_all("This form is too old;", csrfmiddlewaretoken=self.token)
+
+    def test_a_browser_that_sends_no_cookie_is_told_to_allow_them(self):
         self.client.cookies.clear()
 
         self.assert_told_by_all("Cookies are off in your browser;", csrfmiddlewaretoken=self.token)

@@ -148,7 +148,8 @@ def classify(error):
 
 def get_csrf_refusal(request, reason):
     """Return the refusal for a request that Django's CSRF check refused for this reason."""
-    if reason == REASON_NO_CSRF_COOKIE:
+    # A browser that sends other cookies accepts them. An older release named this one differently.
+    if reason == REASON_NO_CSRF_COOKIE and not request.headers.get("Cookie"):
         return NO_COOKIE
     if not reason.startswith(("Origin checking failed", "Referer checking failed")):
         return OLD_FORM
