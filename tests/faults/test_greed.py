@@ -1,4 +1,4 @@
-"""Clients that occupy the server, by being slow or by sending much, keep nobody out."""
+"""Slow clients, and clients that send much, keep nobody out."""
 
 from contextlib import ExitStack, contextmanager
 from threading import Event, Thread
@@ -12,22 +12,22 @@ from .rig import TIMES, FaultTestCase
 DRIBBLE_INTERVAL = 0.2  # seconds
 
 
-class ShareTestCase(FaultTestCase):
+class GreedTestCase(FaultTestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
         cls.photo = photo(160, 120)
 
-    def begin(self, sources, content=None):
-        """Begin an upload from each of these addresses, until the test ends."""
+    def begin(self, sources):
+        """Begin an upload from each of these addresses; yield each."""
         for source in sources:
-            upload = self.enterContext(self.make_upload(content, source=source))
+            upload = self.enterContext(self.make_upload(source=source))
             upload.send(upload.data.index(b"\xff\xd8\xff") + 2000)
             yield upload
 
     @contextmanager
     def dribbling(self, uploads):
-        """Send a byte of each upload now and then during the block."""
+        """Send a byte of each upload every DRIBBLE_INTERVAL during the block."""
         ended = Event()
 
         def dribble():
@@ -44,7 +44,7 @@ class ShareTestCase(FaultTestCase):
             thread.join()
 
 
-class SlowTests(ShareTestCase):
+class SlowTests(GreedTestCase):
     def test_210_dribbling_uploads_from_seven_addresses_keep_nobody_out(self):
         sources = [f"127.0.0.{number % 7 + 10}" for number in range(210)]
         uploads = [*self.begin(sources)]
@@ -58,7 +58,7 @@ class SlowTests(ShareTestCase):
         self.audit("210 uploads of some bytes a second", 210)
 
 
-class TooSlowTests(ShareTestCase):
+class TooSlowTests(GreedTestCase):
     variables = {
         "DJANGO_SETTINGS_MODULE": "tests.faults.settings_slow",
         "GOURMIOUS_MAX_UPLOADS_PER_ADDRESS": "2",
@@ -96,7 +96,7 @@ class TooSlowTests(ShareTestCase):
         self.audit("An upload is slow, but fast enough", 1)
 
 
-class QuotaTests(ShareTestCase):
+class QuotaTests(GreedTestCase):
     variables = {"GOURMIOUS_MAX_MB_PER_DAY": "1"}
 
     def test_a_network_that_has_used_up_its_quota_keeps_nobody_else_out(self):
