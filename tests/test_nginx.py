@@ -24,7 +24,7 @@ from .client import (
 from .contract import REFUSALS
 from .photos import photo
 from .servers import ADDRESS, Nginx, free_port, manage, requires
-from .stack import make_certificate, print_nginx
+from .stack import make_certificate
 from .waiting import wait_for
 
 BALANCER, CLIENT = "127.0.0.3", "203.0.113.9"
@@ -149,8 +149,8 @@ class HostTests(StackTestCase):
         tls = make_certificate(Path(self.enterContext(TemporaryDirectory())))
         environment = {**self.stack.environment, **tls, "GOURMIOUS_ALLOWED_HOSTS": "localhost"}
         http, https = free_port(), free_port()
-        main, _ = print_nginx(http, environment)
-        site = re.sub(r"listen \[::\].*;", "", manage("deployconf", "nginx", **environment))
+        main, site = (manage("deployconf", kind, **environment) for kind in ("nginx-main", "nginx"))
+        site = re.sub(r"listen \[::\].*;", "", site)
         for port, free in ((80, http), (443, https)):
             site = site.replace(f"listen {port}", f"listen {ADDRESS}:{free}")
         folder = self.enterContext(TemporaryDirectory(prefix="gourmious-"))
