@@ -35,9 +35,9 @@ class RequestTests(SimpleTestCase):
 
         self.assertEqual(request.COOKIES, {"a": '?101?"b', "csrftoken": "c"})
 
-    def test_no_other_name_of_a_cookie_becomes_one_with_the_prefix(self):
+    def test_no_planted_cookie_turns_into_one_with_the_prefix(self):
         # A browser takes cookies with these names from a sibling subdomain.
         for name in (r"\__Host-a", r"__Host\-a", "\u2000__Host-a", "\xa0__Host-a", "\x85__Host-a"):
-            as_wsgi_has_it = f"{name}=b".encode().decode("latin-1")
-            [found] = self.make_request(cookie=as_wsgi_has_it).COOKIES
+            header = f"{name}=b".encode().decode("latin-1")  # as WSGI has it
+            [found] = self.make_request(cookie=header).COOKIES
             self.assertFalse(found.startswith(PREFIX), name)

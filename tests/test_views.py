@@ -1115,7 +1115,7 @@ class CsrfTests(UploadTestCase):
 
         self.assert_told_by_all("This form is too old;", csrfmiddlewaretoken=self.token)
 
-    def test_a_page_from_before_a_release_that_renamed_the_cookie_is_an_old_form(self):
+    def test_a_page_from_before_the_cookie_was_renamed_is_an_old_form(self):
         self.client.cookies["old"] = self.client.cookies.pop("csrftoken").value
 
         self.assert_told_by_all("This form is too old;", csrfmiddlewaretoken=self.token)

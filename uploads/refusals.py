@@ -148,7 +148,7 @@ def classify(error):
 
 def get_csrf_refusal(request, reason):
     """Return the refusal for a request that Django's CSRF check refused for this reason."""
-    # A browser that sends other cookies accepts them. An older release named this one differently.
+    # A browser that sends other cookies accepts them: its page is of an older release.
     if reason == REASON_NO_CSRF_COOKIE and not request.headers.get("Cookie"):
         return NO_COOKIE
     if not reason.startswith(("Origin checking failed", "Referer checking failed")):
