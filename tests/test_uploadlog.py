@@ -46,4 +46,5 @@ class UploadLogTests(UploadTestCase):
     def test_an_address_is_told_by_its_network_alone(self):
         self.assertEqual(get_network("192.0.2.77"), "192.0.2.0/24")
         self.assertEqual(get_network("2001:db8:1:2::77"), "2001:db8:1::/48")
+        self.assertEqual(get_network("::ffff:192.0.2.77"), "192.0.2.0/24")
         self.assertIsNone(get_network(""))

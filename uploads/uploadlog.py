@@ -42,11 +42,13 @@ def get_outcome(stored, refused):
 def get_network(address, ipv4_bits=24):
     """Return the network that a client's address is in, or None if it has no address.
 
-    Many clients share an IPv4 /24. One client may have a whole IPv6 /48.
+    Many clients share an IPv4 /24. One client may have a whole IPv6 /48. An IPv4 address may be
+    written as an IPv6 address.
     """
     try:
-        version = ipaddress.ip_address(address).version
+        client = ipaddress.ip_address(address)
     except ValueError:
         return None
-    bits = ipv4_bits if version == 4 else 48
-    return str(ipaddress.ip_network(f"{address}/{bits}", strict=False))
+    client = getattr(client, "ipv4_mapped", None) or client
+    bits = ipv4_bits if client.version == 4 else 48
+    return str(ipaddress.ip_network(f"{client}/{bits}", strict=False))
