@@ -8,6 +8,7 @@ const RETRY_PAUSES = [1000, 3000, 9000, 27000]; // milliseconds
 const LONGEST_WAIT = 60000;
 const LOST = [0, 408, 502, 504, 520, 521, 522, 523, 524]; // statuses: a connection broke somewhere
 const BUSY = [429, 503];
+const NOTHING_STORED = ['csrf', 'too_slow']; // codes
 
 const sentences = $('#form_upload').data();
 
@@ -24,12 +25,15 @@ export async function showFailure(upload, jqxhr, queue) {
 async function decide(upload, jqxhr, queue) {
   const {status, responseXML} = jqxhr;
   const $error = $('error', responseXML);
+  const code = $error.attr('code');
+  if (NOTHING_STORED.includes(code)) {
+    forgetAttempt(upload);
+  }
   if (!status && !await isReadable(upload.photo)) {
     return () => showUnreadable(upload);
   }
-  if ($error.attr('code') === 'csrf' && !upload.hasNewToken) {
+  if (code === 'csrf' && !upload.hasNewToken) {
     upload.hasNewToken = true;
-    forgetAttempt(upload);
     await renewToken();
     return () => queue(upload);
   }

@@ -211,6 +211,15 @@ class ProxyTests(BrowserTestCase):
         self.assertEqual(self.find_text(".added-link"), ["1 photo added"])
         self.assertEqual(self.dish.pictures.count(), 1)
 
+    def test_one_that_is_too_slow_each_time_is_told_so(self):
+        sentence = "The upload was too slow: it sent less than 1000 bytes a second."
+        refusal = f'<upload><error code="too_slow" retry="true">{sentence}</error></upload>'
+        with self.proxy.fault("/upload?", answer(408, refusal, "application/xml")):
+            self.upload(dish=photo())
+            self.wait_for_state("failed")
+
+        self.assertEqual(self.find_text(".upload-state"), [f"Failed. {sentence}"])
+
     def test_one_that_is_tried_again_is_cancelled_with_all_its_attempts(self):
         with self.proxy.fault("/upload?", swallow()):
             self.upload(dish=photo())
