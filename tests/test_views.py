@@ -641,7 +641,9 @@ class ReportTests(UploadTestCase):
         self.assertEqual(self.reasons(), ["Not food at all"])
 
     def test_140_characters_are_allowed_and_not_one_more(self):
-        self.assertContains(self.report("x" * 141), "has at most 140 characters")
+        for length in (141, 2000):
+            response = self.report("x" * length)
+            self.assertContains(response, "At most 140 characters are allowed.")
         self.assertEqual(self.reasons(), [])
 
         self.report("🍲" * 140 + " ")

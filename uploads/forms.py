@@ -44,6 +44,9 @@ RAW_MAX_LENGTH = 1000  # characters
 class LineField(forms.CharField):
     """A line of text: in NFC, with single spaces, and without characters that mislead."""
 
+    # Django's message counts the characters, but only RAW_MAX_LENGTH are left.
+    default_error_messages = {"max_length": "At most %(limit_value)s characters are allowed."}
+
     def to_python(self, value):
         text = UNSAFE.sub(" ", super().to_python(value)[:RAW_MAX_LENGTH])
         text = NEEDED_OR_INVISIBLE.sub(r"\1", text)
