@@ -54,6 +54,15 @@ class PageTests(BrowserTestCase):
         self.open("/")
         self.assert_good()
 
+    def test_names_of_one_long_word_fit(self):
+        self.dish = make_dish("W" * 100, "W" * 100)
+        picture = store(self.dish, photo(), caption="W" * 140)
+        with self.phone(320):
+            for path in ("/", self.dish.get_absolute_url(), f"/pictures/{picture.pk}/report"):
+                with self.subTest(path=path):
+                    self.open(path)
+                    self.assert_fits()
+
     def test_the_page_that_takes_a_photo_back(self):
         self.upload(dish=photo())
         self.wait_for_done()
