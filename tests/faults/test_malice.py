@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import re
 import resource
 import select
 import socket
@@ -195,10 +196,10 @@ class FormTests(MaliceTestCase):
         )
         self.attack_all("a file's name in an unusable charset", forms, None)
 
-    def test_a_name_of_8_kib_is_refused(self):
-        forms = self.make_forms(f"name=picture; filename={'x' * 8200}")
+    def test_a_name_of_4_kib_is_refused(self):
+        forms = self.make_forms(f"name=picture; filename={'x' * 4200}")
 
-        self.attack_all("a file's name of 8 KiB", forms, "no_picture")
+        self.attack_all("a file's name of 4 KiB", forms, "no_picture")
 
     def test_names_do_not_break_out_of_headers_paths_and_pages(self):
         names = (
@@ -206,7 +207,7 @@ class FormTests(MaliceTestCase):
             "../../../../etc/passwd",
             "..\\..\\db.sqlite3",
             "/var/lib/gourmious/db.sqlite3",
-            "x" * 8000,
+            "x" * 3900,
             SCRIPT,
         )
         forms = self.make_forms(*(f'name="picture"; filename="{name}"' for name in names))
@@ -391,7 +392,8 @@ class HeaderTests(MaliceTestCase):
         self.attack_all("a meaningless header", self.make_uploads(*headers), None)
 
     def test_a_malformed_id_does_not_reach_memcached(self):
-        before = self.stack.memcached.ask("stats items")
+        self.assert_uploads_work()  # It adds the quota of its network.
+        before = self.count_records()
         for evil in ("a%0D%0Aset%20x%200%200%201%0D%0Ay", "a%20b", "%00", "a:b", "x" * 65):
             requests = [
                 lambda query=f"?X-Progress-ID={evil}": self.build_request(
@@ -403,7 +405,10 @@ class HeaderTests(MaliceTestCase):
                 answer = get(address, f"/get_upload_progress?X-Progress-ID={evil}")
                 self.assertEqual(answer.status, 400)
 
-        self.assertEqual(self.stack.memcached.ask("stats items"), before)
+        self.assertEqual(self.count_records(), before)
+
+    def count_records(self):
+        return re.findall(r"items:\d+:number (\d+)", self.stack.memcached.ask("stats items"))
 
     def test_lengths_that_contradict_each_other_are_refused(self):
         self.make_form()
@@ -450,7 +455,7 @@ class HeaderTests(MaliceTestCase):
             return self.build_chunked(bytes(self.rng.choice([60_000, 20_000_000])), 60_000)
 
         self.make_form()
-        self.attack_all("a chunked body of zeros", 4 * [make_request], "interrupted")
+        self.attack_all("a chunked body of zeros", 4 * [make_request], "no_picture")
 
     def test_a_chunked_upload_has_progress_without_a_length(self):
         form = self.make_form(content=photo(800, 600))

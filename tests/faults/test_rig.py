@@ -95,7 +95,7 @@ class AuditTests(FaultTestCase):
         self.assert_found(*["belongs to no row"] * 2)
 
     def test_a_file_outside_the_folders_is_found(self):
-        for folder in (self.stack.data, self.stack.http.folder / "body"):
+        for folder in (self.stack.data, self.stack.http.folder / "client_body"):
             left = folder / "left"
             left.touch()
             self.assert_found(f"{left} does not belong there")
