@@ -184,6 +184,13 @@ class SearchTests(UploadTestCase):
         self.assertEqual(list(response.context["page"]), [dish])
         self.assertContains(response, f'value="{"x" * 100}"')
 
+    def test_a_dish_is_found_by_the_name_that_its_diner_typed(self):
+        for name in ("\u2764\ufe0f", "1\ufe0f\u20e3", "\u8fbb\U000e0100", "short\u00adbread"):
+            data = {"name": name, "restaurant": "Chez Fonfon"}
+            location = self.client.post("/dishes/new", data).headers["location"]
+
+            self.assertContains(self.search(name), f'href="{location}"')
+
     def test_an_odd_query_is_answered(self):
         for query in ("\0", "%", "_", "\\", "'", "\u202e", "🍲", "%s", "x" * 9999, "a " * 5000):
             with self.subTest(query[:9]):

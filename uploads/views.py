@@ -24,6 +24,7 @@ from .body import body_of
 from .forms import (
     CaptionField,
     DishForm,
+    LineField,
     ReportForm,
     UploadForm,
     validate_before_reading,
@@ -50,7 +51,7 @@ QUERY_MAX_LENGTH = 100  # characters
 
 @require_safe
 def dish_list(request):
-    query = request.GET.get("q", "").strip()[:QUERY_MAX_LENGTH]
+    query = LineField().to_python(request.GET.get("q", ""))[:QUERY_MAX_LENGTH]  # as names are
     dishes = Dish.objects.search(query).with_cover()
     page = Paginator(dishes, DISHES_PER_PAGE).get_page(request.GET.get("page"))
 
