@@ -15,7 +15,7 @@ from django.test import Client, TestCase, override_settings
 from PIL import Image
 
 from uploads import renderer
-from uploads.forms import validate_diners
+from uploads.forms import read_banned_diners, validate_diners
 from uploads.models import Ban, Cancellation, Dish, Picture, PictureQuerySet
 from uploads.progress import writer
 from uploads.responses import PICTURES_PER_PAGE, get_diner
@@ -772,6 +772,16 @@ class BanTests(UploadTestCase):
 
         ban.delete()
         self.assertEqual(self.upload_at(120).status_code, 200)
+
+    def test_a_ban_that_comes_while_a_photo_arrives_refuses_it_too(self):
+        def ban():
+            Ban.objects.create(diner=self.diner)
+            read_banned_diners.cache_clear()
+
+        with patch.object(UploadProgressCachedHandler, "upload_complete", side_effect=ban):
+            response = self.post(upload_file(photo()))
+
+        self.assert_refused(response, "hidden", 403)
 
     def test_a_ban_holds_for_the_id_of_an_old_cookie_too(self):
         Ban.objects.create(diner=self.diner)

@@ -145,6 +145,7 @@ def receive(request):
     if not form.is_valid():
         return finish(request, form.cleaned_data.get("id"), refused=[form.get_first_refusal()])
 
+    validate_diners(get_diners(request))  # A ban may have come while the body arrived.
     progress_id = get_progress_id(request) or ""
     fields = {"diner": get_diner(request), "progress_id": progress_id}
     stored, refused = form.save(body_of(request).network, **fields)
