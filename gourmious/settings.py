@@ -134,7 +134,8 @@ MAX_BYTES_PER_DAY = MAX_MB_PER_DAY * 2**20
 # How many MB of the disk uploads leave to the database and to staff; see storage.get_reserve().
 MIN_FREE_MB = env_int("GOURMIOUS_MIN_FREE_MB", 0)
 MIN_FREE_SPACE = MIN_FREE_MB * 2**20  # bytes
-# How many uploads, and posts of each other form, nginx accepts from an address in a minute.
+# How many uploads or cancellations, and posts of each other form, nginx accepts from an address in
+# a minute.
 UPLOADS_PER_MINUTE = env_int("GOURMIOUS_UPLOADS_PER_MINUTE", 300)
 POSTS_PER_MINUTE = env_int("GOURMIOUS_POSTS_PER_MINUTE", 20)
 # Threads of each process. The kernel may give all connections to one process, so each has a thread

@@ -139,8 +139,9 @@ class NginxTests(DeployconfTestCase):
         rates = {"GOURMIOUS_UPLOADS_PER_MINUTE": "90", "GOURMIOUS_POSTS_PER_MINUTE": "7"}
         site = self.deployconf("nginx", **rates)
 
-        self.assertIn("zone=gourmious_upload_rate:10m rate=90r/m;", site)
-        self.assertIn("limit_req zone=gourmious_upload_rate burst=30 nodelay;", site)
+        for kind in ("upload", "cancel"):
+            self.assertIn(f"zone=gourmious_{kind}_rate:10m rate=90r/m;", site)
+            self.assertIn(f"limit_req zone=gourmious_{kind}_rate burst=30 nodelay;", site)
         for form in ("new_dish", "login", "report"):
             self.assertIn(f"zone=gourmious_{form}_rate:10m rate=7r/m;", site)
             self.assertIn(f"limit_req zone=gourmious_{form}_rate burst=7 nodelay;", site)

@@ -238,6 +238,13 @@ class RateTests(StackTestCase):
         page = self.post("/upload", "127.0.2.6", Accept="text/html")
         self.assertIn("<p>Too many photos are being uploaded", page.text)
 
+    def test_as_many_cancellations_are_accepted_as_uploads(self):
+        statuses = self.post_often(200, "/cancel_upload", "127.0.2.7")
+
+        self.assertNotIn(429, statuses[:101])
+        self.assertIn(429, statuses[101:])
+        self.assertEqual(self.post("/upload", "127.0.2.7").status, 400)
+
 
 class RefusalTests(StackTestCase):
     """Requests that nginx refuses without asking the app."""

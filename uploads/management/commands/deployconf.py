@@ -72,6 +72,7 @@ class Command(BaseCommand):
             "static_root": clean_path(settings.STATIC_ROOT),
             "media_root": clean_path(settings.MEDIA_ROOT),
             "upload_url": reverse("upload"),
+            "cancel_url": reverse("cancel_upload"),
             "upload_burst": max(1, settings.UPLOADS_PER_MINUTE // 3),
             "limited_posts": {
                 "new_dish": reverse("dish_new"),
