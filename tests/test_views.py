@@ -134,7 +134,7 @@ class PageTests(UploadTestCase):
     def test_a_dish_that_cannot_be_added_is_shown_with_its_errors(self):
         response = self.client.post("/dishes/new", {"name": "<script>", "restaurant": ""})
 
-        self.assertContains(response, "This field is required.")
+        self.assertContains(response, "A name needs at least one visible character.")
         self.assertContains(response, "&lt;script&gt;")
 
 

@@ -57,12 +57,11 @@ class LineField(forms.CharField):
 class NameField(LineField):
     """A name with at least one letter, digit, punctuation mark or symbol."""
 
-    default_error_messages = {"invisible": "A name needs at least one visible character."}
+    default_error_messages = {"required": "A name needs at least one visible character."}
 
     def validate(self, value):
-        super().validate(value)
         if not any(unicodedata.category(character)[0] in "LNPS" for character in value):
-            raise ValidationError(self.error_messages["invisible"], "invisible")
+            raise ValidationError(self.error_messages["required"], "required")
 
 
 class DishForm(forms.ModelForm):
