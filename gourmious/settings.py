@@ -283,6 +283,7 @@ FILE_UPLOAD_HANDLERS = [
 # On the disk of the pictures: a picture is stored by renaming.
 FILE_UPLOAD_TEMP_DIR = DATA_DIR / "incoming"
 DATA_UPLOAD_MAX_NUMBER_FILES = 10
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2**16  # bytes of a form's fields, which are held in memory
 
 # The originals, as they were sent. They have no public URL.
 ORIGINALS_ROOT = DATA_DIR / "originals"

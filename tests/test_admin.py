@@ -186,7 +186,7 @@ class OddInputTests(UploadTestCase):
         "uploads/picture": (
             *("uploaded__year", "uploaded__month", "uploaded__day", "uploaded__range", "hidden"),
             *("hidden__exact", "hidden__isnull", "dish", "dish__exact", "dish__restaurant"),
-            *("dish__restaurant__regex", "id", "id__in", "caption", "nonsense"),
+            *("dish__restaurant__regex", "id", "id__in", "id__range", "width__range", "caption"),
         ),
         "uploads/dish": ("created__year", "created__month", "id", "id__in", "name__regex"),
         "uploads/report": ("created__year", "created__month", "picture", "picture__exact", "id"),

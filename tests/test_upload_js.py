@@ -313,7 +313,9 @@ class UploadTests(BrowserTestCase):
         self.wait_for_done()
 
         self.assertEqual(self.dish.pictures.get().caption, "With rouille")
-        self.assertEqual(self.find(".picture img")[0].get_attribute("alt"), "With rouille")
+        # The picture is painted again with its caption.
+        read_name = "return document.querySelector('.picture img')?.alt"
+        wait_for(lambda: self.run_script(read_name) == "With rouille")
 
     def write_caption(self, text):
         self.find('[data-action="openCaption"]')[0].click()

@@ -37,4 +37,7 @@ def is_value_error(error):
     """Return whether Django, the database or its driver did not accept a value."""
     # SQLite has no code of its own for an invalid regular expression.
     code = getattr(error.__cause__, "sqlite_errorcode", None)
-    return isinstance(error, (DataError, OverflowError, ValueError)) or code == sqlite3.SQLITE_ERROR
+    return (
+        isinstance(error, (DataError, IndexError, OverflowError, ValueError))
+        or code == sqlite3.SQLITE_ERROR
+    )
