@@ -3,10 +3,12 @@ import sqlite3
 
 from django.contrib import messages
 from django.contrib.admin.views.main import ERROR_FLAG
-from django.db import DataError
+from django.db import DataError, ProgrammingError
 from django.shortcuts import redirect
 
 logger = logging.getLogger(__name__)
+
+VALUE_ERRORS = (DataError, IndexError, OverflowError, ProgrammingError, ValueError)
 
 
 class OddInputMiddleware:
@@ -37,7 +39,4 @@ def is_value_error(error):
     """Return whether Django, the database or its driver did not accept a value."""
     # SQLite has no code of its own for an invalid regular expression.
     code = getattr(error.__cause__, "sqlite_errorcode", None)
-    return (
-        isinstance(error, (DataError, IndexError, OverflowError, ValueError))
-        or code == sqlite3.SQLITE_ERROR
-    )
+    return isinstance(error, VALUE_ERRORS) or code == sqlite3.SQLITE_ERROR
