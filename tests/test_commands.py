@@ -258,6 +258,15 @@ class MakeRenditionsTests(CommandTestCase):
         self.assertEqual(Picture.objects.get().display.name, self.picture.display.name)
         self.assertIn("0 of 0 pictures", self.output.getvalue())
 
+    def test_lost_ones_are_made_again(self):
+        Path(self.picture.thumbnail.path).unlink()
+        store(self.dish, photo())
+
+        self.call("make_renditions")
+
+        self.assertEqual(len(self.files()), 6)
+        self.assertIn("1 of 1 pictures", self.output.getvalue())
+
     def test_all_can_be_made_anew(self):
         self.call("make_renditions", all=True)
 

@@ -89,11 +89,6 @@ class PictureQuerySet(models.QuerySet):
     def shown(self):
         return self.filter(hidden=False)
 
-    def outdated(self):
-        """Return the shown pictures whose renditions do not have the present sizes."""
-        present = models.Q(display__endswith=DISPLAY_SUFFIX, thumbnail__endswith=THUMBNAIL_SUFFIX)
-        return self.shown().exclude(present)
-
     def owned_by(self, *diners):
         """Return the shown pictures of these diners, who may change them."""
         return self.shown().filter(diner__in=diners).exclude(diner="")
@@ -195,6 +190,14 @@ class Picture(models.Model):
 
     def renditions(self):
         return [self.display, self.thumbnail]
+
+    def has_present_renditions(self):
+        """Return whether the files of both renditions are there, and have the present sizes."""
+        return (
+            self.display.name.endswith(DISPLAY_SUFFIX)
+            and self.thumbnail.name.endswith(THUMBNAIL_SUFFIX)
+            and all(file.storage.exists(file.name) for file in self.renditions())
+        )
 
     def files(self):
         return [self.original, *self.renditions()]

@@ -7,7 +7,7 @@ WIDTH = 40  # characters of the progress bar
 
 class Command(BaseCommand):
     help = (
-        "Make new renditions of the pictures whose renditions have outdated sizes. "
+        "Make new renditions of the pictures whose renditions are lost or have outdated sizes. "
         "After an interruption, run it again: without --all it continues where it stopped."
     )
 
@@ -15,9 +15,13 @@ class Command(BaseCommand):
         parser.add_argument("--all", action="store_true", help="Renew all renditions.")
 
     def handle(self, **options):
-        pictures = Picture.objects.shown() if options["all"] else Picture.objects.outdated()
-        # Read only the keys now: a picture may be hidden or deleted before its turn.
-        keys = list(pictures.order_by("pk").values_list("pk", flat=True))
+        pictures = Picture.objects.shown().order_by("pk")
+        # Keep only the keys: a picture may be hidden or deleted before its turn.
+        keys = [
+            picture.pk
+            for picture in pictures.iterator()
+            if options["all"] or not picture.has_present_renditions()
+        ]
 
         failed = 0
         for number, pk in enumerate(keys, 1):
