@@ -85,6 +85,14 @@ def env_folder(name, default):
     return folder
 
 
+def env_absolute_path(name):
+    """Return an absolute path, or None where the variable is not set; raise for any other."""
+    path = os.environ.get(name)
+    if path and not path.startswith("/"):
+        raise ImproperlyConfigured(f"{name} holds {path!r}; it must be an absolute path.")
+    return Path(path) if path else None
+
+
 def hash_text(text, seed):
     return crc32(text.encode(), seed)
 
@@ -228,6 +236,9 @@ TEMPLATES = [
 ]
 
 DATA_DIR = env_folder("GOURMIOUS_DATA_DIR", BASE_DIR / "var")
+
+# The folder of the daily backups. The site starts without it: its disk may be away.
+BACKUP_DIR = env_absolute_path("GOURMIOUS_BACKUP_DIR")
 
 DATABASES = {
     "default": {

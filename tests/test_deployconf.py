@@ -21,6 +21,7 @@ UNITS = (
     "gourmious-prune.service",
     "gourmious-prune.timer",
 )
+BACKUP_UNITS = ("gourmious-backup.service", "gourmious-backup.timer")
 
 
 def judge(*command):
@@ -183,9 +184,10 @@ class NginxTests(DeployconfTestCase):
 class SystemdTests(DeployconfTestCase):
     @requires("systemd-analyze")
     def test_systemd_takes_the_units(self):
-        units = [self.folder / name for name in UNITS]
+        units = [self.folder / name for name in (*UNITS, *BACKUP_UNITS)]
         for data in ("data", "Übung eins, 100%"):
             self.environment["GOURMIOUS_DATA_DIR"] = f"{gettempdir()}/{data}"
+            self.environment["GOURMIOUS_BACKUP_DIR"] = f"/mnt/{data}"
             for unit in units:
                 unit.write_text(self.deployconf("systemd", "--unit", unit.name))
 
@@ -198,6 +200,29 @@ class SystemdTests(DeployconfTestCase):
         each = [f"# {name}\n{self.deployconf('systemd', '--unit', name)}" for name in UNITS]
 
         self.assertEqual(self.deployconf("systemd"), "".join(each))
+
+    def test_those_of_the_backup_are_printed_where_its_folder_is_set(self):
+        self.assertNotIn("backup", self.deployconf("systemd"))
+
+        units = self.deployconf("systemd", GOURMIOUS_BACKUP_DIR="/mnt/backup")
+
+        for name in BACKUP_UNITS:
+            self.assertIn(f"# {name}\n", units)
+        with (
+            override_settings(DEBUG=False, BACKUP_DIR=None),
+            self.assertRaisesRegex(CommandError, "GOURMIOUS_BACKUP_DIR"),
+        ):
+            call_command("deployconf", "systemd", "--unit", BACKUP_UNITS[0])
+
+    def test_no_service_starts_before_its_disks_are_mounted(self):
+        self.environment["GOURMIOUS_BACKUP_DIR"] = "/mnt/backup"
+        data = self.environment["GOURMIOUS_DATA_DIR"]
+        for name in (*UNITS[:3], BACKUP_UNITS[0]):
+            unit = self.deployconf("systemd", "--unit", name)
+
+            self.assertRegex(unit, rf'(?m)^RequiresMountsFor="{data}"')
+        self.assertRegex(unit, r'(?m)^RequiresMountsFor=.* "/mnt/backup"$')
+        self.assertRegex(unit, r'(?m)^ReadWritePaths="/mnt/backup"$')
 
     def test_pages_and_uploads_have_a_unit_each_with_a_folder_for_the_socket(self):
         for service in ("pages", "uploads"):
@@ -271,6 +296,7 @@ class EnvTests(DeployconfTestCase):
             "GOURMIOUS_BALANCERS": "10.0.0.0/8,2001:db8::1",
             "GOURMIOUS_UPLOADS_PER_MINUTE": "90",
             "GOURMIOUS_POSTS_PER_MINUTE": "7",
+            "GOURMIOUS_BACKUP_DIR": "/mnt/my backup",
             **TLS,
         }
 

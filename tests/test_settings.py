@@ -53,6 +53,7 @@ class SettingsTests(SimpleTestCase):
             ("GOURMIOUS_TLS_KEY", "/key.pem"),
             ("GOURMIOUS_RUN_DIR", "run"),
             ("GOURMIOUS_RUN_DIR", "/" + "x" * 60),
+            ("GOURMIOUS_BACKUP_DIR", "backup"),
             ("GOURMIOUS_METRICS_PORT", "http"),
             ("GOURMIOUS_WORKERS", "0"),
             ("GOURMIOUS_MAX_UPLOADS", "many"),

@@ -15,12 +15,14 @@ from django.urls import reverse
 from uploads import refusals
 from uploads.progress import PROGRESS_ID, cache_key
 
-# The units and their templates.
+# The units and their templates. Those of the backup are printed where its folder is set.
 UNITS = {
     "gourmious-pages.service": "gourmious.service",
     "gourmious-uploads.service": "gourmious.service",
     "gourmious-prune.service": "gourmious-prune.service",
     "gourmious-prune.timer": "gourmious-prune.timer",
+    "gourmious-backup.service": "gourmious-backup.service",
+    "gourmious-backup.timer": "gourmious-backup.timer",
 }
 
 # The ports that nginx listens on if no other addresses are given.
@@ -92,10 +94,12 @@ class Command(BaseCommand):
     def systemd(self, *, unit, **options):
         if not settings.RUN_DIR.is_relative_to("/run"):
             raise CommandError("GOURMIOUS_RUN_DIR must be below /run, where systemd creates it.")
+        if unit and unit not in list_units():
+            raise CommandError(f"Set GOURMIOUS_BACKUP_DIR first: {unit} is made from it.")
         if unit:
             self.stdout.write(render_unit(unit))
             return
-        for name in UNITS:
+        for name in list_units():
             self.stdout.write(f"# {name}\n{render_unit(name)}")
 
     def env(self, **options):
@@ -166,12 +170,17 @@ def list_refusals():
     }
 
 
+def list_units():
+    return [name for name in UNITS if settings.BACKUP_DIR or "backup" not in name]
+
+
 def render_unit(name):
     paths = {
         "python": sys.executable,
         "base_dir": settings.BASE_DIR,
         "data_dir": settings.DATA_DIR,
         "run_dir": settings.RUN_DIR,
+        "backup_dir": settings.BACKUP_DIR or "",
     }
     context = {key: clean_path(path).replace("%", "%%") for key, path in paths.items()}
     context["service"] = name.removeprefix("gourmious-").removesuffix(".service")
