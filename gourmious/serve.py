@@ -13,6 +13,7 @@ multiprocessing runs this module once more in each renderer. Therefore Granian, 
 
 import argparse
 import ctypes
+import fcntl
 import gc
 import multiprocessing
 import os
@@ -24,8 +25,8 @@ import threading
 import time
 from contextlib import suppress
 from importlib import import_module
+from itertools import count
 from multiprocessing import resource_tracker
-from pathlib import Path
 from wsgiref.util import setup_testing_defaults
 
 RESPAWN_PAUSE = 0.5  # seconds, for a worker that dies at its start
@@ -82,14 +83,11 @@ def read_options(service):
     """Return the options of Granian that the settings decide."""
     settings = import_module("django.conf").settings
     threads = settings.THREADS[service]
-    port = settings.METRICS_PORT
     return {
         "uds": settings.SOCKETS[service],
         "workers": settings.WORKERS,
         "blocking_threads": threads,
         "backpressure": 4 * threads,  # connections; nginx's idle ones count, too
-        "metrics_enabled": port is not None,
-        "metrics_port": port and port + list(settings.SOCKETS).index(service),
     }
 
 
@@ -120,26 +118,7 @@ def make_server(options):
         **options,
     )
     server.respawned_wrks = ForgetfulDict()
-    server.on_startup(wait_until_threads_sleep)
     return server
-
-
-def wait_until_threads_sleep():
-    """Wait until all other threads of this process sleep, and hold no lock.
-
-    With metrics, Granian (2.8) starts threads just before it forks the workers. If one held a lock
-    then, its worker waited for that lock for ever: some starts hung.
-    """
-    main = str(os.getpid())
-    for thread in Path("/proc/self/task").iterdir():
-        with suppress(OSError):  # It has ended.
-            while thread.name != main and get_state(thread) != "S":
-                time.sleep(0.001)
-
-
-def get_state(thread):
-    """Return the state of a thread: R runs, S sleeps; see proc_pid_stat(5)."""
-    return Path(thread, "stat").read_text().rpartition(") ")[2][0]
 
 
 def load_application(service):
@@ -150,7 +129,11 @@ def load_application(service):
     # Only once: repeated calls of Granian's handler would block, and hold the GIL for ever.
     wait_for_signals(signal.SIGINT, signal.SIGTERM, once=True)
     sys.setswitchinterval(SWITCH_INTERVALS[service])
-    spread_futexes(import_module("django.conf").settings.THREADS[service])
+    settings = import_module("django.conf").settings
+    spread_futexes(settings.THREADS[service])
+    if service == "uploads" and settings.METRICS_PORT:
+        with suppress(OSError):  # Uploads need no figures.
+            keep_figures(settings.METRICS_DIR)
     application = import_module("gourmious.wsgi").application
     ask_for_pages(application)
     if service == "uploads":
@@ -161,6 +144,33 @@ def load_application(service):
     gc.freeze()  # Imported objects are never garbage.
     gc.set_threshold(*GC_THRESHOLDS)
     return application
+
+
+def keep_figures(folder):
+    """Let prometheus_client keep the figures of this worker in files, for gourmious.exporter.
+
+    The worker takes over the files of one that has ended, and counts on. With files of its own for
+    each process, workers that die again and again would fill the folder.
+    """
+    from prometheus_client import values  # noqa: PLC0415
+
+    folder.mkdir(exist_ok=True)
+    number = next(number for number in count(1) if lock_until_end(folder / f"{number}.lock"))
+    for path in folder.glob(f"gauge_*_{number}.db"):
+        path.unlink()
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    values.ValueClass = values.MultiProcessValue(lambda: number)
+
+
+def lock_until_end(path):
+    """Lock a file until this process ends, and return whether no other process had locked it."""
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o640)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return False
+    return True
 
 
 def spread_futexes(threads):

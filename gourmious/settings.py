@@ -27,13 +27,15 @@ def env_list(name, default="", required=False):
     return items
 
 
-def env_int(name, default=None):
+def env_int(name, default=None, maximum=999999):
     """Return a variable that is a positive number, or its default; raise for anything else."""
     value = os.environ.get(name)
     if not value:
         return default
-    if not re.fullmatch(r"[1-9][0-9]{0,5}", value):
-        raise ImproperlyConfigured(f"{name} holds {value!r}; it must be a number from 1 to 999999.")
+    if not re.fullmatch(r"[1-9][0-9]{0,5}", value) or int(value) > maximum:
+        raise ImproperlyConfigured(
+            f"{name} holds {value!r}; it must be a number from 1 to {maximum}."
+        )
     return int(value)
 
 
@@ -71,6 +73,14 @@ def env_socket_folder(name, default):
             f"{name} holds {folder!r}; it must be an absolute path of at most 60 bytes."
         )
     return Path(folder)
+
+
+def env_mail(name):
+    """Return a variable that is empty or a mail address; raise for anything else."""
+    value = os.environ.get(name, "")
+    if value and not re.fullmatch(r"[\w.+-]+@[\w.-]+", value, re.ASCII):
+        raise ImproperlyConfigured(f"{name} holds {value!r}; it must be a single mail address.")
+    return value
 
 
 def env_folder(name, default):
@@ -130,8 +140,13 @@ SOCKETS = {service: RUN_DIR / service / "socket" for service in ("pages", "uploa
 CORES = os.cpu_count() or 1
 WORKERS = env_int("GOURMIOUS_WORKERS", CORES)
 
-# The port of the pages' metrics for Prometheus; those of the uploads are one port higher.
-METRICS_PORT = env_int("GOURMIOUS_METRICS_PORT")
+# The port of loopback where Prometheus finds the figures of the app, which the workers of the
+# uploads keep in this folder.
+METRICS_PORT = env_int("GOURMIOUS_METRICS_PORT", maximum=65535)
+METRICS_DIR = SOCKETS["uploads"].parent / "metrics"
+
+# The address that is told of each unit that fails.
+ALERT_MAIL = env_mail("GOURMIOUS_ALERT_MAIL")
 
 # How many uploads nginx accepts at once. Each holds a thread until it is answered.
 MAX_UPLOADS = env_int("GOURMIOUS_MAX_UPLOADS", 1000)
@@ -298,6 +313,8 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 2**16  # bytes of a form's fields, which are held 
 
 # The originals, as they were sent. They have no public URL.
 ORIGINALS_ROOT = DATA_DIR / "originals"
+# Which files of pictures are lost, as prune_uploads has found.
+LOST_FILES = DATA_DIR / "lost.json"
 # The renditions, which anybody may see.
 MEDIA_ROOT = DATA_DIR / "media"
 MEDIA_URL = "media/"

@@ -20,8 +20,9 @@ from . import guardian
 from .processes import children, descendants, forks, processes_of, stopped
 from .waiting import wait_for
 
-os.environ["PATH"] += ":/usr/sbin"  # Debian's nginx is there, where ordinary users do not look.
 ROOT = Path(__file__).resolve().parent.parent
+# Debian's nginx is in a folder where ordinary users do not look.
+os.environ["PATH"] += f":/usr/sbin:{ROOT}/var/trixie"
 ADDRESS = "127.0.0.1"
 
 
@@ -31,6 +32,7 @@ def missing_packages(*programs):
         "avifenc": "libavif-bin",
         "chromedriver": "chromium-driver",
         "java": "default-jdk-headless",
+        "nginx-trixie": "nginx of Debian 13, with tests/fetch-nginx",
         "node": "nodejs",
         "systemd-analyze": "systemd",
         "WebKitWebDriver": "webkit2gtk-driver",
@@ -211,6 +213,7 @@ def write_nginx_conf(folder, main, site):
     for text, replacement in (
         ("user www-data;", "user root;" if os.geteuid() == 0 else ""),
         ("/run/nginx.pid", f"{folder}/pid"),
+        ("include /etc/nginx/modules-enabled/*.conf;", ""),
         ("/var/log/nginx", str(folder)),
         ("include /etc/nginx/conf.d/*.conf;", temporary),
         ("include /etc/nginx/sites-enabled/*;", site),
@@ -235,6 +238,15 @@ class Runserver(Server):
             "stderr": subprocess.DEVNULL,
         }
         super().__init__(port, command, cwd=ROOT, **options)
+
+
+class Exporter(Server):
+    """The server of the app's figures for Prometheus."""
+
+    def __init__(self, **environment):
+        command = [sys.executable, "-m", "gourmious.exporter"]
+        port = int(environment["GOURMIOUS_METRICS_PORT"])
+        super().__init__(port, command, cwd=ROOT, env={**os.environ, **environment})
 
 
 class Granian(ServerWithWorkers):

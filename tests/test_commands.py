@@ -15,6 +15,7 @@ from uploads import models, renderer
 from uploads.management.commands import prune_uploads
 from uploads.management.commands.prune_uploads import find_old_files
 from uploads.models import Cancellation, Dish, Picture
+from uploads.storage import read_lost_files
 from uploads.uploadhandler import PictureFileUploadHandler
 
 from .base import UploadTestCase, store
@@ -175,12 +176,42 @@ class PruneUploadsTests(CommandTestCase):
     def test_a_row_without_a_file_is_reported_and_kept(self):
         os.remove(self.picture.thumbnail.path)  # noqa: PTH107
 
-        self.call("prune_uploads")
+        with self.assertRaisesMessage(CommandError, "Files of pictures are lost: 1."):
+            self.call("prune_uploads")
 
         self.assertIn(
             f"{self.picture} has lost {self.picture.thumbnail.path}", self.errors.getvalue()
         )
         self.assertTrue(Picture.objects.exists())
+
+    def test_lost_files_are_noted_until_they_are_there_again(self):
+        paths = [Path(file.path) for file in self.picture.files()]
+        contents = [path.read_bytes() for path in paths]
+        for path in paths:
+            path.unlink()
+
+        with self.assertRaises(CommandError):
+            self.call("prune_uploads")
+        lost = read_lost_files()
+        self.assertEqual((lost.count, lost.names[0]), (3, f"original of picture {self.picture.pk}"))
+
+        for path, content in zip(paths, contents, strict=True):
+            path.write_bytes(content)
+        self.call("prune_uploads", dry_run=True)
+        self.assertEqual(read_lost_files().count, 3)
+        self.call("prune_uploads")
+        self.assertEqual(read_lost_files().count, 0)
+
+    def test_what_nothing_needs_is_removed_even_if_files_are_lost(self):
+        os.remove(self.picture.original.path)  # noqa: PTH107
+        left = self.leave("incoming/left", 24.1)
+        self.cancel("old", 24.1)
+
+        with self.assertRaises(CommandError):
+            self.call("prune_uploads")
+
+        self.assertFalse(left.exists())
+        self.assertFalse(Cancellation.objects.exists())
 
     def test_a_picture_that_is_deleted_while_its_files_are_looked_for_has_lost_nothing(self):
         exists = FileSystemStorage.exists

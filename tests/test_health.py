@@ -6,13 +6,15 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 from django.test import TestCase, override_settings
 
+from uploads.storage import note_lost_files
+
 from .base import PRODUCTION, FoldersMixin, read_settings
 from .servers import Memcached, free_port, requires
 
 
 class HealthTests(FoldersMixin, TestCase):
-    def ask(self):
-        response = self.client.get("/healthz")
+    def ask(self, query=""):
+        response = self.client.get(f"/healthz{query}")
         self.assertIn("no-store", response["Cache-Control"])
         return response.status_code, json.loads(response.content)
 
@@ -23,7 +25,26 @@ class HealthTests(FoldersMixin, TestCase):
         self.assertEqual(set(health.values()), {"ok"})
 
     def test_all_is_well(self):
-        self.assertEqual(self.ask(), (200, {"database": "ok", "cache": "ok", "disk": "ok"}))
+        parts = ("disk", "database", "cache", "storage")
+        self.assertEqual(self.ask(), (200, dict.fromkeys(parts, "ok")))
+
+    def test_lost_files_are_named_without_their_paths(self):
+        note_lost_files([f"original of picture {number}" for number in range(1, 14)])
+
+        status, health = self.ask()
+
+        self.assertEqual(status, 503)
+        self.assertRegex(health["storage"], r"^Lost files: original of picture 1, .* and 3 more\.$")
+        self.assertNotIn("/", health["storage"])
+        note_lost_files([])
+        self.assertEqual(self.ask()[0], 200)
+
+    def test_a_balancer_is_told_of_this_host_alone(self):
+        note_lost_files(["original of picture 1"])
+
+        self.assertEqual(self.ask("?host"), (200, {"disk": "ok"}))
+        with override_settings(MIN_FREE_SPACE=2**60):
+            self.assertEqual(self.ask("?host")[0], 503)
 
     def test_a_database_that_cannot_be_read(self):
         with patch.object(connection, "cursor", side_effect=DatabaseError("disk I/O error")):

@@ -1,24 +1,19 @@
 """Granian as it is started in production: its sockets, its signals, and what it leaves: nothing."""
 
-import hashlib
 import re
-import socket
+import signal
 import stat
 import subprocess
 import sys
-import threading
-from contextlib import closing
-from functools import partial
 from pathlib import Path
 
 from django.test import SimpleTestCase
 
-from gourmious.serve import wait_until_threads_sleep
-
 from .cases import GranianTestCase
 from .client import add_dish, get
 from .photos import photo
-from .servers import ADDRESS, ROOT, Granian, Server, free_port, listens, prepare_data
+from .processes import has_mapped
+from .servers import ROOT, Granian, Server, free_port, prepare_data
 from .waiting import wait_for
 
 SERVICES = ("pages", "uploads")
@@ -69,47 +64,53 @@ class SocketTests(GranianTestCase):
         self.assert_answers(server)
 
 
-class ThreadTests(SimpleTestCase):
-    def test_it_waits_until_a_thread_that_works_sleeps(self):
-        work = partial(hashlib.pbkdf2_hmac, "sha256", b"", b"", 5_000_000)  # without the GIL
-        thread = threading.Thread(target=work)
-        thread.start()
+class FiguresTests(GranianTestCase):
+    def setUp(self):
+        super().setUp()
+        self.environment["GOURMIOUS_METRICS_PORT"] = str(free_port())
+        self.metrics = self.folder / "run" / "uploads" / "metrics"
 
-        wait_until_threads_sleep()
+    def list_names(self):
+        return {path.name for path in self.metrics.iterdir()}
 
-        thread.join(0.2)  # It would work for seconds.
-        self.assertFalse(thread.is_alive())
+    def test_a_worker_takes_over_the_files_of_one_that_was_killed(self):
+        server = self.serve()
+        names = self.list_names()
+        for _ in range(3):
+            [old] = server.workers()
+            server.signal_workers(signal.SIGKILL)
+            wait_for(lambda old=old: set(server.workers()) - {old})
+            self.assert_answers(server)
 
-    def test_it_does_not_wait_for_a_thread_that_sleeps(self):
-        end = threading.Event()
-        thread = threading.Thread(target=end.wait)
-        thread.start()
+        self.assertEqual(self.list_names(), names)
 
-        wait_until_threads_sleep()
+    def test_workers_beside_each_other_have_files_of_their_own(self):
+        server = self.serve(GOURMIOUS_WORKERS="2")
 
-        self.assertTrue(thread.is_alive())
-        end.set()
-        thread.join()
+        wait_for(lambda: {"1.lock", "2.lock"} <= self.list_names())
+        self.assertEqual(len(server.workers()), 2)
 
+    def test_a_server_whose_folder_for_figures_cannot_be_made_works_without(self):
+        prepare_data(self.folder)
+        self.metrics.parent.mkdir(parents=True)
+        self.metrics.touch()
+        server = self.serve()
 
-class MetricsTests(GranianTestCase):
-    def test_the_figures_of_uploads_are_one_port_higher(self):
-        for higher, service in enumerate(SERVICES):
-            port = free_port()
-            self.serve(service, GOURMIOUS_METRICS_PORT=str(port - higher))
-            wait_for(lambda port=port: listens(port))
+        dish = add_dish(server.address)
+        self.assertEqual(self.send(server, dish, photo()).answer().status, 200)
 
-            self.assertIn("granian_", get(f"{ADDRESS}:{port}", "/metrics").text)
+    def test_renderers_keep_no_figures(self):
+        server = self.serve()
+        wait_for(server.renderers)
 
-    def test_a_port_that_is_taken_ends_the_server_with_all_its_processes(self):
-        for higher, service in enumerate(SERVICES):
-            taken = self.enterContext(closing(socket.create_server((ADDRESS, 0))))
-            port = taken.getsockname()[1] - higher
-            server = Granian(service, **self.environment, GOURMIOUS_METRICS_PORT=str(port))
-            self.enterContext(server)
+        self.assertEqual({name for name in self.list_names() if name.endswith(".lock")}, {"1.lock"})
+        for pid in (*server.forkservers(), *server.renderers()):
+            self.assertFalse(has_mapped(pid, self.metrics))
 
-            self.assertNotEqual(server.process.wait(60), 0)
-            self.assert_nothing_left(server)
+    def test_pages_keep_no_figures(self):
+        self.serve("pages")
+
+        self.assertFalse(self.metrics.exists())
 
 
 class ImportTests(GranianTestCase):

@@ -1,4 +1,4 @@
-"""The health of what the app depends on: the database, the cache and the disk."""
+"""The health of what the app depends on: the database, the cache, the disk and the files."""
 
 import os
 
@@ -7,18 +7,26 @@ from django.db import DatabaseError, connection
 
 from .models import Dish
 from .progress import cache_answers
-from .storage import has_room
+from .storage import has_room, read_lost_files
 
 # The original and the renditions of each photo.
 FILES_OF_UPLOAD = 3 * settings.DATA_UPLOAD_MAX_NUMBER_FILES
 
 
-def get_health():
-    """Return "ok" for the database, the cache and the disk, or a sentence about the fault.
+def get_health(host_only=False):
+    """Return "ok" for the database, the cache, the disk and the files, or a sentence for a fault.
+
+    With `host_only`, leave out what a load balancer cannot avoid by asking another host.
 
     Anybody may read the sentences, so they name no path of the server.
     """
-    faults = {"database": database_fault(), "cache": cache_fault(), "disk": disk_fault()}
+    faults = {"disk": disk_fault()}
+    if not host_only:
+        faults |= {
+            "database": database_fault(),
+            "cache": cache_fault(),
+            "storage": storage_fault(),
+        }
     return {name: fault or "ok" for name, fault in faults.items()}
 
 
@@ -43,3 +51,12 @@ def disk_fault():
         if disk.f_files and disk.f_favail < FILES_OF_UPLOAD:  # Some file systems do not count.
             return f"Less than {FILES_OF_UPLOAD} files can be added to {folder.name}."
     return None if has_room() else "The disk has less free space than uploads must leave."
+
+
+def storage_fault():
+    """Return what prune_uploads has found. To look for all files now would take too long."""
+    lost = read_lost_files()
+    if not lost.count:
+        return None
+    others = lost.count - len(lost.names)
+    return f"Lost files: {', '.join(lost.names)}{f' and {others} more' if others else ''}."

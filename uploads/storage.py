@@ -1,11 +1,16 @@
 """Where the files of pictures live: in folders below the data folder."""
 
 import errno
+import json
 import logging
 import os
+from typing import NamedTuple
 
 from django.conf import settings
+from django.core.files import locks
 from django.core.files.storage import FileSystemStorage
+
+MAX_NAMES = 10  # of lost files
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +28,14 @@ class OriginalStorage(FileSystemStorage):
 
 def has_room():
     """Return whether more of the disk is free than is kept for the database and for staff."""
+    free, reserve = measure_disk()
+    return free > reserve
+
+
+def measure_disk():
+    """Return how much of the disk is free, and how much uploads must leave free, in bytes."""
     disk = os.statvfs(settings.DATA_DIR)
-    return disk.f_bavail * disk.f_frsize > get_reserve(disk)
+    return disk.f_bavail * disk.f_frsize, get_reserve(disk)
 
 
 def get_reserve(disk):
@@ -50,3 +61,33 @@ def delete_files(files):
             file.storage.delete(file.name)
         except OSError:
             logger.exception("A file could not be deleted.")
+
+
+def is_locked(path):
+    """Return whether a process has locked a file. The lock ends with the process at the latest."""
+    with path.open("rb") as file:
+        return not locks.lock(file, locks.LOCK_EX | locks.LOCK_NB)
+
+
+class LostFiles(NamedTuple):
+    """The files of pictures that prune_uploads did not find when it last looked."""
+
+    count: int = 0
+    names: tuple = ()  # of the first few, such as "original of picture 12"
+    time: float = 0  # in seconds since 1970
+
+
+def note_lost_files(names):
+    """Note the names of all lost files, for read_lost_files()."""
+    new = settings.LOST_FILES.with_suffix(".new")
+    new.write_text(json.dumps({"count": len(names), "names": names[:MAX_NAMES]}))
+    new.replace(settings.LOST_FILES)
+
+
+def read_lost_files():
+    """Return the LostFiles; none, if nobody has looked yet."""
+    try:
+        text, time = settings.LOST_FILES.read_text(), settings.LOST_FILES.stat().st_mtime
+    except FileNotFoundError:
+        return LostFiles()
+    return LostFiles(**json.loads(text), time=time)

@@ -1,31 +1,35 @@
-"""One log line for each upload, as JSON. It holds no whole address."""
+"""One log line for each upload, as JSON, and its figures. They hold no whole address."""
 
 import ipaddress
 import json
 import logging
 import time
 
+from . import metrics
 from .progress import progress_of
 
 logger = logging.getLogger(__name__)
 
 
 def log_upload(request, dish, stored, refused):
-    """Log the outcome of an upload, the bytes of its files, and the seconds that it took.
+    """Log and count the outcome of an upload, the bytes of its files, and the seconds it took.
 
     "receiving" is the time in which the body arrived, "processing" the time after it.
     """
     progress = progress_of(request)
+    outcome = get_outcome(stored, refused)
+    receiving, processing = progress.ended - progress.started, time.monotonic() - progress.ended
+    metrics.count_upload(outcome, progress.uploaded, receiving, processing)
     logger.info(
         json.dumps(
             {
                 "event": "upload",
-                "outcome": get_outcome(stored, refused),
+                "outcome": outcome,
                 "dish": dish and dish.pk,
                 "files": len(stored) + sum(bool(refusal.file) for refusal in refused),
                 "bytes": progress.uploaded,
-                "receiving": round(progress.ended - progress.started, 3),
-                "processing": round(time.monotonic() - progress.ended, 3),
+                "receiving": round(receiving, 3),
+                "processing": round(processing, 3),
                 "network": get_network(request.META["REMOTE_ADDR"]),
             }
         )

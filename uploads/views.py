@@ -31,6 +31,7 @@ from .forms import (
     validate_diners,
 )
 from .health import get_health
+from .metrics import IN_FLIGHT
 from .models import Dish, Picture, close_database
 from .progress import get_cancelled_ids, get_progress_id, get_record, progress_of
 from .responses import (
@@ -127,6 +128,7 @@ def get_own_picture(request, pk):
 # answer the errors that reading raises.
 @csrf_exempt
 @require_POST
+@IN_FLIGHT.track_inprogress()
 def upload(request):
     """Store the photos of a form, and answer which were stored and which were refused."""
     try:
@@ -224,7 +226,7 @@ def get_upload_progress(request):
 @never_cache
 @require_safe
 def healthz(request):
-    """Answer with the health of the database, the cache and the disk; 503 if one is not well."""
-    health = get_health()
+    """Answer with the health of what the app depends on; 503 if a part of it is not well."""
+    health = get_health(host_only="host" in request.GET)
     is_well = set(health.values()) == {"ok"}
     return JsonResponse(health, status=HTTPStatus.OK if is_well else HTTPStatus.SERVICE_UNAVAILABLE)

@@ -3,11 +3,11 @@ from datetime import timedelta
 from pathlib import Path
 
 from django.conf import settings
-from django.core.files import locks
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from uploads.models import Cancellation, Dish, Picture
+from uploads.storage import is_locked, note_lost_files
 
 # A killed process leaves a few orphaned originals. If there are more than this number and more than
 # this share of all, the database was probably lost or replaced: no photo is removed.
@@ -48,10 +48,13 @@ class Command(BaseCommand):
         if not (force or dry_run):
             validate_share(sum(path.name not in known for path in originals))
         self.remove(orphans, dry_run)
-        self.report_lost_files()
-        if not dry_run:  # On a full disk the rows cannot be written before files are removed.
+        lost = self.report_lost_files()
+        if not dry_run:  # On a full disk nothing can be written before files are removed.
+            note_lost_files(lost)
             prune_cancellations(hours)
             fill_search_text()
+        if lost:
+            raise CommandError(f"Files of pictures are lost: {len(lost)}.")
 
     def remove(self, paths, dry_run):
         for path in paths:
@@ -60,12 +63,16 @@ class Command(BaseCommand):
                 path.unlink(missing_ok=True)
 
     def report_lost_files(self):
+        """Return the names of the files that pictures have lost, those of originals first."""
+        names = []
         keys = [picture.pk for picture in Picture.objects.iterator() if find_lost_files(picture)]
         for pk in keys:
             # Read the row again: it may have been hidden, changed or deleted in the meantime.
             for picture in Picture.objects.filter(pk=pk):
                 for file in find_lost_files(picture):
                     self.stderr.write(f"{picture} has lost {file.path}.")
+                    names.append(f"{file.field.name} of picture {pk}")
+        return sorted(names, key=lambda name: not name.startswith("original"))
 
 
 def prune_cancellations(hours):
@@ -99,19 +106,16 @@ def find_lost_files(picture):
 
 
 def find_old_files(folder, before):
-    """Yield the files of a folder that are older than this time and that no upload has locked."""
+    """Yield the files of a folder that are older than this time and that no upload has locked.
+
+    An upload releases the locks when it is answered.
+    """
     for path in Path(folder).iterdir():
         try:
             if path.is_file() and path.stat().st_mtime < before and not is_locked(path):
                 yield path
         except FileNotFoundError:
             continue  # It was moved or deleted in the meantime.
-
-
-def is_locked(path):
-    """Return whether an upload has locked its file. It releases the lock when it is answered."""
-    with path.open("rb") as file:
-        return not locks.lock(file, locks.LOCK_EX | locks.LOCK_NB)
 
 
 def read_known_names():
