@@ -22,7 +22,7 @@ from .waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 # Debian's nginx is in a folder where ordinary users do not look.
-os.environ["PATH"] += f":/usr/sbin:{ROOT}/var/trixie"
+os.environ["PATH"] += ":/usr/sbin"
 ADDRESS = "127.0.0.1"
 
 
@@ -32,7 +32,6 @@ def missing_packages(*programs):
         "avifenc": "libavif-bin",
         "chromedriver": "chromium-driver",
         "java": "default-jdk-headless",
-        "nginx-trixie": "nginx of Debian 13, with tests/fetch-nginx",
         "node": "nodejs",
         "systemd-analyze": "systemd",
         "WebKitWebDriver": "webkit2gtk-driver",

@@ -1,6 +1,7 @@
 from pathlib import Path
 from secrets import token_urlsafe
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 from django.conf import settings
 from django.core.checks import run_checks
@@ -96,6 +97,13 @@ class DeployCheckTests(FoldersMixin, SimpleTestCase):
         self.assert_warned("uploads.W007")
         with override_settings(TLS_CERTIFICATE="/certificate.pem"):
             self.assert_warned()
+
+    def test_an_address_for_mails_without_a_program_that_sends_them_is_warned_of(self):
+        with override_settings(ALERT_MAIL="ops@gourmious.example"):
+            with patch("shutil.which", return_value=None):
+                self.assert_warned("uploads.W008")
+            with patch("shutil.which", return_value="/usr/sbin/sendmail"):
+                self.assert_warned()
 
     @requires("memcached")
     def test_a_server_that_is_set_up_as_the_readme_says_has_no_warning(self):

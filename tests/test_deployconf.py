@@ -6,6 +6,7 @@ from functools import cache
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
+from unittest.mock import patch
 
 from django.core.management import CommandError, call_command
 from django.test import SimpleTestCase, override_settings
@@ -20,6 +21,8 @@ UNITS = (
     "gourmious-uploads.service",
     "gourmious-prune.service",
     "gourmious-prune.timer",
+    "gourmious-metrics.service",
+    "gourmious-failed@.service",
 )
 BACKUP_UNITS = ("gourmious-backup.service", "gourmious-backup.timer")
 
@@ -47,7 +50,10 @@ class DeployconfTestCase(SimpleTestCase):
         return run_deployconf(arguments, tuple(environment.items()))
 
 
-class NginxTests(DeployconfTestCase):
+@requires("nginx", "openssl")
+class InstalledNginxTests(DeployconfTestCase):
+    """The nginx of this machine checks the site. deployconf asks it for its version."""
+
     def assert_taken(self, *arguments, **environment):
         main = self.deployconf("nginx-main", **environment)
         site = self.deployconf("nginx", *arguments, **environment)
@@ -56,18 +62,15 @@ class NginxTests(DeployconfTestCase):
         self.assertEqual(status, 0, complaints)
         self.assertNotIn("warn", complaints)
 
-    @requires("nginx")
     def test_nginx_takes_the_plain_site(self):
         balancers = {"GOURMIOUS_BALANCERS": "10.0.0.0/8,2001:db8::1"}
         self.assert_taken("--listen=127.0.0.1:8080")
         self.assert_taken("--listen=127.0.0.1:8080", **balancers)
 
-    @requires("nginx")
     def test_nginx_takes_the_lowest_rates(self):
         rates = {"GOURMIOUS_UPLOADS_PER_MINUTE": "1", "GOURMIOUS_POSTS_PER_MINUTE": "1"}
         self.assert_taken("--listen=127.0.0.1:8080", **rates)
 
-    @requires("nginx", "openssl")
     def test_nginx_takes_the_site_with_tls(self):
         tls = make_certificate(self.folder)
         for hosts in ("gourmious.example", ".gourmious.example,192.0.2.1,[2001:db8::1]", "*"):
@@ -75,6 +78,8 @@ class NginxTests(DeployconfTestCase):
                 environment = {**tls, "GOURMIOUS_ALLOWED_HOSTS": hosts}
                 self.assert_taken("--listen=127.0.0.1:8443", **environment)
 
+
+class NginxTests(DeployconfTestCase):
     def test_plain_it_listens_on_port_80(self):
         [others, ours] = self.read_servers()
 
@@ -82,13 +87,13 @@ class NginxTests(DeployconfTestCase):
         self.assertEqual(ours["listen"], ["80", "[::]:80"])
         self.assertEqual(ours["server_name"], ["gourmious.example www.gourmious.example"])
 
-    def read_servers(self, **environment):
+    def read_servers(self, *arguments, **environment):
         """Return the directives of each server of the site: the values by the names."""
-        _, *servers = self.deployconf("nginx", **environment).split("\nserver {\n")
+        _, *servers = self.deployconf("nginx", *arguments, **environment).split("\nserver {\n")
         return [
             {
                 name: re.findall(rf"(?m)^ *{name} (.*);$", server)
-                for name in ("listen", "server_name", "return", "ssl_reject_handshake")
+                for name in ("listen", "http2", "server_name", "return", "ssl_reject_handshake")
             }
             for server in servers
         ]
@@ -100,7 +105,38 @@ class NginxTests(DeployconfTestCase):
             self.assertEqual(redirect["listen"], ["80", "[::]:80"])
             self.assertEqual(redirect["server_name"], [name])
             self.assertIn(f"301 https://{name}$request_uri", redirect["return"])
-        self.assertEqual(ours["listen"], ["443 ssl http2", "[::]:443 ssl http2"])
+        self.assertRegex(ours["listen"][0], "^443 ssl")
+
+    def test_http_2_is_turned_on_as_the_version_of_nginx_wants_it(self):
+        for version, listen, directive in (
+            ("1.22.1", ["443 ssl http2", "[::]:443 ssl http2"], []),
+            ("1.25.0", ["443 ssl http2", "[::]:443 ssl http2"], []),
+            ("1.25.1", ["443 ssl", "[::]:443 ssl"], ["on"]),
+            ("1.26.3", ["443 ssl", "[::]:443 ssl"], ["on"]),
+        ):
+            [*_, ours] = self.read_servers(f"--nginx-version={version}", **TLS)
+            self.assertEqual((ours["listen"], ours["http2"]), (listen, directive))
+
+    def test_without_tls_there_is_no_http_2(self):
+        self.assertNotIn("http2", self.deployconf("nginx", "--nginx-version=1.26.3"))
+
+    @requires("nginx")
+    def test_the_version_is_that_of_the_installed_nginx(self):
+        status, text = judge("nginx", "-v")
+        version = text.split("/")[1].split()[0]
+
+        self.assertEqual(status, 0)
+        printed = self.deployconf("nginx", f"--nginx-version={version}", **TLS)
+        self.assertEqual(self.deployconf("nginx", **TLS), printed)
+
+    def test_without_nginx_the_site_is_for_a_new_one(self):
+        output = StringIO()
+        with (
+            override_settings(DEBUG=False, TLS_CERTIFICATE="/c.pem", TLS_KEY="/k.pem"),
+            patch("shutil.which", return_value=None),
+        ):
+            call_command("deployconf", "nginx", stdout=output)
+        self.assertIn("http2 on;", output.getvalue())
 
     def test_a_wildcard_leads_to_the_host_of_the_request(self):
         for hosts, name in ((".gourmious.example", ".gourmious.example"), ("*", "_")):
@@ -185,9 +221,11 @@ class SystemdTests(DeployconfTestCase):
     @requires("systemd-analyze")
     def test_systemd_takes_the_units(self):
         units = [self.folder / name for name in (*UNITS, *BACKUP_UNITS)]
-        for data in ("data", "Übung eins, 100%"):
-            self.environment["GOURMIOUS_DATA_DIR"] = f"{gettempdir()}/{data}"
-            self.environment["GOURMIOUS_BACKUP_DIR"] = f"/mnt/{data}"
+        figures = {"GOURMIOUS_METRICS_PORT": "9717", "GOURMIOUS_ALERT_MAIL": "ops@a.example"}
+        for data, more in (("data", {}), ("Übung eins, 100%", figures)):
+            folders = {"DATA": f"{gettempdir()}/{data}", "BACKUP": f"/mnt/{data}"}
+            self.environment |= {f"GOURMIOUS_{name}_DIR": path for name, path in folders.items()}
+            self.environment |= more
             for unit in units:
                 unit.write_text(self.deployconf("systemd", "--unit", unit.name))
 
@@ -195,6 +233,63 @@ class SystemdTests(DeployconfTestCase):
 
             self.assertEqual(status, 0, complaints)
             self.assertNotIn("gourmious", complaints)
+
+    @requires("systemd-analyze")
+    def test_systemd_finds_the_services_safe(self):
+        for name in UNITS:
+            if name.endswith(".service") and "@" not in name:
+                unit = self.folder / name
+                unit.write_text(self.deployconf("systemd", "--unit", name))
+                command = ("systemd-analyze", "security", "--offline=true", "--threshold=10", unit)
+                subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+    def test_each_service_that_fails_is_told_of(self):
+        told = {name: self.deployconf("systemd", "--unit", name) for name in UNITS}
+        for name, unit in told.items():
+            if name.endswith(".service") and "@" not in name:
+                self.assertIn("\nOnFailure=gourmious-failed@%N.service\n", unit)
+                restarts = "\nRestart=" in unit
+                self.assertEqual("start --no-block gourmious-failed@%N" in unit, restarts)
+
+    def test_a_failure_is_mailed_if_there_is_an_address(self):
+        unit = ("systemd", "--unit", "gourmious-failed@.service")
+
+        self.assertIn("\nSyslogLevel=alert\n", self.deployconf(*unit))
+        self.assertNotIn("sendmail", self.deployconf(*unit))
+        mailed = self.deployconf(*unit, GOURMIOUS_ALERT_MAIL="ops@a.example")
+        self.assertIn("\nStandardInputText=To: ops@a.example\n", mailed)
+        self.assertIn("sendmail", mailed)
+
+    def test_each_timer_makes_up_for_what_it_missed(self):
+        for name in UNITS:
+            if name.endswith(".timer"):
+                unit = self.deployconf("systemd", "--unit", name)
+                self.assertIn("\nPersistent=true\n", unit)
+
+    def test_memcached_alone_can_be_reached_unless_only_dns_knows_its_address(self):
+        for memcached, allowed in (
+            ("127.0.0.1:11211", ["localhost"]),
+            ("localhost:11211", ["localhost"]),
+            ("10.0.0.7:11211,127.0.0.1:11211", ["localhost 10.0.0.7"]),
+            ("memcached.example:11211", []),
+        ):
+            for unit in self.read_services(GOURMIOUS_MEMCACHED=memcached):
+                self.assertEqual(re.findall("(?m)^IPAddressAllow=(.*)$", unit), allowed)
+                self.assertEqual("\nIPAddressDeny=any\n" in unit, bool(allowed))
+
+    def test_only_the_figures_are_served_on_a_port(self):
+        for name in UNITS:
+            unit = self.deployconf("systemd", "--unit", name, GOURMIOUS_METRICS_PORT="9717")
+            ports = ["tcp:9717"] if name == "gourmious-metrics.service" else []
+            self.assertEqual(re.findall("(?m)^SocketBindAllow=(.*)$", unit), ports)
+
+    def test_memory_and_threads_are_enough_for_all_uploads_while_a_reload_replaces_workers(self):
+        limits = {"GOURMIOUS_MAX_UPLOADS": "3000", "GOURMIOUS_WORKERS": "2"}
+        pages, uploads = self.read_services(**limits)
+
+        for unit, memory, tasks in ((pages, 2 * 2 * 2**10, 2 * 2 * 64), (uploads, 8000, 12_000)):
+            self.assertGreater(int(re.search(r"\nMemoryMax=(\d+)M\n", unit)[1]), memory)
+            self.assertGreater(int(re.search(r"\nTasksMax=(\d+)\n", unit)[1]), tasks)
 
     def test_all_are_printed_with_their_names(self):
         each = [f"# {name}\n{self.deployconf('systemd', '--unit', name)}" for name in UNITS]
@@ -231,10 +326,10 @@ class SystemdTests(DeployconfTestCase):
             self.assertRegex(unit, rf"(?m)^ExecStart=.* -m gourmious.serve {service}$")
             self.assertRegex(unit, rf'(?m)^RuntimeDirectory="gourmious/{service}"$')
 
-    def read_services(self):
+    def read_services(self, **environment):
         """Return the units of the pages and of the uploads."""
         units = (f"gourmious-{service}.service" for service in ("pages", "uploads"))
-        return [self.deployconf("systemd", "--unit", unit) for unit in units]
+        return [self.deployconf("systemd", "--unit", unit, **environment) for unit in units]
 
     def test_only_the_pages_migrate_the_database(self):
         pages, uploads = self.read_services()
@@ -297,6 +392,8 @@ class EnvTests(DeployconfTestCase):
             "GOURMIOUS_UPLOADS_PER_MINUTE": "90",
             "GOURMIOUS_POSTS_PER_MINUTE": "7",
             "GOURMIOUS_BACKUP_DIR": "/mnt/my backup",
+            "GOURMIOUS_METRICS_PORT": "9718",
+            "GOURMIOUS_ALERT_MAIL": "ops@a.example",
             **TLS,
         }
 

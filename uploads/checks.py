@@ -3,6 +3,8 @@
 `manage.py check --deploy` also runs those that matter only on a server.
 """
 
+import os
+import shutil
 from contextlib import closing
 from pathlib import Path
 
@@ -120,6 +122,19 @@ def check_site_is_served_over_https(**kwargs):
             hint="Set GOURMIOUS_TLS_CERTIFICATE and GOURMIOUS_TLS_KEY, or set GOURMIOUS_BALANCERS "
             "if HTTPS ends in front of nginx.",
             id="uploads.W007",
+        )
+    ]
+
+
+@register(deploy=True)
+def check_failures_can_be_mailed(**kwargs):
+    if not settings.ALERT_MAIL or shutil.which("sendmail", path=f"{os.defpath}:/usr/sbin"):
+        return []
+    return [
+        CheckWarning(
+            "GOURMIOUS_ALERT_MAIL is set, but there is no program named sendmail.",
+            hint="Install one, such as Debian's package msmtp-mta.",
+            id="uploads.W008",
         )
     ]
 

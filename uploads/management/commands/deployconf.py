@@ -1,7 +1,10 @@
 import ipaddress
+import os
 import re
 import secrets
 import shlex
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -23,11 +26,22 @@ UNITS = {
     "gourmious-prune.timer": "gourmious-prune.timer",
     "gourmious-backup.service": "gourmious-backup.service",
     "gourmious-backup.timer": "gourmious-backup.timer",
+    "gourmious-metrics.service": "gourmious-metrics.service",
+    "gourmious-failed@.service": "gourmious-failed@.service",
 }
 
 # The ports that nginx listens on if no other addresses are given.
 HTTP = ("80", "[::]:80")
 HTTPS = ("443", "[::]:443")
+
+# nginx has a directive for HTTP/2 since this version. It warns of the older parameter of `listen`.
+HTTP2_DIRECTIVE = (1, 25, 1)
+
+# MB for a worker without its uploads and renderers, for an upload, and for a renderer without its
+# picture: twice what was measured.
+WORKER_MEMORY, UPLOAD_MEMORY, RENDERER_MEMORY = 512, 1, 128
+# Threads of Granian, and of the decoders of a renderer.
+SPARE_TASKS = 128
 
 # Connections of each nginx worker besides those of uploads.
 SPARE_CONNECTIONS = 8192
@@ -49,6 +63,12 @@ class Command(BaseCommand):
             action="append",
             help="Listen only on this address. May be given more than once.",
         )
+        nginx.add_argument(
+            "--nginx-version",
+            metavar="VERSION",
+            type=read_version,
+            help="Print the site for this version of nginx (default: the installed one).",
+        )
         systemd = kinds.add_parser("systemd", help=f"Print the units {', '.join(UNITS)}.")
         systemd.add_argument("--unit", choices=[*UNITS], help="Print only this unit.")
         kinds.add_parser("env", help="Print the environment file that holds the settings.")
@@ -66,9 +86,10 @@ class Command(BaseCommand):
         context = {"connections": connections, "open_files": 2 * connections}
         self.stdout.write(render_template("nginx-main.conf", context))
 
-    def nginx(self, *, listen, **options):
+    def nginx(self, *, listen, nginx_version, **options):
+        version = nginx_version or find_nginx_version() or HTTP2_DIRECTIVE
         context = {
-            **describe_listening(listen),
+            **describe_listening(listen, has_directive=version >= HTTP2_DIRECTIVE),
             "tls_certificate": settings.TLS_CERTIFICATE and clean_path(settings.TLS_CERTIFICATE),
             "tls_key": settings.TLS_KEY and clean_path(settings.TLS_KEY),
             "static_root": clean_path(settings.STATIC_ROOT),
@@ -108,15 +129,33 @@ class Command(BaseCommand):
         self.stdout.write(VARIABLE.sub(lambda found: found[1] + shlex.quote(found[2]), text))
 
 
-def describe_listening(addresses):
-    """Return the addresses that each server of nginx listens on, and the names that it has."""
-    tls = " ssl http2" if settings.TLS_CERTIFICATE else ""
+def read_version(text):
+    return tuple(map(int, text.split(".")))
+
+
+def find_nginx_version():
+    """Return the version of the installed nginx, or None if there is none."""
+    # Debian's nginx is in a folder where ordinary users do not look.
+    nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    if not nginx:
+        return None
+    done = subprocess.run([nginx, "-v"], check=True, stderr=subprocess.PIPE, text=True)  # noqa: S603
+    return read_version(re.search(r"nginx/([0-9.]+)", done.stderr)[1])
+
+
+def describe_listening(addresses, has_directive):
+    """Return the addresses that each server of nginx listens on, and the names that it has.
+
+    `has_directive` tells whether nginx knows `http2 on`.
+    """
+    tls = (" ssl" if has_directive else " ssl http2") if settings.TLS_CERTIFICATE else ""
     listens = [f"{address}{tls}" for address in addresses or (HTTPS if tls else HTTP)]
     redirect_listens = HTTP if tls and not addresses else ()
     server_names = ["_" if host == "*" else host for host in settings.ALLOWED_HOSTS]
     default = [f"{address} default_server" for address in (*redirect_listens, *listens)]
     return {
         "listens": listens,
+        "has_http2_directive": has_directive,
         "redirect_listens": redirect_listens,
         # A server that takes every name needs no default server.
         "default_listens": [] if "_" in server_names else default,
@@ -185,7 +224,32 @@ def render_unit(name):
     context = {key: clean_path(path).replace("%", "%%") for key, path in paths.items()}
     context["service"] = name.removeprefix("gourmious-").removesuffix(".service")
     context["run_dir"] = context["run_dir"].removeprefix("/run/")
+    context |= describe_limits(context["service"])
+    context["memcached_addresses"] = list_memcached_addresses()
     return render_template(UNITS[name], context)
+
+
+def describe_limits(service):
+    """Return the memory, in MB, and the tasks that the old and new workers of a service may take.
+
+    Each worker of the pages has renderers, too: staff may show a hidden picture.
+    """
+    uploads = settings.MAX_UPLOADS if service == "uploads" else 0
+    renderer = RENDERER_MEMORY + settings.RENDERER_MAX_MEMORY // 2**20
+    memory = settings.WORKERS * (WORKER_MEMORY + settings.RENDERERS * renderer)
+    tasks = settings.THREADS.get(service, 0) + SPARE_TASKS * (1 + settings.RENDERERS)
+    return {
+        "max_memory": 2 * (memory + uploads * UPLOAD_MEMORY),
+        "max_tasks": 2 * settings.WORKERS * tasks,
+    }
+
+
+def list_memcached_addresses():
+    """Return memcached's IP addresses on other machines, or None if one has only a name."""
+    hosts = {address.rpartition(":")[0] for address in settings.MEMCACHED} - {"localhost"}
+    if not all(map(is_ip_address, hosts)):
+        return None
+    return sorted(host for host in hosts if not ipaddress.ip_address(host).is_loopback)
 
 
 def render_template(name, context):
