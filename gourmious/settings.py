@@ -78,7 +78,7 @@ def env_socket_folder(name, default):
 def env_mail(name):
     """Return a variable that is empty or a mail address; raise for anything else."""
     value = os.environ.get(name, "")
-    if value and not re.fullmatch(r"[\w.+-]+@[\w.-]+", value, re.ASCII):
+    if value and not re.fullmatch(r"[\w.+-]+(@[\w.-]+)?", value, re.ASCII):
         raise ImproperlyConfigured(f"{name} holds {value!r}; it must be a single mail address.")
     return value
 

@@ -64,6 +64,7 @@ class FoldersMixin:
     def setUp(self):
         super().setUp()
         self.folder = Path(self.enterContext(TemporaryDirectory(prefix="gourmious-")))
+        notes = Path(self.enterContext(TemporaryDirectory(prefix="gourmious-")))
         for name in ("incoming", "originals", "media"):
             (self.folder / name).mkdir()
         self.enterContext(
@@ -71,7 +72,7 @@ class FoldersMixin:
                 FILE_UPLOAD_TEMP_DIR=self.folder / "incoming",
                 ORIGINALS_ROOT=self.folder / "originals",
                 MEDIA_ROOT=self.folder / "media",
-                LOST_FILES=self.folder / "lost.json",
+                LOST_FILES=notes / "lost.json",
             )
         )
         cache.clear()
@@ -81,8 +82,8 @@ class FoldersMixin:
         """Let a parallel run report a failed subtest, though its locks cannot be pickled."""
         return type(self), (self._testMethodName,)
 
-    def files(self, folder="*"):
-        return sorted(path for path in self.folder.glob(f"{folder}/**/*") if path.is_file())
+    def files(self, folder="."):
+        return sorted(path for path in (self.folder / folder).rglob("*") if path.is_file())
 
 
 class UploadTestCase(FoldersMixin, TestCase):

@@ -56,7 +56,7 @@ class SettingsTests(SimpleTestCase):
             ("GOURMIOUS_BACKUP_DIR", "backup"),
             ("GOURMIOUS_METRICS_PORT", "http"),
             ("GOURMIOUS_METRICS_PORT", "65536"),
-            ("GOURMIOUS_ALERT_MAIL", "ops"),
+            ("GOURMIOUS_ALERT_MAIL", "ops@"),
             ("GOURMIOUS_ALERT_MAIL", "a@a.example, b@a.example"),
             ("GOURMIOUS_WORKERS", "0"),
             ("GOURMIOUS_MAX_UPLOADS", "many"),

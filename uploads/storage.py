@@ -10,7 +10,7 @@ from django.conf import settings
 from django.core.files import locks
 from django.core.files.storage import FileSystemStorage
 
-MAX_NAMES = 10  # of lost files
+MAX_NAMES = 10  # lost files that are named
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +73,8 @@ class LostFiles(NamedTuple):
     """The files of pictures that prune_uploads did not find when it last looked."""
 
     count: int = 0
-    names: tuple = ()  # of the first few, such as "original of picture 12"
-    time: float = 0  # in seconds since 1970
+    names: tuple = ()  # at most MAX_NAMES, such as "original of picture 12"
+    time: float = 0  # when it looked, in seconds since 1970
 
 
 def note_lost_files(names):
