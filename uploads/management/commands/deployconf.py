@@ -37,8 +37,8 @@ HTTPS = ("443", "[::]:443")
 # nginx has a directive for HTTP/2 since this version. It warns of the older parameter of `listen`.
 HTTP2_DIRECTIVE = (1, 25, 1)
 
-# In MB, twice what was measured: a worker without its uploads and renderers, an upload, and a
-# renderer without its picture.
+# In MB, twice the measured memory of a worker without uploads and renderers, of an upload, and of a
+# renderer without a picture.
 WORKER_MEMORY, UPLOAD_MEMORY, RENDERER_MEMORY = 512, 1, 128
 # Threads of Granian, and of the decoders of a renderer.
 SPARE_TASKS = 128
