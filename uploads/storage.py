@@ -4,6 +4,8 @@ import errno
 import json
 import logging
 import os
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import NamedTuple
 
 from django.conf import settings
@@ -79,9 +81,10 @@ class LostFiles(NamedTuple):
 
 def note_lost_files(names):
     """Note the names of all lost files, for read_lost_files()."""
-    new = settings.LOST_FILES.with_suffix(".new")
-    new.write_text(json.dumps({"count": len(names), "names": names[:MAX_NAMES]}))
-    new.replace(settings.LOST_FILES)
+    text = json.dumps({"count": len(names), "names": names[:MAX_NAMES]})
+    with NamedTemporaryFile("w", dir=settings.FILE_UPLOAD_TEMP_DIR, delete=False) as file:
+        file.write(text)
+    Path(file.name).replace(settings.LOST_FILES)
 
 
 def read_lost_files():
