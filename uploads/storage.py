@@ -90,7 +90,8 @@ def note_lost_files(names):
 def read_lost_files():
     """Return the LostFiles; none, if nobody has looked yet."""
     try:
-        text, time = settings.LOST_FILES.read_text(), settings.LOST_FILES.stat().st_mtime
-    except FileNotFoundError:
+        noted = json.loads(settings.LOST_FILES.read_text())
+        time = settings.LOST_FILES.stat().st_mtime
+    except (FileNotFoundError, ValueError):  # A power cut may have emptied it.
         return LostFiles()
-    return LostFiles(**json.loads(text), time=time)
+    return LostFiles(**noted, time=time)
