@@ -6,7 +6,7 @@ from django.core.cache.backends.locmem import LocMemCache
 from django.test import SimpleTestCase, override_settings
 
 from uploads import quota as quota_module
-from uploads.quota import DAY, Quota, quota
+from uploads.quota import DAY, Quota, get_network, quota
 
 from .base import PRODUCTION, FoldersMixin, UploadTestCase, read_settings, upload_file
 from .cases import MemcachedMixin
@@ -14,6 +14,14 @@ from .photos import photo
 from .servers import free_port, requires
 
 HOME, CAFE = "192.0.2.7/32", "2001:db8:1::/48"
+
+
+class NetworkTests(SimpleTestCase):
+    def test_an_address_belongs_to_a_network(self):
+        self.assertEqual(get_network("192.0.2.77"), "192.0.2.0/24")
+        self.assertEqual(get_network("2001:db8:1:2::77"), "2001:db8:1::/48")
+        self.assertEqual(get_network("::ffff:192.0.2.77"), "192.0.2.0/24")
+        self.assertIsNone(get_network(""))
 
 
 @override_settings(MAX_BYTES_PER_DAY=1000)

@@ -6,8 +6,7 @@ from django.conf import settings
 
 from . import refusals
 from .progress import WRITE_INTERVAL, get_content_length
-from .quota import quota
-from .uploadlog import get_network
+from .quota import get_network, quota
 
 # Granian waits until it has all the bytes that are requested. On a slow connection request fewer
 # than Django's 64 KiB, so that the bar moves evenly. But request at least this much: with thousands

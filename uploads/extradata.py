@@ -46,7 +46,9 @@ GIF_START = 13  # bytes before the palette
 IMAGE, EXTENSION, TRAILER = b",!;"
 GIF_EXTENSIONS = {b"!\xf9", b"!\xff"}  # for animations, and for metadata
 
-# TIFF: the sizes of the types, by their numbers, as codes of struct for unsigned integers.
+# TIFF and BigTIFF, as codes of struct: the number of a directory's tags, a tag, and an offset.
+TIFF, BIG_TIFF = ("H", "HHL4s", "L"), ("Q", "HHQ8s", "Q")
+# The sizes of the types, by their numbers, as codes of struct for unsigned integers.
 TIFF_TYPES = dict(enumerate("BBHLQBBHLQLQL", 1)) | dict.fromkeys((16, 17, 18), "Q")
 DIRECTORIES = {330, 34665, 34853}  # tags of further directories: SubIFDs, EXIF and GPS
 LENGTHS = {279, 325, 514}  # tags of the lengths of strips, of tiles, and of a JPEG
@@ -190,29 +192,33 @@ def read_tiff_lengths(content):
     """Generate the lengths of all values and pixels that the directories of a TIFF name."""
     order = "<" if content[:2] == b"II" else ">"
     is_big = 43 in content[2:4]
-    count, entry, offset, first = ("Q", "HHQ8s", "Q", 8) if is_big else ("H", "HHL4s", "L", 4)
-    places, seen = [*unpack_from(order + offset, content, first)], {0}
+    count, entry, offset = (order + code for code in (BIG_TIFF if is_big else TIFF))
+    places, seen = [*unpack_from(offset, content, 8 if is_big else 4)], {0}
     while places:
         place = places.pop()
         if place in seen:
             continue
         seen.add(place)
-        [number] = unpack_from(order + count, content, place)
-        start = place + calcsize(order + count)
-        end = start + number * calcsize(order + entry)
-        for tag, kind, number, field in iter_unpack(order + entry, content[start:end]):
+        [number] = unpack_from(count, content, place)
+        start = place + calcsize(count)
+        end = start + number * calcsize(entry)
+        for tag, kind, number, field in iter_unpack(entry, content[start:end]):
             code = order + TIFF_TYPES.get(kind, "B")
             length = number * calcsize(code)
             yield length
-            if tag in DIRECTORIES | LENGTHS:
-                [start] = unpack(order + offset, field)
-                data = field if length <= len(field) else content[start : start + length]
-                values = [value for (value,) in iter_unpack(code, data[:length])]
-                if tag in LENGTHS:
-                    yield sum(values)
-                else:
-                    places += values
-        places += unpack_from(order + offset, content, end)
+            if tag in LENGTHS:
+                yield sum(read_values(content, field, offset, code, length))
+            elif tag in DIRECTORIES:
+                places += read_values(content, field, offset, code, length)
+        places += unpack_from(offset, content, end)
+
+
+def read_values(content, field, offset, code, length):
+    """Return the values of a tag. If they do not fit into its field, that has their offset."""
+    if length > len(field):
+        [start] = unpack(offset, field)
+        field = content[start : start + length]
+    return [value for (value,) in iter_unpack(code, field[:length])]
 
 
 MEASURES = {

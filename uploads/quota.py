@@ -4,6 +4,7 @@ The thread of a request only adds to a number. The progress writer adds the numb
 a slow or hung cache slows no upload. A restarted cache counts from zero.
 """
 
+import ipaddress
 import logging
 import time
 from collections import Counter
@@ -83,6 +84,21 @@ class Quota:
 
 
 quota = Quota()
+
+
+def get_network(address, ipv4_bits=24):
+    """Return the network that a client's address is in, or None if it has no address.
+
+    Many clients share an IPv4 /24. One client may have a whole IPv6 /48. An IPv4 address may be
+    written as an IPv6 address.
+    """
+    try:
+        client = ipaddress.ip_address(address)
+    except ValueError:
+        return None
+    client = getattr(client, "ipv4_mapped", None) or client
+    bits = ipv4_bits if client.version == 4 else 48
+    return str(ipaddress.ip_network(f"{client}/{bits}", strict=False))
 
 
 def find_shortage(network):

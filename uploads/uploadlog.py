@@ -1,12 +1,12 @@
 """One log line for each upload, as JSON, and its figures. They hold no whole address."""
 
-import ipaddress
 import json
 import logging
 import time
 
 from . import metrics
 from .progress import progress_of
+from .quota import get_network
 
 logger = logging.getLogger(__name__)
 
@@ -41,18 +41,3 @@ def get_outcome(stored, refused):
     if stored:
         return "partial" if refused else "ok"
     return refused[0].code
-
-
-def get_network(address, ipv4_bits=24):
-    """Return the network that a client's address is in, or None if it has no address.
-
-    Many clients share an IPv4 /24. One client may have a whole IPv6 /48. An IPv4 address may be
-    written as an IPv6 address.
-    """
-    try:
-        client = ipaddress.ip_address(address)
-    except ValueError:
-        return None
-    client = getattr(client, "ipv4_mapped", None) or client
-    bits = ipv4_bits if client.version == 4 else 48
-    return str(ipaddress.ip_network(f"{client}/{bits}", strict=False))
