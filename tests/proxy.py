@@ -458,8 +458,10 @@ class Proxy:
     def listen(self):
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
-        # The client's send buffer is as small as its segments. Loopback's have 64 KB.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
+        # The client's send buffer is as small as its segments. Loopback's have 64 KB. A segment
+        # must fit into the small buffer: if the buffer was large before, Linux waits for room for a
+        # whole segment.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 500)
         listener.bind((ADDRESS, 0))
         listener.listen()
         listener.setblocking(False)
