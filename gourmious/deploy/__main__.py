@@ -1,0 +1,148 @@
+"""The command of the host: `gourmious COMMAND`. Run it as root."""
+
+import argparse
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from . import deployments, releases, status
+from .host import UMASK, Failure, Host, read_variables
+from .install import install
+
+USAGE = """\
+  apply               validate the settings, and run the site with them
+  upgrade [REVISION]  build and start a release (default: the newest)
+  rollback            return to the last release
+  start, stop         as at a start of the machine, and at its end
+  backup DIR          add a backup to a folder
+  restore DIR [DATE]  restore a backup (default: the last)
+  status              tell whether the site is healthy, what runs, and what to do
+  COMMAND …           one of manage.py, such as createsuperuser"""
+
+
+def apply(host):
+    with host.lock():
+        changed = deployments.apply(host)
+    print("The settings are applied." if changed else "Nothing has changed.")
+
+
+def upgrade(host, revision="HEAD"):
+    with host.lock():
+        deployments.recover(host)
+        commit = releases.find_commit(host, revision)
+        current = deployments.get_current(host)
+        if releases.is_built_from(current.release, commit):
+            print(f"{current.release_name} runs already.")
+            return
+        deployments.activate(deployments.prepare(host, releases.build(host, commit)))
+        name = deployments.get_current(host).release_name
+        print(f"{name} runs. To return to the last release: {host.site} rollback")
+
+
+def rollback(host):
+    with host.lock():
+        deployments.recover(host)
+        previous = deployments.find_previous(host, deployments.get_current(host))
+        if not previous:
+            raise Failure("There is no other release to return to.")
+        deployments.activate(deployments.prepare(host, previous.release.resolve()))
+        print(f"{previous.release_name} runs.")
+
+
+def start(host):
+    with host.lock():
+        deployments.start(host)
+
+
+def stop(host):
+    with host.lock():
+        deployments.stop(host)
+
+
+def backup(host, folder, *options):
+    folder = Path(folder).absolute()
+    if not folder.exists():
+        folder.mkdir(mode=0o700)
+        host.give_to_site(folder)
+    return manage(host, "backup", folder, *options)
+
+
+def restore(host, folder, *options):
+    with host.lock():
+        current = deployments.get_current(host)
+        deployments.stop(host)
+        result = manage(host, "restore", Path(folder).absolute(), *options)
+        # manage.py removes this file when the restore is complete.
+        if (host.get_data(read_variables(current.settings)) / "restoring").exists():
+            raise Failure("The site is only partly restored, and stopped. Restore it again.")
+        deployments.start(host)
+    return result
+
+
+def show_status(host):
+    report = status.report(host)
+    print(*report.lines, sep="\n")
+    return 1 if report.faults else 0
+
+
+def manage(host, *arguments):
+    """Run manage.py on this terminal, and return its exit status."""
+    current = deployments.get_current(host)
+    command = [current.get_python(), "manage.py", *arguments]
+    options = host.as_site(read_variables(current.settings))
+    return subprocess.call(command, cwd=current.release, **options)  # noqa: S603
+
+
+COMMANDS = {
+    "apply": apply,
+    "upgrade": upgrade,
+    "rollback": rollback,
+    "start": start,
+    "stop": stop,
+    "backup": backup,
+    "restore": restore,
+    "status": show_status,
+    "install": install,
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="gourmious",
+        usage="%(prog)s COMMAND …",
+        epilog=USAGE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--site", default="gourmious", help=argparse.SUPPRESS)
+    parser.add_argument("--root", default="/", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("command", help=argparse.SUPPRESS)
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    host = Host(options.site, options.root)
+    os.umask(UMASK)
+    try:
+        sys.exit(run(host, options.command, options.arguments))
+    except Failure as failure:
+        sys.exit(str(failure))
+    except KeyboardInterrupt:
+        sys.exit("Interrupted.")
+
+
+def run(host, name, arguments):
+    if host.is_machine and os.geteuid() != 0:
+        raise Failure(f"Run this as root: sudo {host.site} {name}")
+    if name not in COMMANDS:
+        return manage(host, name, *arguments)
+    try:
+        inspect.signature(COMMANDS[name]).bind(host, *arguments)
+    except TypeError as error:
+        raise Failure(
+            f"{host.site} {name}: {error}. To see how it is used: {host.site} --help"
+        ) from error
+    return COMMANDS[name](host, *arguments)
+
+
+if __name__ == "__main__":
+    main()

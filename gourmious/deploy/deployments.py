@@ -1,0 +1,245 @@
+"""Deployments: each is a release with settings, and has a number.
+
+`current` leads to the deployment that runs, also after a reboot. Its files of systemd and nginx are
+kept with it, so that they can be put back.
+"""
+
+import json
+import os
+import shutil
+
+from .host import Failure, format_variables, link, read_variables, replace
+from .releases import get_python, validate_environment
+
+SERVICES = ("pages", "uploads")
+
+
+class Deployment:
+    def __init__(self, host, number):
+        self.host, self.number = host, int(number)
+        self.folder = host.deployments / str(number)
+        self.release = self.folder / "release"
+        self.settings = self.folder / "gourmious.env"
+        self.files = self.folder / "files"
+
+    def __eq__(self, other):
+        return isinstance(other, Deployment) and self.folder == other.folder
+
+    def __hash__(self):
+        return hash(self.folder)
+
+    @property
+    def release_name(self):
+        return self.release.readlink().name
+
+    @property
+    def units(self):
+        """The instances that serve this deployment."""
+        return [f"{self.host.site}-{service}@{self.number}.service" for service in SERVICES]
+
+    def get_python(self):
+        """Return the release's Python; raise Failure if its virtual environment is broken."""
+        validate_environment(self.release)
+        return get_python(self.release)
+
+    def run(self, *arguments):
+        """Run this release's Python as the site's user, and return what it prints."""
+        command, variables = (self.get_python(), *arguments), read_variables(self.settings)
+        return self.host.run_as_site(*command, variables=variables, cwd=self.release)
+
+    def manage(self, *arguments):
+        return self.run("manage.py", *arguments)
+
+    def read_files(self):
+        """Return the files of systemd and nginx: their texts by their paths on the machine."""
+        paths = (path for path in self.files.rglob("*") if path.is_file())
+        return {path.relative_to(self.files): path.read_text() for path in paths}
+
+    def find_different_files(self):
+        """Return the paths of those that the machine does not have as they were printed."""
+        return [
+            path
+            for path, text in self.read_files().items()
+            if read_if_exists(self.host.root / path) != text
+        ]
+
+
+def read_if_exists(path):
+    return path.read_text() if path.exists() else None
+
+
+def list_deployments(host):
+    """Return all deployments, the newest last."""
+    numbers = [int(path.name) for path in host.deployments.glob("*") if path.name.isdigit()]
+    return [Deployment(host, number) for number in sorted(numbers)]
+
+
+def get_current(host):
+    """Return the deployment that runs; raise Failure if there is none."""
+    if not host.current.is_symlink():
+        raise Failure(f"{host.site} is not installed here: {host.current} is missing.")
+    return Deployment(host, host.current.readlink().name)
+
+
+def find_previous(host, current):
+    """Return the last deployment of another release, or None."""
+    older = [one for one in list_deployments(host) if one.number < current.number]
+    others = [one for one in older if one.release_name != current.release_name]
+    return others[-1] if others else None
+
+
+def prepare(host, release):
+    """Make a deployment of a release with the settings of today, and return it.
+
+    It is validated, and the machine is made ready for it: the database is migrated, and static
+    files are collected. Both only add, so that the release that runs is not disturbed.
+    """
+    deployments = list_deployments(host)
+    deployment = Deployment(host, deployments[-1].number + 1 if deployments else 1)
+    try:
+        write(deployment, release)
+        print("Migrating the database, and collecting the static files.", flush=True)
+        deployment.manage("migrate", "--no-input", "--verbosity", "0")
+        deployment.manage("collectstatic", "--no-input", "--verbosity", "0")
+        print("Requesting pages from the new deployment.", flush=True)
+        deployment.run("-m", "gourmious.serve", "check")
+        deployment.manage("check", "--deploy")
+    except BaseException:
+        discard(deployment)
+        raise
+    return deployment
+
+
+def write(deployment, release):
+    host = deployment.host
+    variables = read_variables(host.settings)
+    deployment.folder.mkdir(parents=True)
+    deployment.release.symlink_to(os.path.relpath(release, deployment.folder))
+    replace(deployment.settings, format_variables(variables), mode=0o640)
+    host.give_to_site(deployment.settings, user=False)
+    for path, text in json.loads(deployment.manage("deployconf", "files")).items():
+        replace(deployment.files / path, text)
+
+
+def discard(deployment):
+    shutil.rmtree(deployment.folder, ignore_errors=True)
+
+
+def apply(host):
+    """Run the site with the settings of today; return whether anything had changed."""
+    recover(host)
+    current = get_current(host)
+    if read_variables(host.settings) != read_variables(current.settings):
+        activate(prepare(host, current.release.resolve()))
+    elif current.find_different_files():
+        install_files(current)
+    else:
+        return False
+    return True
+
+
+def activate(deployment):
+    """Let a deployment take over from the current one; if it does not start, undo everything."""
+    host = deployment.host
+    try:
+        bring_up(deployment)
+    except BaseException:
+        undo(deployment)
+        raise
+    link(host.current, deployment.folder.relative_to(host.home))
+    finish(deployment)
+
+
+def bring_up(deployment):
+    """Install the files of a deployment, and start its instances beside those that run."""
+    host = deployment.host
+    install_files(deployment)
+    host.systemctl("start", f"{host.site}-pages.socket", f"{host.site}-uploads.socket")
+    for unit in deployment.units:
+        print(f"Starting {unit}.", flush=True)
+        host.systemctl("start", unit)
+
+
+def undo(deployment):
+    host = deployment.host
+    print("Putting back what was there.", flush=True)
+    try:
+        host.systemctl("stop", *deployment.units)
+        if host.current.is_symlink():
+            install_files(get_current(host))
+    finally:
+        discard(deployment)
+
+
+def install_files(deployment):
+    """Write what differs. Let systemd and nginx read their files again if some have changed."""
+    host = deployment.host
+    files, different = deployment.read_files(), deployment.find_different_files()
+    for path in different:
+        print(f"Writing /{path}.", flush=True)
+        replace(host.root / path, files[path])
+    if any("systemd" in path.parts for path in different):
+        host.systemctl("daemon-reload")
+    if any("nginx" in path.parts for path in different):
+        host.run("nginx", "-t", "-q")
+        host.systemctl("reload-or-restart", "nginx")
+
+
+def finish(deployment):
+    """End the instances of other deployments, and run everything else from this one."""
+    host = deployment.host
+    for unit in host.list_instances():
+        if unit not in deployment.units:
+            print(f"{unit} ends when its uploads are finished.", flush=True)
+            # Not `stop`: that would give them only a minute.
+            host.systemctl("kill", "--signal=SIGTERM", "--kill-whom=main", unit)
+    names = [path.name for path in deployment.read_files()]
+    host.systemctl("enable", "--quiet", *filter(is_enabled, names))
+    host.systemctl("start", *(name for name in names if name.endswith(".timer")))
+    host.systemctl("restart", f"{host.site}-metrics.service")
+    sweep(host)
+
+
+def is_enabled(name):
+    """Return whether a unit starts with the machine; the instances are started by the site's."""
+    return name.endswith((".socket", ".timer", "-metrics.service")) or "-" not in name
+
+
+def start(host):
+    """Let the current deployment run, and nothing else, whatever was interrupted before."""
+    current = get_current(host)
+    validate_environment(current.release)
+    bring_up(current)
+    finish(current)
+
+
+def recover(host):
+    """Complete or undo what an earlier command did not finish, as after a power cut."""
+    current = get_current(host)
+    others = set(host.list_instances()) - set(current.units)
+    if others or list_deployments(host)[-1] != current:
+        start(host)
+
+
+def stop(host):
+    """Stop everything of the site. Running uploads have a minute."""
+    site = host.site
+    names = [path.name for path in get_current(host).read_files()]
+    started = (name for name in names if name.endswith((".socket", ".timer", "-metrics.service")))
+    host.systemctl("stop", *started, f"{site}-pages@*.service", f"{site}-uploads@*.service")
+
+
+def sweep(host):
+    """Remove the deployments and releases that neither run nor can be returned to."""
+    kept = set()
+    if host.current.is_symlink():
+        current = get_current(host)
+        kept = {current, find_previous(host, current)}
+    running = set(host.list_instances())
+    for deployment in list_deployments(host):
+        if deployment not in kept and running.isdisjoint(deployment.units):
+            discard(deployment)
+    used = {deployment.release_name for deployment in list_deployments(host)}
+    for release in host.releases.glob("*"):
+        if release.name not in used:
+            shutil.rmtree(release)

@@ -1,0 +1,77 @@
+"""Releases: each is a folder with the files of one commit, and a virtual environment of its own.
+
+A release never changes once it is built.
+"""
+
+import os
+import shutil
+import sys
+import time
+
+from .host import Failure
+
+COMMIT_LENGTH = 10
+
+
+def find_commit(host, revision):
+    """Fetch what is new, and return the commit of a revision; raise Failure if there is none."""
+    git = ("git", "--git-dir", host.repository)
+    host.run(*git, "fetch", "--quiet", "--prune", "origin")
+    try:
+        return host.run(*git, "rev-parse", "--quiet", "--verify", f"{revision}^{{commit}}").strip()
+    except Failure as error:
+        raise Failure(f"The repository has no revision {revision}.") from error
+
+
+def build(host, commit):
+    """Build a release, and return its folder. If that fails, nothing is left of it."""
+    date = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    release = host.releases / f"{date}-{commit[:COMMIT_LENGTH]}"
+    print(f"Building {release}.", flush=True)
+    release.mkdir(parents=True)
+    try:
+        unpack(host, commit, release)
+        make_environment(host, release)
+    except BaseException:
+        shutil.rmtree(release)
+        raise
+    return release
+
+
+def unpack(host, commit, release):
+    archive = release.with_suffix(".tar")
+    try:
+        host.run("git", "--git-dir", host.repository, "archive", f"--output={archive}", commit)
+        host.run("tar", "--extract", "--file", archive, cwd=release)
+    finally:
+        archive.unlink(missing_ok=True)
+
+
+def make_environment(host, release):
+    """Install exactly the packages of requirements.lock; raise Failure if one is missing."""
+    host.run(sys.executable, "-m", "venv", release / ".venv")
+    python = get_python(release)
+    pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+    lock = ["--require-hashes", "--only-binary=:all:", "--requirement", "requirements.lock"]
+    host.run(python, *pip, *lock, cwd=release)
+    # The site's user cannot write what Python compiles.
+    host.run(python, "-m", "compileall", "-q", "gourmious", "uploads", cwd=release)
+
+
+def is_built_from(release, commit):
+    """Return whether a release is that of a commit, and its virtual environment is whole."""
+    is_same = release.resolve().name.endswith(commit[:COMMIT_LENGTH])
+    return is_same and os.access(get_python(release), os.X_OK)
+
+
+def get_python(release):
+    return release / ".venv/bin/python"
+
+
+def validate_environment(release):
+    """Raise Failure if the virtual environment is broken, as it is after an upgrade of Python."""
+    if not os.access(get_python(release), os.X_OK):
+        raise Failure(
+            f"The virtual environment of {release.resolve()} is broken: its Python is gone. "
+            "Upgrade, and it is made again."
+        )

@@ -1,0 +1,165 @@
+"""What `status` tells: whether the site is healthy, what runs, and what an operator should do."""
+
+import http.client
+import json
+import re
+import shutil
+import socket
+import urllib.request
+from datetime import UTC, datetime
+from pathlib import Path
+
+from .deployments import find_previous, get_current
+from .host import Failure, read_variables
+
+VERSIONS = """
+from importlib.metadata import version
+from platform import python_version
+names = ("Django", "granian", "Pillow")
+print(f"Python {python_version()}", *(f"{name} {version(name)}" for name in names), sep=", ")
+"""
+IN_FLIGHT = re.compile(r"^gourmious_uploads_in_flight (\S+)$", re.MULTILINE)
+BACKUP = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d")
+DAY = 24 * 3600
+
+
+class Report:
+    """Lines for an operator; those of faults are marked, and counted."""
+
+    def __init__(self):
+        self.lines, self.faults = [], 0
+
+    def add(self, title, text):
+        self.lines.append(f"{title + ':':12}{text}")
+
+    def add_fault(self, title, text):
+        self.faults += 1
+        self.add(title, f"✗ {text}")
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("localhost", timeout=20)
+        self.path = str(path)
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+def report(host):
+    """Return the Report of a site."""
+    current = get_current(host)
+    variables = read_variables(current.settings)
+    lines = Report()
+    add_health(lines, host, variables)
+    add_release(lines, host, current)
+    add_instances(lines, host, current)
+    add_uploads(lines, variables)
+    add_disk(lines, host, variables)
+    add_backup(lines, variables)
+    add_changes(lines, host, current)
+    return lines
+
+
+def add_health(lines, host, variables):
+    name = variables["GOURMIOUS_ALLOWED_HOSTS"].split(",")[0]
+    try:
+        health = request_health(host, variables, name.lstrip("."))
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        lines.add_fault("Health", f"{name} does not answer: {error}.")
+        return
+    faults = [text for text in health.values() if text != "ok"]
+    for text in faults:
+        lines.add_fault("Health", text)
+    if not faults:
+        lines.add("Health", f"{name} is healthy.")
+
+
+def request_health(host, variables, name):
+    """Return what /healthz answers, asked on the socket of the pages."""
+    run = variables.get("GOURMIOUS_RUN_DIR") or f"/run/{host.site}"
+    connection = UnixConnection(host.root / run.lstrip("/") / "pages/socket")
+    connection.request("GET", "/healthz", headers={"Host": name})
+    answer = json.load(connection.getresponse())
+    connection.close()
+    return answer
+
+
+def add_release(lines, host, current):
+    lines.add("Release", f"{current.release_name}, deployment {current.number}")
+    previous = find_previous(host, current)
+    lines.add(
+        "Roll back", f"to {previous.release_name}" if previous else "There is no other release."
+    )
+    try:
+        lines.add("Versions", current.run("-c", VERSIONS).strip())
+    except Failure as error:
+        lines.add_fault("Versions", error)
+
+
+def add_instances(lines, host, current):
+    running = host.list_instances()
+    for unit in current.units:
+        if unit not in running:
+            lines.add_fault("Services", f"{unit} does not run.")
+    for unit in running:
+        is_old = unit not in current.units
+        lines.add("Services", f"{unit} {'finishes its uploads' if is_old else 'runs'}.")
+
+
+def add_uploads(lines, variables):
+    port = variables.get("GOURMIOUS_METRICS_PORT")
+    if not port:
+        lines.add("Uploads", "not known; set GOURMIOUS_METRICS_PORT")
+        return
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
+            found = IN_FLIGHT.search(answer.read().decode())
+    except OSError as error:
+        lines.add_fault("Uploads", f"The figures on port {port} cannot be read: {error}.")
+    else:
+        lines.add("Uploads", f"{float(found[1]) if found else 0:.0f} running")
+
+
+def add_disk(lines, host, variables):
+    folder = variables.get("GOURMIOUS_DATA_DIR", host.data)
+    disk = shutil.disk_usage(folder)
+    lines.add("Disk", f"{disk.free / 2**30:.1f} of {disk.total / 2**30:.1f} GiB free in {folder}")
+
+
+def add_backup(lines, variables):
+    folder = variables.get("GOURMIOUS_BACKUP_DIR")
+    if not folder:
+        lines.add("Backup", "none each night; set GOURMIOUS_BACKUP_DIR")
+    elif date := find_last_backup(folder):
+        is_old = (datetime.now(UTC) - date).total_seconds() > 2 * DAY
+        (lines.add_fault if is_old else lines.add)("Backup", f"{date:%Y-%m-%d %H:%M} UTC, {folder}")
+    else:
+        lines.add_fault("Backup", f"There is none in {folder}.")
+
+
+def find_last_backup(folder):
+    """Return the time of the last complete backup of a folder, or None."""
+    names = [name for name in list_names(folder) if BACKUP.fullmatch(name)]
+    if not names:
+        return None
+    return datetime.strptime(max(names), "%Y-%m-%dT%H-%M-%S").replace(tzinfo=UTC)
+
+
+def list_names(folder):
+    try:
+        return [path.name for path in Path(folder).iterdir()]
+    except OSError:
+        return []
+
+
+def add_changes(lines, host, current):
+    """Tell what `apply` would change."""
+    if read_variables(host.settings) != read_variables(current.settings):
+        lines.add_fault("Settings", f"{host.settings} was edited since. Run: {host.site} apply")
+    else:
+        lines.add("Settings", f"{host.settings} is applied.")
+    for path in current.find_different_files():
+        lines.add_fault("Files", f"/{path} was changed. To write it again, run: {host.site} apply")
