@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,8 @@ def main():
     options = parser.parse_args()
     host = Host(options.site, options.root)
     os.umask(UMASK)
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         sys.exit(run(host, options.command, options.arguments))
     except Failure as failure:

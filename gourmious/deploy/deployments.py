@@ -146,6 +146,7 @@ def activate(deployment):
     except BaseException:
         undo(deployment)
         raise
+    os.sync()  # After a power cut `current` must not lead to files that were not written.
     link(host.current, deployment.folder.relative_to(host.home))
     finish(deployment)
 

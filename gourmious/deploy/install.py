@@ -81,10 +81,12 @@ def make_repository(host):
     """Clone the checkout of this file. Upgrades are fetched from where that was cloned."""
     if host.repository.exists():
         return
-    host.run("git", "clone", "--quiet", "--mirror", CHECKOUT, host.repository)
-    origin = host.run("git", "-C", CHECKOUT, "config", "--default", CHECKOUT, "remote.origin.url")
+    host.run("git", "clone", "--quiet", "--bare", CHECKOUT, host.repository)
+    config = ("git", "-C", CHECKOUT, "config", "--default", CHECKOUT)
+    origin = host.run(*config, "--get", "remote.origin.url").strip()
     git = ("git", "--git-dir", host.repository)
-    host.run(*git, "remote", "set-url", "origin", origin.strip())
+    host.run(*git, "remote", "set-url", "origin", origin)
+    host.run(*git, "config", "remote.origin.fetch", "+refs/heads/*:refs/heads/*")
 
 
 def write_command(host):

@@ -64,9 +64,9 @@ def report(host):
 
 
 def add_health(lines, host, variables):
-    name = variables["GOURMIOUS_ALLOWED_HOSTS"].split(",")[0]
+    name = variables["GOURMIOUS_ALLOWED_HOSTS"].split(",")[0].lstrip(".").replace("*", "localhost")
     try:
-        health = request_health(host, variables, name.lstrip("."))
+        health = request_health(host, variables, name)
     except (OSError, ValueError, http.client.HTTPException) as error:
         lines.add_fault("Health", f"{name} does not answer: {error}.")
         return
