@@ -1,6 +1,9 @@
 """Serve the app with Granian: `python -m gourmious.serve pages`, or `… uploads`.
 
-Two services, so that pages need not wait behind thousands of uploads.
+Two services, so that pages need not wait behind thousands of uploads. `… check` only tries the app.
+
+systemd listens on the sockets. Connections wait there while a service starts again, and a new
+release takes over from an old one on the same sockets. By hand each service listens on its own.
 
 The kernel may deliver a signal to any thread of a process. Python then waits for the main thread to
 call the handler, but Granian's main thread (2.8) sleeps until a handler wakes it. On a busy machine
@@ -17,10 +20,10 @@ import fcntl
 import gc
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from contextlib import suppress
@@ -29,9 +32,13 @@ from itertools import count
 from multiprocessing import resource_tracker
 from wsgiref.util import setup_testing_defaults
 
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+BACKLOG = 4096  # connections that wait
 RESPAWN_PAUSE = 0.5  # seconds, for a worker that dies at its start
 STOP_TIMEOUT = 60  # seconds that running uploads have when the main process fails
-RELOAD_TIMEOUT = 600  # seconds that running uploads have before a new release replaces their worker
+END_TIMEOUT = 600  # seconds that running uploads have when their server is asked to end
 
 # Seconds that a thread may hold the GIL while others wait. Each waiting thread wakes up after this
 # time: at Python's 5 ms, the threads of 10,000 uploads did little else. Hardly any thread holds it
@@ -79,20 +86,20 @@ def deliver(at_start, once):
             return
 
 
-def read_options(service):
-    """Return the options of Granian that the settings decide."""
-    settings = import_module("django.conf").settings
-    threads = settings.THREADS[service]
-    return {
-        "uds": settings.SOCKETS[service],
-        "workers": settings.WORKERS,
-        "blocking_threads": threads,
-        "backpressure": 4 * threads,  # connections; nginx's idle ones count, too
-    }
+def open_socket(path):
+    """Return the socket that systemd passes, as in sd_listen_fds(3), or a new one."""
+    if os.environ.get("LISTEN_PID") == str(os.getpid()):
+        return socket.socket(fileno=3)
+    free_socket(path)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    path.chmod(0o660)
+    listener.listen(BACKLOG)
+    return listener
 
 
 def free_socket(path):
-    """Remove the socket of a server that was killed; exit if another server answers there."""
+    """Remove the socket of a server that has ended; exit if another server answers there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with socket.socket(socket.AF_UNIX) as client:
         if client.connect_ex(str(path)) == 0:
@@ -100,22 +107,37 @@ def free_socket(path):
     path.unlink(missing_ok=True)
 
 
-def make_server(options):
+def make_server(service, listener):
     from granian import Granian  # noqa: PLC0415
     from granian.constants import HTTPModes, Interfaces  # noqa: PLC0415
     from granian.http import HTTP1Settings  # noqa: PLC0415
+    from granian.net import SocketHolder  # noqa: PLC0415
 
-    server = Granian(
+    class Server(Granian):
+        def _init_shared_socket(self):
+            self._sso = listener
+            self._shd = SocketHolder(listener.fileno(), True, BACKLOG)
+
+        def _unlink_pidfile(self):
+            """Leave the socket, which Granian would remove: other servers may listen there."""
+
+        def shutdown(self, exit_code=0):
+            # Granian would fail if a worker has just died, and systemd would start it again.
+            self.interrupt_children.clear()
+            super().shutdown(exit_code)
+
+    server = Server(
         "gourmious.wsgi:application",
-        uds_permissions=0o660,
+        uds=settings.SOCKETS[service],
         interface=Interfaces.WSGI,
         http=HTTPModes.http1,
         http1_settings=HTTP1Settings(max_buffer_size=2**17),
         websockets=False,
-        backlog=4096,
+        workers=settings.WORKERS,
+        blocking_threads=settings.THREADS[service],
+        backpressure=4 * settings.THREADS[service],  # connections; nginx's idle ones count, too
         respawn_failed_workers=True,
-        workers_kill_timeout=RELOAD_TIMEOUT,
-        **options,
+        workers_kill_timeout=END_TIMEOUT,
     )
     server.respawned_wrks = ForgetfulDict()
     return server
@@ -124,12 +146,11 @@ def make_server(options):
 def load_application(service):
     """In a worker, import everything that a request needs, and return the application.
 
-    A later import could read the file of a newer release.
+    Then tell systemd that the service has started: the first requests need not wait for imports.
     """
     # Only once: repeated calls of Granian's handler would block, and hold the GIL for ever.
     wait_for_signals(signal.SIGINT, signal.SIGTERM, once=True)
     sys.setswitchinterval(SWITCH_INTERVALS[service])
-    settings = import_module("django.conf").settings
     spread_futexes(settings.THREADS[service])
     if service == "uploads" and settings.METRICS_PORT:
         with suppress(OSError):  # Uploads need no figures.
@@ -143,6 +164,7 @@ def load_application(service):
             import_module("uploads.renderer").renderers.start()
     gc.freeze()  # Imported objects are never garbage.
     gc.set_threshold(*GC_THRESHOLDS)
+    tell_ready()
     return application
 
 
@@ -185,39 +207,53 @@ def spread_futexes(threads):
 
 
 def ask_for_pages(application):
-    """Request some pages, so that Django imports what they need, such as the admin's forms."""
-    [host, *_] = import_module("django.conf").settings.ALLOWED_HOSTS
+    """Request some pages, so that Django imports what they need, such as the admin's forms.
+
+    Return their paths, with the status of each.
+    """
+    [host, *_] = settings.ALLOWED_HOSTS or ["localhost"]
+    statuses = {}
     for view in ("dish_list", "admin:login", "get_upload_progress"):
+        path = import_module("django.urls").reverse(view)
         environ = {
             "HTTP_HOST": host.lstrip(".").replace("*", "localhost"),
             "HTTP_X_PROGRESS_ID": "none",
-            "PATH_INFO": import_module("django.urls").reverse(view),
+            "PATH_INFO": path,
             "REMOTE_ADDR": "",
         }
         setup_testing_defaults(environ)
-        application(environ, lambda *args: None).close()
+        application(
+            environ, lambda status, *args, path=path: statuses.update({path: status})
+        ).close()
+    return statuses
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="python -m gourmious.serve")
-    parser.add_argument("service", choices=SWITCH_INTERVALS)
-    service = parser.parse_args().service
+def tell_ready():
+    """Tell systemd, if it waits for that, as in sd_notify(3)."""
+    if address := os.environ.get("NOTIFY_SOCKET"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+            client.sendto(b"READY=1", re.sub("^@", "\0", address))
 
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gourmious.settings")
+
+def check():
+    """Load the app in this process, and exit with a sentence for each page that does not work."""
+    statuses = ask_for_pages(import_module("gourmious.wsgi").application)
+    faults = [
+        f"{path} answers: {status}." for path, status in statuses.items() if status != "200 OK"
+    ]
+    if faults:
+        sys.exit("\n".join(faults))
+
+
+def serve(service):
     multiprocessing.set_start_method("fork")
-    # Read the settings in a child process: workers inherit what the main process has imported, even
-    # if they are of a newer release.
-    with multiprocessing.Pool(1) as pool:
-        options = pool.apply(read_options, [service])
-    free_socket(options["uds"])
-    # multiprocessing puts its sockets there, too. systemd removes those that killed workers leave.
-    tempfile.tempdir = str(options["uds"].parent)
+    listener = open_socket(settings.SOCKETS[service])
     # The renderers need the tracker. Start it before signals are blocked: Python (3.11) unblocks
     # SIGTERM in the thread that starts it.
     resource_tracker.ensure_running()
-    wait_for_signals(signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+    wait_for_signals(signal.SIGINT, signal.SIGTERM)
     try:
-        make_server(options).serve(
+        make_server(service, listener).serve(
             target_loader=lambda: load_application(service), wrap_loader=False
         )
     finally:
@@ -225,7 +261,7 @@ def main():
 
 
 def stop_workers():
-    """End the workers when the main process fails: nobody would replace or reload them."""
+    """End the workers when the main process fails: nobody would replace or end them."""
     workers = multiprocessing.active_children()
     for worker in workers:
         worker.terminate()
@@ -233,6 +269,18 @@ def stop_workers():
     for worker in workers:
         worker.join(max(0, deadline - time.monotonic()))
         worker.kill()
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m gourmious.serve")
+    parser.add_argument("service", choices=[*SWITCH_INTERVALS, "check"])
+    service = parser.parse_args().service
+
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gourmious.settings")
+    try:
+        check() if service == "check" else serve(service)
+    except ImproperlyConfigured as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -65,6 +65,17 @@ def env_networks(name, default=""):
     return items
 
 
+def env_site(name):
+    """Return the name of the site; raise if it cannot be that of a user, a unit or a folder."""
+    value = os.environ.get(name) or "gourmious"
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,20}", value):
+        raise ImproperlyConfigured(
+            f"{name} holds {value!r}; it must be at most 21 lower-case letters, digits and hyphens,"
+            " and begin with a letter."
+        )
+    return value
+
+
 def env_socket_folder(name, default):
     """Return a folder for Unix sockets; raise if their addresses would be too long."""
     folder = os.environ.get(name) or default
@@ -114,6 +125,9 @@ if not SECRET_KEY:
         "GOURMIOUS_SECRET_KEY is empty; it must be any long random text, or unset for development."
     )
 
+# The name of the site on its machine, which its units, its user and its folders bear.
+SITE = env_site("GOURMIOUS_SITE")
+
 # The files of nginx's certificate.
 TLS_CERTIFICATE = os.environ.get("GOURMIOUS_TLS_CERTIFICATE", "")
 TLS_KEY = os.environ.get("GOURMIOUS_TLS_KEY", "")
@@ -133,7 +147,7 @@ MEMCACHED = env_addresses("GOURMIOUS_MEMCACHED", required=True)
 TRUSTED_PROXIES = env_networks("GOURMIOUS_TRUSTED_PROXIES", "127.0.0.1,::1")
 
 # Where the two services listen, for nginx alone.
-RUN_DIR = env_socket_folder("GOURMIOUS_RUN_DIR", "/run/gourmious")
+RUN_DIR = env_socket_folder("GOURMIOUS_RUN_DIR", f"/run/{SITE}")
 SOCKETS = {service: RUN_DIR / service / "socket" for service in ("pages", "uploads")}
 
 # The number of processes of each service.
@@ -143,7 +157,7 @@ WORKERS = env_int("GOURMIOUS_WORKERS", CORES)
 # The port of loopback where Prometheus finds the figures of the app, which the workers of the
 # uploads keep in this folder.
 METRICS_PORT = env_int("GOURMIOUS_METRICS_PORT", maximum=65535)
-METRICS_DIR = SOCKETS["uploads"].parent / "metrics"
+METRICS_DIR = RUN_DIR / "metrics"
 
 # The address that is told of each unit that fails.
 ALERT_MAIL = env_mail("GOURMIOUS_ALERT_MAIL")
@@ -278,6 +292,7 @@ if MEMCACHED:
         "default": {
             "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
             "LOCATION": MEMCACHED,
+            "KEY_PREFIX": SITE,  # Several sites may share a memcached.
             "OPTIONS": {
                 # A server that is down or hung costs fractions of a second, and raises nothing.
                 "connect_timeout": 0.2,

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+from django.conf import settings
 from django.contrib.staticfiles.storage import ManifestStaticFilesStorage
 
 
@@ -9,6 +10,9 @@ class StaticFilesStorage(ManifestStaticFilesStorage):
     Django (5.2) deletes each style sheet and script and writes it again, even if nothing has
     changed. A browser that asked at that moment got no file, or kept an empty one for a year. A
     file that a full disk had cut short was never repaired.
+
+    Releases share the folder. Each has a manifest of its own: a worker of the old release may start
+    again while the files of a new one are collected.
     """
 
     # Scripts import each other by names with hashes, too. Experimental in Django 5.2.
@@ -17,6 +21,7 @@ class StaticFilesStorage(ManifestStaticFilesStorage):
     max_post_process_passes = 10
 
     def __init__(self, *args, **kwargs):
+        self.manifest_name = f"staticfiles.{settings.BASE_DIR.name}.json"
         super().__init__(*args, **kwargs)
         self._deleted = set()
 
