@@ -1,11 +1,10 @@
 import ipaddress
+import json
 import os
 import re
-import secrets
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 from csp.utils import build_policy
@@ -18,17 +17,25 @@ from django.urls import reverse
 from uploads import refusals
 from uploads.progress import PROGRESS_ID, cache_key
 
-# The units and their templates. Those of the backup are printed where its folder is set.
+# The templates of the units, by what their names add to the site's. Those of the backup are printed
+# where its folder is set.
 UNITS = {
-    "gourmious-pages.service": "gourmious.service",
-    "gourmious-uploads.service": "gourmious.service",
-    "gourmious-prune.service": "gourmious-prune.service",
-    "gourmious-prune.timer": "gourmious-prune.timer",
-    "gourmious-backup.service": "gourmious-backup.service",
-    "gourmious-backup.timer": "gourmious-backup.timer",
-    "gourmious-metrics.service": "gourmious-metrics.service",
-    "gourmious-failed@.service": "gourmious-failed@.service",
+    ".service": "start.service",
+    "-pages.socket": "instance.socket",
+    "-uploads.socket": "instance.socket",
+    "-pages@.service": "instance.service",
+    "-uploads@.service": "instance.service",
+    "-prune.service": "prune.service",
+    "-prune.timer": "prune.timer",
+    "-backup.service": "backup.service",
+    "-backup.timer": "backup.timer",
+    "-metrics.service": "metrics.service",
+    "-failed@.service": "failed@.service",
 }
+
+# Of several sites on a machine this one has what they share: nginx's main file, and the server that
+# refuses foreign hosts.
+MAIN_SITE = "gourmious"
 
 # The ports that nginx listens on if no other addresses are given.
 HTTP = ("80", "[::]:80")
@@ -69,64 +76,89 @@ class Command(BaseCommand):
             type=read_version,
             help="Print the site for this version of nginx (default: the installed one).",
         )
-        systemd = kinds.add_parser("systemd", help=f"Print the units {', '.join(UNITS)}.")
-        systemd.add_argument("--unit", choices=[*UNITS], help="Print only this unit.")
+        systemd = kinds.add_parser("systemd", help="Print the units of systemd.")
+        systemd.add_argument("--unit", metavar="NAME", help="Print only this unit.")
+        files = kinds.add_parser("files", help="Print all these files by their paths, as JSON.")
+        for kind in (systemd, files):
+            kind.add_argument(
+                "--home",
+                type=Path,
+                metavar="DIR",
+                default=Path("/srv", settings.SITE),
+                help="The folder of the deployments (default: %(default)s).",
+            )
         kinds.add_parser("env", help="Print the environment file that holds the settings.")
 
     def handle(self, *, kind, **options):
-        if settings.DEBUG and kind != "env":
+        if settings.DEBUG:
             raise CommandError(
-                "Set GOURMIOUS_SECRET_KEY and the other variables of `manage.py deployconf env` "
-                "first: the configuration is made from them."
+                "Set GOURMIOUS_SECRET_KEY, GOURMIOUS_ALLOWED_HOSTS and GOURMIOUS_MEMCACHED first: "
+                "the files are made from the settings of production."
             )
         getattr(self, kind.replace("-", "_"))(**options)
 
     def nginx_main(self, **options):
-        connections = 2 * settings.MAX_UPLOADS + SPARE_CONNECTIONS
-        context = {"connections": connections, "open_files": 2 * connections}
-        self.stdout.write(render_template("nginx-main.conf", context))
+        self.stdout.write(render_nginx_main())
 
     def nginx(self, *, listen, nginx_version, **options):
-        version = nginx_version or find_nginx_version() or HTTP2_DIRECTIVE
-        context = {
-            **describe_listening(listen, has_directive=version >= HTTP2_DIRECTIVE),
-            "tls_certificate": settings.TLS_CERTIFICATE and clean_path(settings.TLS_CERTIFICATE),
-            "tls_key": settings.TLS_KEY and clean_path(settings.TLS_KEY),
-            "static_root": clean_path(settings.STATIC_ROOT),
-            "media_root": clean_path(settings.MEDIA_ROOT),
-            "upload_url": reverse("upload"),
-            "cancel_url": reverse("cancel_upload"),
-            "upload_burst": max(1, settings.UPLOADS_PER_MINUTE // 3),
-            "limited_posts": {
-                "new_dish": reverse("dish_new"),
-                "login": reverse("admin:login"),
-                "report": reverse("report", args=[0]).replace("0", "[0-9]+"),
-            },
-            "progress_url": reverse("get_upload_progress"),
-            "progress_id": PROGRESS_ID.pattern,
-            "cache_key": cache.make_key(cache_key("${remote_addr}", "${gourmious_progress_id}")),
-            "bad_progress_id": refusals.BAD_PROGRESS_ID.message,
-            "refusals": list_refusals(),
-            "sockets": {name: clean_path(path) for name, path in settings.SOCKETS.items()},
-            "headers": list_headers(),
-        }
-        self.stdout.write(render_template("nginx.conf", context))
+        self.stdout.write(render_nginx(listen, nginx_version))
 
-    def systemd(self, *, unit, **options):
-        if not settings.RUN_DIR.is_relative_to("/run"):
-            raise CommandError("GOURMIOUS_RUN_DIR must be below /run, where systemd creates it.")
-        if unit and unit not in list_units():
-            raise CommandError(f"Set GOURMIOUS_BACKUP_DIR first: {unit} is made from it.")
+    def systemd(self, *, unit, home, **options):
+        units = render_units(home)
+        if unit and unit not in units:
+            raise CommandError(f"There is no unit {unit}, only these: {', '.join(units)}.")
         if unit:
-            self.stdout.write(render_unit(unit))
+            self.stdout.write(units[unit])
             return
-        for name in list_units():
-            self.stdout.write(f"# {name}\n{render_unit(name)}")
+        for name, text in units.items():
+            self.stdout.write(f"# {name}\n{text}")
+
+    def files(self, *, home, **options):
+        files = {f"etc/systemd/system/{name}": text for name, text in render_units(home).items()}
+        files[f"etc/nginx/sites-enabled/{settings.SITE}"] = render_nginx()
+        if settings.SITE == MAIN_SITE:
+            files["etc/nginx/nginx.conf"] = render_nginx_main()
+        self.stdout.write(json.dumps(files))
 
     def env(self, **options):
-        text = render_template("gourmious.env", {"new_key": secrets.token_urlsafe(48)})
+        text = render_template("gourmious.env", {})
         # systemd and shells read quotes alike.
         self.stdout.write(VARIABLE.sub(lambda found: found[1] + shlex.quote(found[2]), text))
+
+
+def render_nginx_main():
+    connections = 2 * settings.MAX_UPLOADS + SPARE_CONNECTIONS
+    context = {"connections": connections, "open_files": 2 * connections}
+    return render_template("nginx-main.conf", context)
+
+
+def render_nginx(listen=None, version=None):
+    site = settings.SITE.replace("-", "_")  # for nginx's variables
+    version = version or find_nginx_version() or HTTP2_DIRECTIVE
+    context = {
+        **describe_listening(listen, has_directive=version >= HTTP2_DIRECTIVE),
+        "site": site,
+        "tls_certificate": settings.TLS_CERTIFICATE and clean_path(settings.TLS_CERTIFICATE),
+        "tls_key": settings.TLS_KEY and clean_path(settings.TLS_KEY),
+        "static_root": clean_path(settings.STATIC_ROOT),
+        "media_root": clean_path(settings.MEDIA_ROOT),
+        "upload_url": reverse("upload"),
+        "cancel_url": reverse("cancel_upload"),
+        "upload_burst": max(1, settings.UPLOADS_PER_MINUTE // 3),
+        "limited_posts": {
+            "new_dish": reverse("dish_new"),
+            "login": reverse("admin:login"),
+            "report": reverse("report", args=[0]).replace("0", "[0-9]+"),
+        },
+        "progress_url": reverse("get_upload_progress"),
+        "progress_id": PROGRESS_ID.pattern,
+        "cache_key": cache.make_key(cache_key("${remote_addr}", f"${{{site}_progress_id}}")),
+        "bad_progress_id": refusals.BAD_PROGRESS_ID.message,
+        "refusals": list_refusals(),
+        "sockets": {name: clean_path(path) for name, path in settings.SOCKETS.items()},
+        "headers": list_headers(),
+    }
+    return render_template("nginx.conf", context)
 
 
 def read_version(text):
@@ -153,12 +185,13 @@ def describe_listening(addresses, has_directive):
     redirect_listens = HTTP if tls and not addresses else ()
     server_names = ["_" if host == "*" else host for host in settings.ALLOWED_HOSTS]
     default = [f"{address} default_server" for address in (*redirect_listens, *listens)]
+    has_default = settings.SITE == MAIN_SITE and "_" not in server_names
     return {
         "listens": listens,
         "has_http2_directive": has_directive,
         "redirect_listens": redirect_listens,
         # A server that takes every name needs no default server.
-        "default_listens": [] if "_" in server_names else default,
+        "default_listens": default if has_default else [],
         "server_names": server_names,
         # For a wildcard only the request tells the host.
         "redirects": {
@@ -209,28 +242,39 @@ def list_refusals():
     }
 
 
-def list_units():
-    return [name for name in UNITS if settings.BACKUP_DIR or "backup" not in name]
+def render_units(home):
+    """Return the units by their names; each deployment is in a folder of its own below `home`."""
+    if not settings.RUN_DIR.is_relative_to("/run"):
+        raise CommandError("GOURMIOUS_RUN_DIR must be below /run, where systemd creates it.")
+    return {
+        f"{settings.SITE}{suffix}": render_unit(suffix, home)
+        for suffix in UNITS
+        if settings.BACKUP_DIR or "backup" not in suffix
+    }
 
 
-def render_unit(name):
+def render_unit(suffix, home):
     paths = {
-        "python": sys.executable,
-        "base_dir": settings.BASE_DIR,
+        "home": home,
         "data_dir": settings.DATA_DIR,
         "run_dir": settings.RUN_DIR,
         "backup_dir": settings.BACKUP_DIR or "",
     }
     context = {key: clean_path(path).replace("%", "%%") for key, path in paths.items()}
-    context["service"] = name.removeprefix("gourmious-").removesuffix(".service")
-    context["run_dir"] = context["run_dir"].removeprefix("/run/")
-    context |= describe_limits(context["service"])
-    context["memcached_addresses"] = list_memcached_addresses()
-    return render_template(UNITS[name], context)
+    folder = "deployments/%i" if UNITS[suffix] == "instance.service" else "current"
+    context |= {
+        "site": settings.SITE,
+        "service": re.search(r"\w+", suffix)[0],
+        "runtime_dir": context["run_dir"].removeprefix("/run/"),
+        "deployment": f"{context['home']}/{folder}",
+        "python": f"{context['home']}/{folder}/release/.venv/bin/python",
+        "memcached_addresses": list_memcached_addresses(),
+    }
+    return render_template(UNITS[suffix], context | describe_limits(context["service"]))
 
 
 def describe_limits(service):
-    """Return the memory, in MB, and the tasks that the old and new workers of a service may take.
+    """Return the memory, in MB, and the tasks that the workers of a service may take.
 
     Each worker of the pages has renderers, too: staff may show a hidden picture.
     """
@@ -239,8 +283,8 @@ def describe_limits(service):
     memory = settings.WORKERS * (WORKER_MEMORY + settings.RENDERERS * renderer)
     tasks = settings.THREADS.get(service, 0) + SPARE_TASKS * (1 + settings.RENDERERS)
     return {
-        "max_memory": 2 * (memory + uploads * UPLOAD_MEMORY),
-        "max_tasks": 2 * settings.WORKERS * tasks,
+        "max_memory": memory + uploads * UPLOAD_MEMORY,
+        "max_tasks": settings.WORKERS * tasks,
     }
 
 
