@@ -33,7 +33,7 @@ UNITS = {
     "-failed@.service": "failed@.service",
 }
 
-# Of several sites on a machine this one has what they share: nginx's main file, and the server that
+# Several sites may share a machine. This one has nginx's main file, and the server that
 # refuses foreign hosts.
 MAIN_SITE = "gourmious"
 
