@@ -155,7 +155,6 @@ def bring_up(deployment):
     """Install the files of a deployment, and start its instances beside those that run."""
     host = deployment.host
     install_files(deployment)
-    host.systemctl("start", f"{host.site}-pages.socket", f"{host.site}-uploads.socket")
     for unit in deployment.units:
         print(f"Starting {unit}.", flush=True)
         host.systemctl("start", unit)
@@ -226,7 +225,7 @@ def stop(host):
     """Stop everything of the site. Running uploads have a minute."""
     site = host.site
     names = [path.name for path in get_current(host).read_files()]
-    started = (name for name in names if name.endswith((".socket", ".timer", "-metrics.service")))
+    started = filter(is_enabled, names)
     host.systemctl("stop", *started, f"{site}-pages@*.service", f"{site}-uploads@*.service")
 
 

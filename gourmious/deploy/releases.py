@@ -3,7 +3,6 @@
 A release never changes once it is built.
 """
 
-import os
 import shutil
 import sys
 import time
@@ -61,7 +60,7 @@ def make_environment(host, release):
 def is_built_from(release, commit):
     """Return whether a release is that of a commit, and its virtual environment is whole."""
     is_same = release.resolve().name.endswith(commit[:COMMIT_LENGTH])
-    return is_same and os.access(get_python(release), os.X_OK)
+    return is_same and is_for_this_python(release)
 
 
 def get_python(release):
@@ -70,8 +69,13 @@ def get_python(release):
 
 def validate_environment(release):
     """Raise Failure if the virtual environment is broken, as it is after an upgrade of Python."""
-    if not os.access(get_python(release), os.X_OK):
+    if not is_for_this_python(release):
         raise Failure(
-            f"The virtual environment of {release.resolve()} is broken: its Python is gone. "
-            "Upgrade, and it is made again."
+            f"The packages of {release.resolve().name} are for another Python than that of this "
+            "machine. Upgrade, and they are installed again."
         )
+
+
+def is_for_this_python(release):
+    version = "python{}.{}".format(*sys.version_info)
+    return (release / ".venv/lib" / version / "site-packages").is_dir()
