@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from uploads.backups import read_last_time
 from uploads.storage import is_locked, measure_disk, read_lost_files
 
 ADDRESS = "127.0.0.1"
@@ -39,7 +40,7 @@ def list_figures(running):
     """Return the name, the help text and the value of each figure that no worker keeps."""
     free, reserve = measure_disk()
     lost = read_lost_files()
-    return [
+    figures = [
         ("upload_workers", "Running workers of the uploads.", len(running)),
         ("max_uploads", "Uploads that nginx accepts at once.", settings.MAX_UPLOADS),
         ("disk_free_bytes", "Free space of the disk with the photos.", free),
@@ -47,6 +48,10 @@ def list_figures(running):
         ("lost_files", "Files of pictures that prune_uploads did not find.", lost.count),
         ("prune_timestamp_seconds", "When prune_uploads last looked for files.", lost.time),
     ]
+    if folder := settings.BACKUP_DIR:
+        time = read_last_time(folder)
+        figures.append(("backup_timestamp_seconds", "When the last backup began.", time))
+    return figures
 
 
 def main():

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -113,7 +114,40 @@ class MachineTests(ExporterTestCase):
         noted = (self.folder / "lost.json").stat().st_mtime
         self.assertAlmostEqual(figures["prune_timestamp_seconds"], noted, delta=1)
 
+    def test_the_date_of_the_last_backup_is_told_where_backups_have_a_folder(self):
+        backups = self.export_backups()
+        for name in ("2026-11-26T23-00-00", "2026-11-27T02-30-00", "unfinished"):
+            (backups / name).mkdir()
+
+        last = datetime(2026, 11, 27, 2, 30, tzinfo=UTC)
+        self.assertEqual(self.read()["backup_timestamp_seconds"], last.timestamp())
+
+    def test_backups_that_are_not_there_or_cannot_be_read_have_no_date(self):
+        backups = self.export_backups()
+        self.assertEqual(self.read()["backup_timestamp_seconds"], 0)
+
+        (backups / "2026-99-99T00-00-00").mkdir()
+        self.assertEqual(self.read()["backup_timestamp_seconds"], 0)
+        backups.rename(self.folder / "away")
+        self.assertEqual(self.read()["backup_timestamp_seconds"], 0)
+        backups.symlink_to("x" * 300)  # The system refuses to look for such a name.
+        self.assertEqual(self.read()["backup_timestamp_seconds"], 0)
+
+    def export_backups(self):
+        """Start the exporter, and return the folder of the backups, which is empty."""
+        backups = self.folder / "backups"
+        backups.mkdir()
+        self.environment["GOURMIOUS_BACKUP_DIR"] = str(backups)
+        self.export()
+        return backups
+
+    def test_a_site_that_is_backed_up_in_another_way_tells_no_date(self):
+        self.export()
+
+        self.assertNotIn("backup_timestamp_seconds", self.read())
+
     def test_the_alerts_and_the_dashboard_use_figures_that_are_served(self):
+        self.environment["GOURMIOUS_BACKUP_DIR"] = str(self.folder)
         self.serve()
         self.export()
         served = {name.split()[0] for name in self.read()}

@@ -39,6 +39,10 @@ class Generation:
     def __str__(self):
         return str(self.folder)
 
+    @property
+    def date(self):
+        return datetime.strptime(self.folder.name, DATE).replace(tzinfo=UTC)
+
     def count(self):
         """Return how many dishes, pictures and originals there are, by name."""
         originals = sum(1 for _ in self.originals.iterdir())
@@ -98,8 +102,7 @@ class Backup:
         """Return the name of the new generation, which is always the last in order."""
         now = datetime.now(UTC)
         if self.last:
-            last = datetime.strptime(self.last.folder.name, DATE).replace(tzinfo=UTC)
-            now = max(now, last + timedelta(seconds=1))
+            now = max(now, self.last.date + timedelta(seconds=1))
         return now.strftime(DATE)
 
     def copy_rows(self):
@@ -190,6 +193,14 @@ def back_up(folder, *, keep, force):
 def find_generations(folder):
     """Return the complete generations of a folder, the newest last."""
     return [Generation(path) for path in sorted(folder.glob("*")) if NAME.fullmatch(path.name)]
+
+
+def read_last_time(folder):
+    """Return when the last backup began, in seconds since 1970; 0 if none can be found."""
+    try:
+        return find_generations(folder)[-1].date.timestamp()
+    except (IndexError, OSError, ValueError):  # Its disk may be away; a name may be no real date.
+        return 0
 
 
 def remove_old(folder, keep):
