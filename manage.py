@@ -2,8 +2,27 @@
 import os
 import sys
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
+from django.db import OperationalError
+
+
+def main():
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gourmious.settings")
+    try:
+        execute_from_command_line(sys.argv)
+    except (ImproperlyConfigured, OperationalError) as error:
+        if "--traceback" in sys.argv:
+            raise
+        sys.exit(describe(error))
+
+
+def describe(error):
+    """Return what an operator can put right, as a sentence."""
+    if isinstance(error, OperationalError):
+        return f"The database cannot be used: {error}."
+    return str(error)
+
 
 if __name__ == "__main__":
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gourmious.settings")
-    execute_from_command_line(sys.argv)
+    main()

@@ -9,6 +9,7 @@ import os
 import sys
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -56,7 +57,10 @@ def list_figures(running):
 
 def main():
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gourmious.settings")
-    port = settings.METRICS_PORT
+    try:
+        port = settings.METRICS_PORT
+    except ImproperlyConfigured as error:
+        sys.exit(str(error))
     if not port:
         print("GOURMIOUS_METRICS_PORT is not set: there are no figures to serve.")  # noqa: T201
         return

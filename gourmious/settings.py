@@ -39,6 +39,18 @@ def env_int(name, default=None, maximum=999999):
     return int(value)
 
 
+def env_hosts(name, required=False):
+    """Return the host names and IP addresses of a variable; raise for anything else."""
+    items = env_list(name, required=required)
+    for item in items:
+        if not re.fullmatch(r"\*|\.?[\w-]+(\.[\w-]+)*|\[[0-9a-fA-F:]+\]", item, re.ASCII):
+            raise ImproperlyConfigured(
+                f"{name} holds {item!r}; it must be host names, without https:// and ports, "
+                "separated by commas."
+            )
+    return items
+
+
 def env_addresses(name, required=False):
     """Return the host:port items of a variable; raise for anything else."""
     items = env_list(name, required=required)
@@ -139,7 +151,7 @@ if bool(TLS_CERTIFICATE) != bool(TLS_KEY):
 # The proxies in front of nginx. It believes their X-Forwarded-For and X-Forwarded-Proto.
 BALANCERS = env_networks("GOURMIOUS_BALANCERS")
 
-ALLOWED_HOSTS = env_list("GOURMIOUS_ALLOWED_HOSTS", required=True)
+ALLOWED_HOSTS = env_hosts("GOURMIOUS_ALLOWED_HOSTS", required=True)
 
 MEMCACHED = env_addresses("GOURMIOUS_MEMCACHED", required=True)
 

@@ -178,6 +178,12 @@ class PortTests(ExporterTestCase):
         server, dish = self.serve_a_dish(GOURMIOUS_METRICS_PORT=port)
         self.assertEqual(self.send(server, dish, photo()).answer().status, 200)
 
+    def test_a_port_that_cannot_be_used_is_told_in_a_line(self):
+        status, [line] = self.run_exporter("http")
+
+        self.assertEqual(status, 1)
+        self.assertRegex(line, r"^GOURMIOUS_METRICS_PORT holds 'http'; .*\.$")
+
     def test_without_a_port_it_ends_at_once(self):
         status, [line] = self.run_exporter("")
 

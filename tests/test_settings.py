@@ -43,6 +43,10 @@ class SettingsTests(SimpleTestCase):
 
     def test_a_value_that_cannot_be_used_stops_the_start_and_is_named(self):
         for name, value in (
+            ("GOURMIOUS_ALLOWED_HOSTS", "https://gourmious.example"),
+            ("GOURMIOUS_ALLOWED_HOSTS", "gourmious.example:443"),
+            ("GOURMIOUS_ALLOWED_HOSTS", "gourmious.example www.gourmious.example"),
+            ("GOURMIOUS_ALLOWED_HOSTS", "gourmious.example;"),
             ("GOURMIOUS_MEMCACHED", "localhost"),
             ("GOURMIOUS_MEMCACHED", "localhost:http"),
             ("GOURMIOUS_MEMCACHED", "localhost:65536"),
@@ -68,6 +72,13 @@ class SettingsTests(SimpleTestCase):
         ):
             with self.subTest(value):
                 self.assert_improper(name, **{name: value})
+
+    def test_hosts_may_be_names_wildcards_and_ip_addresses(self):
+        hosts = ["gourmious.example", ".example", "*", "localhost", "127.0.0.1", "[::1]"]
+
+        settings = read_settings(GOURMIOUS_ALLOWED_HOSTS=",".join(hosts))
+
+        self.assertEqual(settings["ALLOWED_HOSTS"], hosts)
 
     def test_the_renderers_of_all_processes_are_as_many_as_the_cores(self):
         for cores, workers, renderers in ((2, 2, 1), (8, 2, 4), (2, 8, 1)):
