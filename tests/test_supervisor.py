@@ -1,0 +1,210 @@
+"""The stand-in for systemd, and what else the tests of the host's command stand on."""
+
+import os
+import socket
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from django.test import SimpleTestCase
+
+from .client import get
+from .processes import has_ended
+from .servers import ROOT, manage, requires
+from .stack import make_certificate
+from .supervisor import Supervisor
+from .upstream import Upstream
+from .waiting import wait_for
+from .watcher import PageWatcher
+
+SOCKET = """
+[Socket]
+ListenStream=/run/site/socket
+SocketMode=0660
+"""
+# It says that it is ready, then answers each connection with its process id and its words, and
+# ends when it is told to.
+SERVER = """
+import os, signal, socket, sys
+assert os.environ["LISTEN_PID"] == str(os.getpid()) and os.environ["LISTEN_FDS"] == "1"
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
+    notices.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+server = socket.socket(fileno=3)
+while True:
+    client, _ = server.accept()
+    client.sendall(" ".join([str(os.getpid()), *sys.argv[1:], os.environ["COLOUR"]]).encode())
+    order = client.recv(9)
+    client.close()
+    if order:
+        sys.exit(int(order))
+"""
+SERVICE = """
+[Service]
+Type=notify
+NotifyAccess=all
+Sockets=site.socket
+EnvironmentFile=/srv/site/%i.env
+RuntimeDirectory=site-%i
+WorkingDirectory=/srv/site
+ExecStart={python} server.py %i
+Restart=on-failure
+RestartSec=1
+TimeoutStartSec=1min
+TimeoutStopSec=1min
+ProtectSystem=strict
+"""
+
+
+@requires("memcached", "nginx")
+class SupervisorTestCase(SimpleTestCase):
+    scale = 1
+
+    def setUp(self):
+        super().setUp()
+        self.root = Path(self.enterContext(TemporaryDirectory(prefix="gourmious-")))
+        for folder in ("etc/systemd/system", "etc/nginx/sites-enabled", "srv/site"):
+            (self.root / folder).mkdir(parents=True)
+        self.supervisor = self.enterContext(Supervisor(self.root, self.scale))
+
+    def write(self, path, text):
+        (self.root / path).write_text(text)
+
+    def write_unit(self, name, text):
+        self.write(f"etc/systemd/system/{name}", text)
+
+    def systemctl(self, *arguments, status=0):
+        done = self.supervisor.run("systemctl", *arguments)
+        self.assertEqual(done.returncode, status, done.stderr + done.stdout)
+        return done.stdout + done.stderr
+
+
+class ServiceTests(SupervisorTestCase):
+    scale = 0.02
+
+    def setUp(self):
+        super().setUp()
+        self.write_unit("site.socket", SOCKET)
+        self.write_unit("site@.service", SERVICE.format(python=self.python()))
+        self.write("srv/site/server.py", SERVER)
+        self.write("srv/site/1.env", "# Settings\nCOLOUR='light red'\n")
+        self.write("srv/site/2.env", "COLOUR=blue\n")
+
+    def python(self):
+        return Path(os.sys.executable)
+
+    def connect(self):
+        client = self.enterContext(closing(socket.socket(socket.AF_UNIX)))
+        client.settimeout(20)
+        client.connect(str(self.root / "run/site/socket"))
+        return client
+
+    def ask(self, order=b""):
+        """Return the process id and the words of the service that takes a connection."""
+        client = self.connect()
+        pid, words = client.recv(99).decode().split(" ", 1)
+        client.sendall(order)
+        client.shutdown(socket.SHUT_WR)
+        return int(pid), words
+
+    def show(self, unit, name="ActiveState"):
+        return self.systemctl("show", "-P", name, unit).strip()
+
+    def wait_until(self, active, unit="site@1"):
+        wait_for(lambda: self.show(unit) == active)
+
+    def test_a_service_has_started_when_it_is_ready(self):
+        self.systemctl("start", "site@1")
+
+        pid, words = self.ask()
+
+        self.assertEqual(words, "1 light red")
+        self.assertEqual(self.show("site@1", "MainPID"), str(pid))
+        self.assertEqual(self.systemctl("is-active", "site@1"), "active\n")
+        self.assertEqual(
+            self.systemctl("list-units", "--plain", "--no-legend", "site@*").split()[:4],
+            ["site@1.service", "loaded", "active", "running"],
+        )
+
+    def test_connections_wait_while_nobody_takes_them(self):
+        self.systemctl("start", "site.socket")
+        client = self.connect()
+
+        self.systemctl("start", "site@2")
+
+        self.assertIn(b"2 blue", client.recv(99))
+
+    def test_a_service_that_fails_starts_again(self):
+        self.systemctl("start", "site@1")
+
+        pid, _ = self.ask(b"3")
+
+        self.assertNotEqual(self.ask()[0], pid)
+
+    def test_a_service_that_ends_in_order_stays_ended(self):
+        self.systemctl("start", "site@1", "site@2")
+
+        self.systemctl("kill", "--signal=SIGTERM", "--kill-whom=main", "site@1")
+
+        self.wait_until("inactive")
+        self.systemctl("is-active", "site@1", status=3)
+        self.assertEqual(self.ask()[1], "2 blue")
+        self.assertFalse((self.root / "run/site-1").exists())
+
+    def test_a_start_that_fails_is_told_and_tried_again(self):
+        self.write("srv/site/server.py", "raise SystemExit(1)")
+
+        self.systemctl("start", "site@1", status=1)
+        self.wait_until("activating")
+        self.systemctl("stop", "site@1")
+
+        self.assertEqual(self.show("site@1", "MainPID"), "0")
+        self.assertNotEqual(self.show("site@1"), "activating")
+
+    def test_a_service_that_is_never_ready_fails_in_time(self):
+        self.write("srv/site/server.py", "import signal\nsignal.pause()")
+
+        self.systemctl("start", "site@1", status=1)
+
+    def test_a_service_that_does_not_end_is_killed(self):
+        self.write("srv/site/server.py", f"import signal\nsignal.signal(15, id)\n{SERVER}")
+        self.systemctl("start", "site@1")
+        pid, _ = self.ask()
+
+        self.systemctl("stop", "site@1")
+
+        self.assertTrue(has_ended(pid))
+        self.systemctl("is-failed", "site@1")
+
+    def test_changed_units_count_after_a_reload(self):
+        self.systemctl("start", "site@1")
+        self.write_unit("site@.service", SERVICE.format(python=f"{self.python()} -B"))
+        self.write("srv/site/server.py", SERVER.replace("sys.argv[1:]", "sys.orig_argv[1:2]"))
+
+        self.systemctl("restart", "site@1")
+        self.assertEqual(self.ask()[1], "server.py light red")
+        self.systemctl("daemon-reload")
+        self.systemctl("restart", "site@1")
+        self.assertEqual(self.ask()[1], "-B light red")
+
+    def test_enabled_units_start_with_the_machine(self):
+        self.systemctl("enable", "--now", "site@1", "site.socket")
+        pid, _ = self.ask()
+
+        self.supervisor.reboot_without_nginx = True
+        self.supervisor.reboot()
+
+        self.assertTrue(has_ended(pid))
+        self.assertNotEqual(self.ask()[0], pid)
+
+
+class StrictnessTests(SupervisorTestCase):
+    def test_a_unit_that_is_missing_does_not_start(self):
+        self.assertIn("not found", self.systemctl("start", "site", status=5))
+
+    def test_what_it_does_not_know_fails(self):
+        self.write_unit("site.service", "[Service]\nDynamicUser=yes\nExecStart=/bin/true\n")
+        self.systemctl("start", "site", status=1)
+        self.systemctl("try-restart", "site", status=1)
+
+        self.assertRegex("".join(self.supervisor.misunderstood), "(?s)DynamicUser.*try-restart")
+        self.supervisor.misunderstood.clear()

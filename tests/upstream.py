@@ -1,0 +1,132 @@
+"""A repository that a site is installed and upgraded from, with releases that fail in many ways."""
+
+import base64
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from zipfile import ZipFile
+
+from .servers import ROOT
+
+PACKAGE = "gourmious_packages"
+MIGRATION = """
+from django.db import migrations
+
+def fail(apps, schema_editor):
+    raise ValueError("This migration fails.")
+
+class Migration(migrations.Migration):
+    dependencies = [("uploads", {last!r})]
+    operations = [migrations.RunPython(fail)]
+"""
+
+
+def hash_of(content):
+    return hashlib.sha256(content).digest()
+
+
+def make_wheel(folder):
+    """Make the only package of a release: it leads to all packages of the tests' own Python."""
+    packages = "\n".join(path for path in sys.path if path.endswith("-packages"))
+    information = f"{PACKAGE}-1.dist-info"
+    files = {
+        f"{PACKAGE}.pth": packages,
+        f"{information}/METADATA": f"Metadata-Version: 2.1\nName: {PACKAGE}\nVersion: 1\n",
+        f"{information}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{name},{record_hash(text)},{len(text)}\n" for name, text in files.items())
+    wheel = folder / f"{PACKAGE}-1-py3-none-any.whl"
+    with ZipFile(wheel, "w") as archive:
+        for name, text in {**files, f"{information}/RECORD": record}.items():
+            archive.writestr(name, text)
+    return wheel
+
+
+def record_hash(text):
+    digest = base64.urlsafe_b64encode(hash_of(text.encode())).decode().rstrip("=")
+    return f"sha256={digest}"
+
+
+class Upstream:
+    """A repository whose first commit is this working tree, with packages that pip finds offline."""
+
+    def __init__(self, folder):
+        self.path, self.wheels = Path(folder, "upstream"), Path(folder, "wheels")
+        self.wheels.mkdir()
+        wheel = make_wheel(self.wheels)
+        self.path.mkdir()
+        self._copy_tree()
+        self.git("init", "--quiet", "--initial-branch=main")
+        digest = hash_of(wheel.read_bytes()).hex()
+        self.write("requirements.lock", f"{PACKAGE}==1 --hash=sha256:{digest}\n")
+
+    def _copy_tree(self):
+        listed = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+        for name in self.git(*listed, folder=ROOT).split("\0"):
+            if name and (ROOT / name).is_file():
+                (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, self.path / name)
+
+    @property
+    def environment(self):
+        """The variables with which pip installs the packages without a network."""
+        return {
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PIP_FIND_LINKS": str(self.wheels),
+            "PIP_NO_CACHE_DIR": "1",
+            "PIP_NO_INDEX": "1",
+        }
+
+    def git(self, *arguments, folder=None):
+        identity = ("-c", "user.name=Tests", "-c", "user.email=tests@gourmious.example")
+        command = ["git", "-C", str(folder or self.path), *identity, *arguments]
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    def revision(self):
+        return self.git("rev-parse", "HEAD").strip()
+
+    def write(self, path, text):
+        """Commit a file with this text, and return the commit's id."""
+        (self.path / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.path / path).write_text(text)
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--no-verify", f"--message=Change {path}")
+        return self.revision()
+
+    def replace(self, path, old, new):
+        """Commit a file with another text in one place, and return the commit's id."""
+        text = (self.path / path).read_text()
+        assert text.count(old) == 1, f"{path} has {text.count(old)} times {old}"
+        return self.write(path, text.replace(old, new))
+
+    def change_title(self, title):
+        old = "{% endblock title %}Gourmious</title>"
+        return self.replace("templates/base.html", old, old.replace("Gourmious", title))
+
+    def break_views(self):
+        """Let the list of dishes raise an exception."""
+        old = "def dish_list(request):\n"
+        return self.replace("uploads/views.py", old, f"{old}    raise RuntimeError\n")
+
+    def break_wsgi(self):
+        """Let the import of the app raise an exception."""
+        return self.write("gourmious/wsgi.py", "raise RuntimeError\n")
+
+    def break_migration(self):
+        migrations = sorted((self.path / "uploads" / "migrations").glob("[0-9]*.py"))
+        text = MIGRATION.format(last=migrations[-1].stem)
+        return self.write("uploads/migrations/9999_fail.py", text)
+
+    def add_static_file(self, name="uploads/new.css"):
+        """Let all pages link to a new style sheet."""
+        (self.path / "static" / name).write_text("/* A new style sheet */\n")
+        link = f"""<link rel="stylesheet" href="{{% static '{name}' %}}">\n"""
+        return self.replace("templates/base.html", "</head>", f"{link}</head>")
+
+    def lose_wheel(self):
+        """Require a package that does not exist."""
+        return self.replace("requirements.lock", f"{PACKAGE}==1 ", f"{PACKAGE}==2 ")
