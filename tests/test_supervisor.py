@@ -2,20 +2,21 @@
 
 import os
 import socket
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from django.test import SimpleTestCase
 
+from .base import PRODUCTION
 from .client import get
 from .processes import has_ended
-from .servers import ROOT, manage, requires
-from .stack import make_certificate
+from .servers import manage, requires
 from .supervisor import Supervisor
 from .upstream import Upstream
 from .waiting import wait_for
-from .watcher import PageWatcher
 
 SOCKET = """
 [Socket]
@@ -90,7 +91,7 @@ class ServiceTests(SupervisorTestCase):
         self.write("srv/site/2.env", "COLOUR=blue\n")
 
     def python(self):
-        return Path(os.sys.executable)
+        return sys.executable
 
     def connect(self):
         client = self.enterContext(closing(socket.socket(socket.AF_UNIX)))
@@ -208,3 +209,69 @@ class StrictnessTests(SupervisorTestCase):
 
         self.assertRegex("".join(self.supervisor.misunderstood), "(?s)DynamicUser.*try-restart")
         self.supervisor.misunderstood.clear()
+
+
+class NginxTests(SupervisorTestCase):
+    def setUp(self):
+        super().setUp()
+        self.write("etc/nginx/nginx.conf", manage("deployconf", "nginx-main", **PRODUCTION))
+        self.write_site("root /srv/site;")
+        self.write("srv/site/dish", "Bouillabaisse")
+
+    def write_site(self, directives):
+        site = f"server {{ listen 80; listen [::]:80; {directives} }}"
+        self.write("etc/nginx/sites-enabled/site", site)
+
+    def test_a_site_answers_on_a_port_of_loopback(self):
+        self.systemctl("start", "nginx")
+
+        self.assertEqual(get(self.supervisor.http, "/dish").text, "Bouillabaisse")
+
+    def test_a_site_changes_with_a_reload(self):
+        self.systemctl("start", "nginx")
+        self.write_site("return 200 changed;")
+
+        self.assertEqual(get(self.supervisor.http, "/dish").text, "Bouillabaisse")
+        self.systemctl("reload-or-restart", "nginx")
+
+        wait_for(lambda: get(self.supervisor.http, "/dish").text == "changed")
+
+    def test_a_site_that_nginx_does_not_understand_changes_nothing(self):
+        self.systemctl("start", "nginx")
+        self.write_site("rot /srv/site;")
+
+        self.assertIn('"rot"', self.supervisor.run("nginx", "-t").stderr)
+        self.assertIn('"rot"', self.systemctl("reload", "nginx", status=1))
+        self.assertEqual(get(self.supervisor.http, "/dish").status, 200)
+
+
+@requires("git")
+class UpstreamTests(SimpleTestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = Path(self.enterContext(TemporaryDirectory(prefix="gourmious-")))
+        self.upstream = Upstream(self.folder)
+
+    def test_its_packages_are_installed_without_a_network(self):
+        python = self.folder / ".venv/bin/python"
+        environment = {**os.environ, **self.upstream.environment}
+        pip = "-m pip install --quiet --require-hashes --requirement requirements.lock"
+        venv = [sys.executable, "-m", "venv", self.folder / ".venv"]
+        for command in (venv, [python, *pip.split()], [python, "manage.py", "check"]):
+            options = {"cwd": self.upstream.path, "env": environment}
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **options)
+
+    def test_each_change_is_a_commit(self):
+        before = self.upstream.revision()
+        for change in (
+            self.upstream.break_views,
+            self.upstream.break_wsgi,
+            self.upstream.break_migration,
+            self.upstream.add_static_file,
+            self.upstream.lose_wheel,
+            lambda: self.upstream.change_title("Gourmet"),
+        ):
+            revision = change()
+            self.assertEqual(self.upstream.git("rev-parse", f"{revision}^").strip(), before)
+            self.assertEqual(self.upstream.git("status", "--short"), "")
+            before = revision

@@ -51,7 +51,7 @@ def record_hash(text):
 
 
 class Upstream:
-    """A repository whose first commit is this working tree, with packages that pip finds offline."""
+    """A repository whose first commit is this working tree; pip finds its packages offline."""
 
     def __init__(self, folder):
         self.path, self.wheels = Path(folder, "upstream"), Path(folder, "wheels")

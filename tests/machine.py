@@ -1,0 +1,163 @@
+"""A machine with a site on it, as the host's command installs it, below a folder: with the real
+git, pip, Granian, memcached and nginx. Services are started by tests.supervisor.
+"""
+
+import secrets
+import sys
+import threading
+import time
+from contextlib import ExitStack, suppress
+from http.client import HTTPException
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from gourmious.deploy import deployments
+from gourmious.deploy.host import Host, format_variables, read_variables
+
+from .client import Upload, get
+from .photos import photo
+from .servers import ADDRESS, free_port
+from .stack import make_certificate
+from .supervisor import Supervisor
+from .upstream import Upstream
+
+PAUSE = 0.1  # seconds between the requests of a PageWatcher
+
+
+class Machine(ExitStack):
+    """A new machine, while the block runs. `scale` shortens all times of its units."""
+
+    def __init__(self, site="gourmious", scale=0.2):
+        super().__init__()
+        self.site, self.scale = site, scale
+
+    def __enter__(self):
+        super().__enter__()
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="gourmious-")))
+            self.root = folder / "root"
+            for path in ("etc/nginx/sites-enabled", "etc/systemd/system"):
+                (self.root / path).mkdir(parents=True)
+            self.host = Host(self.site, self.root)
+            self.upstream = Upstream(folder)
+            self.supervisor = stack.enter_context(Supervisor(self.root, self.scale))
+            self.push(stack.pop_all())
+        return self
+
+    def install(self, *options):
+        """Install the site from the upstream repository, and return what the command prints."""
+        if not self.host.settings.exists():
+            self.host.settings.write_text(format_variables(self._choose_settings()))
+        done = self._run_command(
+            self.upstream.path, "install", ADDRESS, "--site", self.site, *options
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def _choose_settings(self):
+        return {
+            "GOURMIOUS_SITE": self.site,
+            "GOURMIOUS_SECRET_KEY": secrets.token_urlsafe(48),
+            "GOURMIOUS_ALLOWED_HOSTS": ADDRESS,
+            "GOURMIOUS_MEMCACHED": self.supervisor.memcached.address,
+            "GOURMIOUS_DATA_DIR": str(self.host.data),
+            "GOURMIOUS_RUN_DIR": f"/run/{self.site}",
+            "GOURMIOUS_METRICS_PORT": str(free_port()),
+            "GOURMIOUS_WORKERS": "1",
+            # All clients of a test come from one address.
+            "GOURMIOUS_UPLOADS_PER_MINUTE": "999999",
+            "GOURMIOUS_POSTS_PER_MINUTE": "999999",
+            **make_certificate(self.root / "etc"),
+        }
+
+    def run(self, *arguments, **variables):
+        """Run the command of the current release to its end, and return what came of it."""
+        return self._run_command(self.host.current / "release", *arguments, **variables)
+
+    def _run_command(self, code, *arguments, **variables):
+        module = ("-BP", "-m", "gourmious.deploy", "--site", self.site, "--root", str(self.root))
+        variables = {"PYTHONPATH": str(code), **self.upstream.environment, **variables}
+        return self.supervisor.run(sys.executable, *module, *arguments, **variables)
+
+    def edit_settings(self, **variables):
+        """Set variables in the file that the operator edits."""
+        settings = read_variables(self.host.settings) | variables
+        self.host.settings.write_text(format_variables(settings))
+
+    @property
+    def site_file(self):
+        return self.root / "etc/nginx/sites-enabled" / self.site
+
+    def read_site(self):
+        return self.site_file.read_text()
+
+    def instances(self):
+        """Return the units of pages and uploads that run, with their process ids."""
+        patterns = [f"{self.site}-{service}@*.service" for service in deployments.SERVICES]
+        return {
+            (unit.name, unit.main_pid)
+            for unit in self.supervisor.find_units(patterns)
+            if unit.active != "inactive"
+        }
+
+    def describe(self):
+        """Return everything that a command may change: folders, files, and what runs."""
+        home, current = self.host.home, self.host.current
+        installed = [path for path in (self.root / "etc").rglob("*") if path.is_file()]
+        return {
+            "current": current.readlink() if current.is_symlink() else None,
+            "folders": sorted(home.glob("releases/*")) + sorted(home.glob("deployments/*")),
+            "files": {path: path.read_text() for path in installed if path != self.host.settings},
+            "enabled": {*self.supervisor.enabled},
+            "instances": self.instances(),
+        }
+
+    def get(self, path, **options):
+        return get(self.supervisor.https, path, secure=True, **options)
+
+
+class PageWatcher:
+    """Somebody who requests a page again and again, and uploads to a dish if there is one."""
+
+    def __init__(self, machine, path="/", dish=None):
+        self.address, self.path, self.dish = machine.supervisor.https, path, dish
+        self.answers = []
+
+    def __enter__(self):
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self.watch)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exc_info):
+        self.ended.set()
+        self.thread.join()
+
+    def watch(self):
+        content = photo(64, 48)
+        while not self.ended.wait(PAUSE):
+            self.note(lambda: get(self.address, self.path, secure=True))
+            if self.dish:
+                self.note(lambda: self.upload(content))
+
+    def upload(self, content):
+        with Upload(self.address, self.dish, content, secure=True) as upload:
+            return upload.answer()
+
+    def note(self, ask):
+        """Note the status, or None where no answer came, and the seconds that it took."""
+        begun, answer = time.monotonic(), None
+        with suppress(OSError, HTTPException):
+            answer = ask()
+        self.answers.append((answer and answer.status, time.monotonic() - begun))
+
+    def failures(self):
+        return [status for status, _ in self.answers if status != 200]
+
+    def longest(self):
+        """Return the longest wait for an answer, in seconds."""
+        return max(seconds for _, seconds in self.answers)
+
+    def assert_all_answered(self, test):
+        test.assertEqual(self.failures(), [])
+        test.assertTrue(self.answers)
