@@ -193,16 +193,19 @@ def finish(deployment):
             print(f"{unit} ends when its uploads are finished.", flush=True)
             # Not `stop`: that would give them only a minute.
             host.systemctl("kill", "--signal=SIGTERM", "--kill-whom=main", unit)
-    names = [path.name for path in deployment.read_files()]
-    host.systemctl("enable", "--quiet", *filter(is_enabled, names))
-    host.systemctl("start", *(name for name in names if name.endswith(".timer")))
+    enabled = list_enabled(deployment)
+    host.systemctl("enable", "--quiet", *enabled)
+    host.systemctl("start", *(name for name in enabled if name.endswith(".timer")))
     host.systemctl("restart", f"{host.site}-metrics.service")
     sweep(host)
 
 
-def is_enabled(name):
-    """Return whether a unit starts with the machine; the instances are started by the site's."""
-    return name.endswith((".socket", ".timer", "-metrics.service")) or "-" not in name
+def list_enabled(deployment):
+    """Return the units that start with the machine. That of the site starts the instances."""
+    names = [path.name for path in deployment.read_files()]
+    site = deployment.host.site
+    kinds = (".socket", ".timer", "-metrics.service")
+    return [name for name in names if name == f"{site}.service" or name.endswith(kinds)]
 
 
 def start(host):
@@ -224,9 +227,8 @@ def recover(host):
 def stop(host):
     """Stop everything of the site. Running uploads have a minute."""
     site = host.site
-    names = [path.name for path in get_current(host).read_files()]
-    started = filter(is_enabled, names)
-    host.systemctl("stop", *started, f"{site}-pages@*.service", f"{site}-uploads@*.service")
+    instances = (f"{site}-{service}@*.service" for service in SERVICES)
+    host.systemctl("stop", *list_enabled(get_current(host)), *instances)
 
 
 def sweep(host):
