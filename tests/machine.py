@@ -34,11 +34,12 @@ class Machine(ExitStack):
     def __enter__(self):
         super().__enter__()
         with ExitStack() as stack:
-            folder = Path(stack.enter_context(TemporaryDirectory(prefix="gourmious-")))
-            self.root = folder / "root"
+            # Short: paths of sockets have a limit.
+            self.root = Path(stack.enter_context(TemporaryDirectory(prefix="m-")))
             for path in ("etc/nginx/sites-enabled", "etc/systemd/system"):
                 (self.root / path).mkdir(parents=True)
             self.host = Host(self.site, self.root)
+            folder = stack.enter_context(TemporaryDirectory(prefix="gourmious-"))
             self.upstream = Upstream(folder)
             self.supervisor = stack.enter_context(Supervisor(self.root, self.scale))
             self.push(stack.pop_all())
@@ -48,11 +49,25 @@ class Machine(ExitStack):
         """Install the site from the upstream repository, and return what the command prints."""
         if not self.host.settings.exists():
             self.host.settings.write_text(format_variables(self._choose_settings()))
-        done = self._run_command(
-            self.upstream.path, "install", ADDRESS, "--site", self.site, *options
-        )
+        root = ("--root", str(self.root))
+        command = (sys.executable, "-BP", "-m", "gourmious.deploy", *root, "install")
+        variables = {"PYTHONPATH": str(self.upstream.path), **self.upstream.environment}
+        options = ("--site", self.site, *options)
+        done = self.supervisor.run(*command, ADDRESS, *options, **variables)
         assert done.returncode == 0, done.stderr
+        self._fit_command()
         return done.stdout
+
+    def _fit_command(self):
+        """Let the installed command run with the Python of the tests, on this machine's files."""
+        text = self.host.command.read_text()
+        for old, new in (
+            ("/usr/bin/python3", sys.executable),
+            ('"$@"', f'--root {self.root} "$@"'),
+        ):
+            assert text.count(old) == 1, text
+            text = text.replace(old, new)
+        self.host.command.write_text(text)
 
     def _choose_settings(self):
         return {
@@ -71,13 +86,9 @@ class Machine(ExitStack):
         }
 
     def run(self, *arguments, **variables):
-        """Run the command of the current release to its end, and return what came of it."""
-        return self._run_command(self.host.current / "release", *arguments, **variables)
-
-    def _run_command(self, code, *arguments, **variables):
-        module = ("-BP", "-m", "gourmious.deploy", "--site", self.site, "--root", str(self.root))
-        variables = {"PYTHONPATH": str(code), **self.upstream.environment, **variables}
-        return self.supervisor.run(sys.executable, *module, *arguments, **variables)
+        """Run the installed command to its end, and return what came of it."""
+        variables = {**self.upstream.environment, **variables}
+        return self.supervisor.run(str(self.host.command), *arguments, **variables)
 
     def edit_settings(self, **variables):
         """Set variables in the file that the operator edits."""

@@ -27,16 +27,16 @@ from .units import NginxService, NotUnderstood, Refusal, Service, Socket, Timer
 
 UNDERSTOOD = re.compile(
     r"Backlog|Environment|EnvironmentFile|ExecStart|ExecStartPre|ExecStopPost|KillMode|ListenStream"
-    r"|NotifyAccess|OnFailure|RemainAfterExit|Restart|RestartSec|RuntimeDirectory"
-    r"|RuntimeDirectoryMode|SocketMode|Sockets|TimeoutStartSec|TimeoutStopSec|Type|UMask"
+    r"|NotifyAccess|OnFailure|RemainAfterExit|Requires|Restart|RestartSec|RuntimeDirectory"
+    r"|RuntimeDirectoryMode|RuntimeDirectoryPreserve|Service|SocketMode|Sockets|TimeoutStartSec|TimeoutStopSec|Type|UMask"
     r"|WorkingDirectory"
 )
 IGNORED = re.compile(
     r"After|Before|CPU\w+|CapabilityBoundingSet|Description|Documentation|Group|IO\w+|IPAddress\w+"
     r"|Limit\w+|LockPersonality|Memory\w+|NoExecPaths|NoNewPrivileges|OOMPolicy|OnCalendar"
     r"|Persistent|Private\w+|ProcSubset|Protect\w+|RandomizedDelaySec|ReadWritePaths|RemoveIPC"
-    r"|RequiresMountsFor|Restrict\w+|Service|SocketBind\w+|SocketGroup|SocketUser|Syslog\w+"
-    r"|SystemCall\w+|TasksMax|User|WantedBy|Wants"
+    r"|RequiresMountsFor|Restrict\w+|SocketBind\w+|SocketGroup|SocketUser|StartLimit\w+"
+    r"|Syslog\w+|SystemCall\w+|TasksMax|User|WantedBy|Wants"
 )
 # The programs in PATH send their arguments, and print the answer.
 PROGRAM = """
@@ -219,6 +219,8 @@ class Supervisor(ExitStack):
             raise error
 
     async def _call(self, verb, unit):
+        if verb == "stop":
+            await self.call("stop", [one.name for one in self.users(unit, "Requires")])
         for step in ("stop", "start") if verb == "restart" else (verb,):
             await getattr(unit, step.replace("-", "_"))()
 
@@ -229,6 +231,11 @@ class Supervisor(ExitStack):
                 yield from [unit for unit in self.units.values() if fnmatch(unit.name, name)]
             else:
                 yield self.unit(name)
+
+    def users(self, unit, directive):
+        """Return the units that are not inactive, and name a unit in a directive."""
+        units = [one for one in self.units.values() if one.active not in ("failed", "inactive")]
+        return [one for one in units if unit.name in one.words(directive)]
 
     def unit(self, name):
         name = name if Path(name).suffix in self.kinds else f"{name}.service"

@@ -134,6 +134,24 @@ class ServiceTests(SupervisorTestCase):
 
         self.assertIn(b"2 blue", client.recv(99))
 
+    def test_a_connection_starts_a_service_where_none_runs(self):
+        self.write_unit("site.socket", f"{SOCKET}Service=site@2.service\n")
+        self.systemctl("start", "site.socket")
+        pid, words = self.ask(b"0")
+        self.assertEqual(words, "2 blue")
+        wait_for(lambda: has_ended(pid))
+
+        self.assertNotEqual(self.ask()[0], pid)
+
+    def test_a_service_ends_with_the_socket_that_it_requires(self):
+        unit = SERVICE.format(python=self.python())
+        self.write_unit("site@.service", f"[Unit]\nRequires=site.socket\n{unit}")
+        self.systemctl("start", "site@1")
+
+        self.systemctl("stop", "site.socket")
+
+        self.assertEqual(self.show("site@1"), "inactive")
+
     def test_a_service_that_fails_starts_again(self):
         self.systemctl("start", "site@1")
 

@@ -57,6 +57,7 @@ class Unit:
 
     def __init__(self, supervisor, name):
         self.supervisor, self.name = supervisor, name
+        self.directives = {}
         self.set_state("inactive", "dead")
 
     def set_state(self, active, sub):
@@ -97,10 +98,26 @@ class Socket(Unit):
         self.socket.bind(str(path))
         path.chmod(int(self.last("SocketMode", "0666"), 8))
         self.socket.listen(int(self.last("Backlog", "4096")))
-        self.set_state("active", "listening")
+        self.set_state("active", "running")
+        self.wait_for_connection()
+
+    def wait_for_connection(self):
+        """Start a service when a client connects, unless one runs that accepts connections here."""
+        if self.sub == "running":
+            self.set_state("active", "listening")
+            asyncio.get_running_loop().add_reader(self.socket, self.note_connection)
+
+    def note_connection(self):
+        asyncio.get_running_loop().remove_reader(self.socket)
+        self.set_state("active", "running")
+        if not self.supervisor.users(self, "Sockets"):
+            self.starting = asyncio.create_task(
+                self.supervisor.call("start", self.words("Service"), wait=False)
+            )
 
     async def stop(self):
         if self.active == "active":
+            asyncio.get_running_loop().remove_reader(self.socket)
             self.socket.close()
         self.set_state("inactive", "dead")
 
@@ -113,7 +130,7 @@ class Service(Unit):
             await self.stop()
         if self.active in ("inactive", "failed"):
             self.directives = self.supervisor.read_unit(self.name)
-            await self.supervisor.call("start", self.words("Sockets"))
+            await self.supervisor.call("start", self.words("Requires") + self.words("Sockets"))
             self.asked_to_end = asyncio.Event()
             self.expect_start()
             self.task = asyncio.create_task(self.live())
@@ -144,6 +161,9 @@ class Service(Unit):
             self.set_state("inactive", "dead")
         else:
             self.set_state("failed", "failed")
+        for socket_unit in self.supervisor.find_units(self.words("Sockets")):
+            socket_unit.wait_for_connection()
+        if result != "success":
             await self.supervisor.call("start", self.words("OnFailure"))
 
     async def waits_for_restart(self, result):
@@ -179,7 +199,7 @@ class Service(Unit):
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(int(self.last("RuntimeDirectoryMode", "0755"), 8))
         yield map(str, folders)
-        for folder in folders:
+        for folder in folders if self.last("RuntimeDirectoryPreserve", "no") == "no" else ():
             shutil.rmtree(folder, ignore_errors=True)
 
     async def run_start(self):
