@@ -98,9 +98,9 @@ def prepare(host, release):
     deployment = Deployment(host, deployments[-1].number + 1 if deployments else 1)
     try:
         write(deployment, release)
-        print("Migrating the database, and collecting the static files.", flush=True)
-        deployment.manage("migrate", "--no-input", "--verbosity", "0")
+        print("Collecting the static files, and migrating the database.", flush=True)
         deployment.manage("collectstatic", "--no-input", "--verbosity", "0")
+        deployment.manage("migrate", "--no-input", "--verbosity", "0")
         print("Requesting pages from the new deployment.", flush=True)
         deployment.run("-m", "gourmious.serve", "check")
         deployment.manage("check", "--deploy")
