@@ -2,7 +2,10 @@
 git, pip, Granian, memcached and nginx. Services are started by tests.supervisor.
 """
 
+import os
 import secrets
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -14,9 +17,10 @@ from tempfile import TemporaryDirectory
 from gourmious.deploy import deployments
 from gourmious.deploy.host import Host, format_variables, read_variables
 
-from .client import Upload, get
+from .client import Upload, add_dish, get
 from .photos import photo
-from .servers import ADDRESS, free_port
+from .processes import forks
+from .servers import ADDRESS, Program, free_port
 from .stack import make_certificate
 from .supervisor import Supervisor
 from .upstream import Upstream
@@ -90,6 +94,12 @@ class Machine(ExitStack):
         variables = {**self.upstream.environment, **variables}
         return self.supervisor.run(str(self.host.command), *arguments, **variables)
 
+    def begin(self, *arguments):
+        """Return the installed command as a program that runs while a block runs."""
+        environment = {**self.supervisor.environment, **self.upstream.environment}
+        options = {"env": environment, "stdout": subprocess.PIPE, "text": True}
+        return Program([str(self.host.command), *arguments], **options)
+
     def edit_settings(self, **variables):
         """Set variables in the file that the operator edits."""
         settings = read_variables(self.host.settings) | variables
@@ -122,6 +132,18 @@ class Machine(ExitStack):
             "enabled": {*self.supervisor.enabled},
             "instances": self.instances(),
         }
+
+    def kill_workers(self):
+        for _, pid in self.instances():
+            for worker in forks(pid):
+                with suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
+
+    def add_dish(self):
+        return add_dish(f"unix:{self.root}/run/{self.site}/pages/socket")
+
+    def upload(self, dish, content):
+        return Upload(self.supervisor.https, dish, content, secure=True)
 
     def get(self, path, **options):
         return get(self.supervisor.https, path, secure=True, **options)

@@ -61,7 +61,7 @@ class Upstream:
         self._copy_tree()
         self.git("init", "--quiet", "--initial-branch=main")
         digest = hash_of(wheel.read_bytes()).hex()
-        self.write("requirements.lock", f"{PACKAGE}==1 --hash=sha256:{digest}\n")
+        self.first = self.write("requirements.lock", f"{PACKAGE}==1 --hash=sha256:{digest}\n")
 
     def _copy_tree(self):
         listed = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
@@ -103,9 +103,16 @@ class Upstream:
         assert text.count(old) == 1, f"{path} has {text.count(old)} times {old}"
         return self.write(path, text.replace(old, new))
 
+    def restore(self):
+        """Commit the tree of the first release again."""
+        self.git("read-tree", "-u", "--reset", self.first)
+        self.git("commit", "--quiet", "--allow-empty", "--message=Restore the first release")
+
     def change_title(self, title):
-        old = "{% endblock title %}Gourmious</title>"
-        return self.replace("templates/base.html", old, old.replace("Gourmious", title))
+        text = (self.path / "templates/base.html").read_text()
+        start, _, rest = text.partition("{% endblock title %}")
+        _, end, rest = rest.partition("</title>")
+        return self.write("templates/base.html", f"{start}{{% endblock title %}}{title}{end}{rest}")
 
     def break_views(self):
         """Let the list of dishes raise an exception."""
@@ -115,6 +122,11 @@ class Upstream:
     def break_wsgi(self):
         """Let the import of the app raise an exception."""
         return self.write("gourmious/wsgi.py", "raise RuntimeError\n")
+
+    def break_start(self):
+        """Let each worker fail after it has imported the app."""
+        old = "    tell_ready()\n    return"
+        return self.replace("gourmious/serve.py", old, f"    raise RuntimeError\n{old}")
 
     def break_migration(self):
         migrations = sorted((self.path / "uploads" / "migrations").glob("[0-9]*.py"))

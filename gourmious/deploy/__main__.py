@@ -37,7 +37,7 @@ def upgrade(host, revision="HEAD"):
         if releases.is_built_from(current.release, commit):
             print(f"{current.release_name} runs already.")
             return
-        deployments.activate(deployments.prepare(host, releases.build(host, commit)))
+        deployments.deploy(host, releases.build(host, commit))
         name = deployments.get_current(host).release_name
         print(f"{name} runs. To return to the last release: {host.site} rollback")
 
@@ -48,7 +48,7 @@ def rollback(host):
         previous = deployments.find_previous(host, deployments.get_current(host))
         if not previous:
             raise Failure("There is no other release to return to.")
-        deployments.activate(deployments.prepare(host, previous.release.resolve()))
+        deployments.deploy(host, previous.release.resolve())
         print(f"{previous.release_name} runs.")
 
 
@@ -78,6 +78,8 @@ def restore(host, folder, *options):
         # manage.py removes this file when the restore is complete.
         if (host.get_data(read_variables(current.settings)) / "restoring").exists():
             raise Failure("The site is only partly restored, and stopped. Restore it again.")
+        # The folder of the data, which also has the static files, may be a new one.
+        current.manage("collectstatic", "--no-input", "--verbosity", "0")
         deployments.start(host)
     return result
 

@@ -88,26 +88,20 @@ def find_previous(host, current):
     return others[-1] if others else None
 
 
-def prepare(host, release):
-    """Make a deployment of a release with the settings of today, and return it.
-
-    It is validated, and the machine is made ready for it: the database is migrated, and static
-    files are collected. Both only add, so that the release that runs is not disturbed.
-    """
-    deployments = list_deployments(host)
-    deployment = Deployment(host, deployments[-1].number + 1 if deployments else 1)
+def deploy(host, release):
+    """Run a release with the settings of today; if it does not start, undo everything."""
+    numbers = [deployment.number for deployment in list_deployments(host)]
+    deployment = Deployment(host, max(numbers, default=0) + 1)
     try:
         write(deployment, release)
-        print("Collecting the static files, and migrating the database.", flush=True)
-        deployment.manage("collectstatic", "--no-input", "--verbosity", "0")
-        deployment.manage("migrate", "--no-input", "--verbosity", "0")
-        print("Requesting pages from the new deployment.", flush=True)
-        deployment.run("-m", "gourmious.serve", "check")
-        deployment.manage("check", "--deploy")
+        prepare(deployment)
+        bring_up(deployment)
     except BaseException:
-        discard(deployment)
+        undo(deployment)
         raise
-    return deployment
+    os.sync()  # After a power cut `current` must not lead to files that were not written.
+    link(host.current, deployment.folder.relative_to(host.home))
+    finish(deployment)
 
 
 def write(deployment, release):
@@ -121,8 +115,17 @@ def write(deployment, release):
         replace(deployment.files / path, text)
 
 
-def discard(deployment):
-    shutil.rmtree(deployment.folder, ignore_errors=True)
+def prepare(deployment):
+    """Make the database and the static files ready, and request pages; raise Failure if one fails.
+
+    Migrations and static files only add, so that the release that runs is not disturbed.
+    """
+    print("Collecting the static files, and migrating the database.", flush=True)
+    deployment.manage("collectstatic", "--no-input", "--verbosity", "0")
+    deployment.manage("migrate", "--no-input", "--verbosity", "0")
+    print("Requesting pages from the new deployment.", flush=True)
+    deployment.run("-m", "gourmious.serve", "check")
+    deployment.manage("check", "--deploy")
 
 
 def apply(host):
@@ -130,25 +133,12 @@ def apply(host):
     recover(host)
     current = get_current(host)
     if read_variables(host.settings) != read_variables(current.settings):
-        activate(prepare(host, current.release.resolve()))
+        deploy(host, current.release.resolve())
     elif current.find_different_files():
         install_files(current)
     else:
         return False
     return True
-
-
-def activate(deployment):
-    """Let a deployment take over from the current one; if it does not start, undo everything."""
-    host = deployment.host
-    try:
-        bring_up(deployment)
-    except BaseException:
-        undo(deployment)
-        raise
-    os.sync()  # After a power cut `current` must not lead to files that were not written.
-    link(host.current, deployment.folder.relative_to(host.home))
-    finish(deployment)
 
 
 def bring_up(deployment):
@@ -161,14 +151,16 @@ def bring_up(deployment):
 
 
 def undo(deployment):
+    """Let the machine be as it was before a deployment that has failed."""
     host = deployment.host
     print("Putting back what was there.", flush=True)
     try:
-        host.systemctl("stop", *deployment.units)
+        if running := {*deployment.units} & {*host.list_instances()}:
+            host.systemctl("stop", *running)
         if host.current.is_symlink():
             install_files(get_current(host))
     finally:
-        discard(deployment)
+        sweep(host)
 
 
 def install_files(deployment):
@@ -240,7 +232,7 @@ def sweep(host):
     running = set(host.list_instances())
     for deployment in list_deployments(host):
         if deployment not in kept and running.isdisjoint(deployment.units):
-            discard(deployment)
+            shutil.rmtree(deployment.folder)
     used = {deployment.release_name for deployment in list_deployments(host)}
     for release in host.releases.glob("*"):
         if release.name not in used:

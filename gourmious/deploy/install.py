@@ -104,7 +104,7 @@ def deploy_first(host, options):
         write_settings(host, release, options)
     get_certificate(host)
     remove_default_site(host)
-    deployments.activate(deployments.prepare(host, release))
+    deployments.deploy(host, release)
 
 
 def write_settings(host, release, options):

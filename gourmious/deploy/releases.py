@@ -38,12 +38,10 @@ def build(host, commit):
 
 
 def unpack(host, commit, release):
-    archive = release.with_suffix(".tar")
-    try:
-        host.run("git", "--git-dir", host.repository, "archive", f"--output={archive}", commit)
-        host.run("tar", "--extract", "--file", archive, cwd=release)
-    finally:
-        archive.unlink(missing_ok=True)
+    archive = release / ".tar"
+    host.run("git", "--git-dir", host.repository, "archive", f"--output={archive}", commit)
+    host.run("tar", "--extract", "--file", archive, cwd=release)
+    archive.unlink()
 
 
 def make_environment(host, release):
