@@ -27,7 +27,7 @@ from .units import NginxService, NotUnderstood, Refusal, Service, Socket, Timer
 
 UNDERSTOOD = re.compile(
     r"Backlog|Environment|EnvironmentFile|ExecStart|ExecStartPre|ExecStopPost|KillMode|ListenStream"
-    r"|NotifyAccess|OnFailure|RemainAfterExit|Requires|Restart|RestartSec|RuntimeDirectory"
+    r"|NonBlocking|NotifyAccess|OnFailure|RemainAfterExit|Requires|Restart|RestartSec|RuntimeDirectory"
     r"|RuntimeDirectoryMode|RuntimeDirectoryPreserve|Service|SocketMode|Sockets|TimeoutStartSec|TimeoutStopSec|Type|UMask"
     r"|WorkingDirectory"
 )

@@ -21,12 +21,13 @@ ENDED_IN_ORDER = {0, -signal.SIGHUP, -signal.SIGINT, -signal.SIGTERM, -signal.SI
 # See sd_listen_fds(3): the sockets are the descriptors from 3 on, for this process alone.
 PASS_SOCKETS = """
 import fcntl, os, sys
-sockets = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 512) for number in sys.argv[1].split()]
+sockets = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 512) for number in sys.argv[2].split()]
 for number, descriptor in enumerate(sockets, 3):
     os.dup2(descriptor, number)
+    os.set_blocking(number, sys.argv[1] != "yes")
 os.closerange(3 + len(sockets), 1024)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(sockets)))
-os.execvp(sys.argv[2], sys.argv[2:])
+os.execvp(sys.argv[3], sys.argv[3:])
 """
 
 
@@ -288,7 +289,8 @@ class Service(Unit):
         sockets = [self.supervisor.unit(name).socket.fileno() for name in self.words("Sockets")]
         if sockets:
             numbers = " ".join(map(str, sockets))
-            command = [sys.executable, "-ISc", PASS_SOCKETS, numbers, *command]
+            options = [self.last("NonBlocking", "no"), numbers]
+            command = [sys.executable, "-ISc", PASS_SOCKETS, *options, *command]
         with self.supervisor.log_path(self.name).open("ab") as log:
             process = self.process = await asyncio.create_subprocess_exec(
                 *command,
