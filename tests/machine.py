@@ -90,7 +90,7 @@ class Machine(ExitStack):
         }
 
     def run(self, *arguments, **variables):
-        """Run the installed command to its end, and return what came of it."""
+        """Run the installed command, and return the completed process."""
         variables = {**self.upstream.environment, **variables}
         return self.supervisor.run(str(self.host.command), *arguments, **variables)
 

@@ -311,7 +311,7 @@ class Supervisor(ExitStack):
         return {name: value for name, value in self.environment.items() if name in names}
 
     def run(self, *command, **variables):
-        """Run a program to its end, as root would in a terminal."""
+        """Run a program with these commands in PATH, and return the completed process."""
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         environment = {**self.environment, **variables}
         with Program(command, env=environment, stdin=subprocess.DEVNULL, **options) as program:

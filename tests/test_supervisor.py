@@ -1,4 +1,4 @@
-"""The stand-in for systemd, and what else the tests of the host's command stand on."""
+"""The stand-in for systemd and nginx, and the repository of releases."""
 
 import os
 import socket
