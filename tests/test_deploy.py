@@ -1,6 +1,5 @@
 """The command of the host, on a machine below a folder: see tests/machine.py."""
 
-import itertools
 import os
 import re
 import shutil
@@ -51,7 +50,7 @@ class DeployTestCase(SimpleTestCase):
         return output
 
 
-class InstallTests(DeployTestCase):
+class SiteTests(DeployTestCase):
     def test_a_site_that_was_installed_answers(self):
         self.assertIn("Gourmious", self.machine.get("/").text)
         self.assertEqual(self.machine.get("/healthz").status, 200)
@@ -66,8 +65,6 @@ class InstallTests(DeployTestCase):
     def test_commands_of_manage_py_run_with_the_settings_of_the_site(self):
         self.assertIn(f"{self.machine.host.data}/media", self.run_command("diffsettings"))
 
-
-class ApplyTests(DeployTestCase):
     def test_settings_are_applied_and_no_page_fails(self):
         before = self.machine.instances()
         self.machine.edit_settings(GOURMIOUS_MAX_UPLOADS="77")
@@ -111,122 +108,6 @@ class ApplyTests(DeployTestCase):
 
         self.assertEqual(site.read_text(), printed)
 
-
-class UpgradeTests(DeployTestCase):
-    def tearDown(self):
-        self.machine.upstream.restore()
-        super().tearDown()
-
-    def read_title(self):
-        return self.machine.get("/").text.split("<title>")[1].split("</title>")[0]
-
-    def test_the_newest_release_takes_over_and_no_page_fails(self):
-        self.machine.upstream.change_title("Tavola")
-        output = self.assert_succeeds_unnoticed("upgrade")
-
-        self.assertIn("rollback", output)
-        wait_for(lambda: "Tavola" in self.read_title())
-
-    def test_a_release_that_runs_already_is_not_built_again(self):
-        before = self.machine.describe()
-
-        self.assertIn("runs already", self.run_command("upgrade"))
-        self.assertEqual(self.machine.describe(), before)
-
-    def test_rolling_back_brings_back_code_and_static_files(self):
-        self.run_command("upgrade", self.machine.upstream.change_title("Before"))
-        self.machine.upstream.change_title("After")
-        self.run_command("upgrade", self.machine.upstream.add_static_file())
-        self.assert_succeeds_unnoticed("rollback")
-
-        wait_for(lambda: "Before" in self.read_title())
-        self.assertNotIn("new.", self.machine.get("/").text)
-
-    def test_static_files_are_there_before_a_page_names_them(self):
-        self.machine.upstream.add_static_file("uploads/later.css")
-        with PageWatcher(self.machine) as watcher:
-            self.run_command("upgrade")
-            wait_for(lambda: "later." in self.machine.get("/").text)
-        [path] = re.findall(r'href="(/static/uploads/later\.[^"]+)"', self.machine.get("/").text)
-
-        self.assertEqual(self.machine.get(path).status, 200)
-        watcher.assert_all_answered(self)
-
-    def test_uploads_that_run_are_finished_by_the_old_release(self):
-        dish = self.machine.add_dish()
-        old = self.machine.instances()
-        with self.machine.upload(dish, photo()) as upload:
-            upload.send(until=upload.length // 2)
-            self.machine.upstream.change_title("While an upload runs")
-            self.run_command("upgrade")
-            self.assertTrue(old & self.machine.instances())
-
-            self.assertEqual(upload.answer().status, 200)
-        wait_for(lambda: old.isdisjoint(self.machine.instances()))
-
-    def test_an_unknown_revision_is_a_sentence(self):
-        self.assert_fails("upgrade", "no-such", because="The repository has no revision no-such.")
-
-
-class BadReleaseTests(DeployTestCase):
-    """A release that does not work changes nothing, and nobody notices it."""
-
-    def tearDown(self):
-        self.machine.upstream.restore()
-        super().tearDown()
-
-    def test_views_that_fail(self):
-        self.machine.upstream.break_views()
-        self.assert_fails("upgrade", because="/ answers: 500")
-
-    def test_an_app_that_cannot_be_imported(self):
-        self.machine.upstream.break_wsgi()
-        self.assert_fails("upgrade", because="gourmious.serve check")
-
-    def test_a_migration_that_fails(self):
-        self.machine.upstream.break_migration()
-        self.assert_fails("upgrade", because="manage.py migrate")
-
-    def test_a_package_that_is_missing(self):
-        self.machine.upstream.lose_wheel()
-        self.assert_fails("upgrade", because="requirements.lock")
-
-    def test_workers_that_do_not_start(self):
-        self.machine.upstream.break_start()
-        self.assert_fails("upgrade", because="systemctl start gourmious-pages@")
-
-
-class InterruptedTests(DeployTestCase):
-    def test_a_command_that_is_killed_anywhere_leaves_a_site_that_the_next_command_mends(self):
-        step = 0
-        while self.kill_upgrade_at(step):
-            self.assertEqual(self.machine.get("/").status, 200)
-            self.run_command("start")
-            self.assertEqual(self.machine.run("status").returncode, 0)
-            step += 1
-        self.assertGreater(step, 4)
-
-    def kill_upgrade_at(self, step):
-        """Kill an upgrade when it has printed so many lines; return whether it lived so long."""
-        self.machine.upstream.change_title(f"Step {step}")
-        with PageWatcher(self.machine) as watcher, self.machine.begin("upgrade") as program:
-            with program.process.stdout as lines:
-                count = len(list(itertools.islice(lines, step + 1)))
-            program.stop()
-        watcher.assert_all_answered(self)
-        return count > step
-
-    def test_a_worker_that_dies_while_an_upgrade_runs_comes_up_whole(self):
-        self.machine.upstream.change_title("A worker dies")
-        with self.machine.begin("upgrade") as program:
-            with program.process.stdout as lines:
-                for _ in lines:
-                    self.machine.kill_workers()
-            self.assertEqual(program.process.wait(), 0)
-        wait_for(lambda: "A worker dies" in self.machine.get("/").text)
-
-
-class CommandTests(DeployTestCase):
     def test_the_callers_umask_does_not_matter(self):
         before = os.umask(0o077)
         self.addCleanup(os.umask, before)
@@ -297,6 +178,82 @@ class CommandTests(DeployTestCase):
 
         self.assertEqual(done.returncode, 1)
         self.assertNotIn("Traceback", done.stderr)
+
+
+class ReleaseTests(DeployTestCase):
+    def tearDown(self):
+        self.machine.upstream.restore()
+        super().tearDown()
+
+    def read_title(self):
+        return self.machine.get("/").text.split("<title>")[1].split("</title>")[0]
+
+    def test_the_newest_release_takes_over_and_no_page_fails(self):
+        self.machine.upstream.change_title("Tavola")
+        output = self.assert_succeeds_unnoticed("upgrade")
+
+        self.assertIn("rollback", output)
+        wait_for(lambda: "Tavola" in self.read_title())
+
+    def test_a_release_that_runs_already_is_not_built_again(self):
+        before = self.machine.describe()
+
+        self.assertIn("runs already", self.run_command("upgrade"))
+        self.assertEqual(self.machine.describe(), before)
+
+    def test_rolling_back_brings_back_code_and_static_files(self):
+        self.run_command("upgrade", self.machine.upstream.change_title("Before"))
+        self.machine.upstream.change_title("After")
+        self.run_command("upgrade", self.machine.upstream.add_static_file())
+        self.assert_succeeds_unnoticed("rollback")
+
+        wait_for(lambda: "Before" in self.read_title())
+        self.assertNotIn("new.", self.machine.get("/").text)
+
+    def test_static_files_are_there_before_a_page_names_them(self):
+        self.machine.upstream.add_static_file("uploads/later.css")
+        with PageWatcher(self.machine) as watcher:
+            self.run_command("upgrade")
+            wait_for(lambda: "later." in self.machine.get("/").text)
+        [path] = re.findall(r'href="(/static/uploads/later\.[^"]+)"', self.machine.get("/").text)
+
+        self.assertEqual(self.machine.get(path).status, 200)
+        watcher.assert_all_answered(self)
+
+    def test_uploads_that_run_are_finished_by_the_old_release(self):
+        dish = self.machine.add_dish()
+        old = self.machine.instances()
+        with self.machine.upload(dish, photo()) as upload:
+            upload.send(until=upload.length // 2)
+            self.machine.upstream.change_title("While an upload runs")
+            self.run_command("upgrade")
+            self.assertTrue(old & self.machine.instances())
+
+            self.assertEqual(upload.answer().status, 200)
+        wait_for(lambda: old.isdisjoint(self.machine.instances()))
+
+    def test_an_unknown_revision_is_a_sentence(self):
+        self.assert_fails("upgrade", "no-such", because="The repository has no revision no-such.")
+
+    def test_views_that_fail_are_not_noticed(self):
+        self.machine.upstream.break_views()
+        self.assert_fails("upgrade", because="/ answers: 500")
+
+    def test_an_app_that_cannot_be_imported_is_not_noticed(self):
+        self.machine.upstream.break_wsgi()
+        self.assert_fails("upgrade", because="gourmious.serve check")
+
+    def test_a_migration_that_fails_is_not_noticed(self):
+        self.machine.upstream.break_migration()
+        self.assert_fails("upgrade", because="manage.py migrate")
+
+    def test_a_package_that_is_missing_is_not_noticed(self):
+        self.machine.upstream.lose_wheel()
+        self.assert_fails("upgrade", because="requirements.lock")
+
+    def test_workers_that_do_not_start_are_not_noticed(self):
+        self.machine.upstream.break_start()
+        self.assert_fails("upgrade", because="systemctl start gourmious-pages@")
 
 
 class UninstalledTests(SimpleTestCase):

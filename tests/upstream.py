@@ -114,6 +114,12 @@ class Upstream:
         _, end, rest = rest.partition("</title>")
         return self.write("templates/base.html", f"{start}{{% endblock title %}}{title}{end}{rest}")
 
+    def change_units(self):
+        """Let the units of pages and uploads differ."""
+        return self.replace(
+            "templates/deploy/instance.service", "TimeoutStartSec=1min", "TimeoutStartSec=2min"
+        )
+
     def break_views(self):
         """Let the list of dishes raise an exception."""
         old = "def dish_list(request):\n"

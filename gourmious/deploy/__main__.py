@@ -48,8 +48,9 @@ def rollback(host):
         previous = deployments.find_previous(host, deployments.get_current(host))
         if not previous:
             raise Failure("There is no other release to return to.")
-        deployments.deploy(host, previous.release.resolve())
-        print(f"{previous.release_name} runs.")
+        release = previous.release.resolve()
+        deployments.deploy(host, release)
+        print(f"{release.name} runs.")
 
 
 def start(host):
