@@ -1,3 +1,4 @@
+from datetime import UTC, datetime
 from pathlib import Path
 
 from django.conf import settings
@@ -28,6 +29,10 @@ class StaticFilesStorage(ManifestStaticFilesStorage):
     def delete(self, name):
         """Delete the file later, in save_manifest(), unless it is written again."""
         self._deleted.add(name)
+
+    def get_modified_time(self, name):
+        """Let collectstatic compare contents, in _save(): a new release may have older files."""
+        return datetime.min.replace(tzinfo=UTC)
 
     def get_available_name(self, name, max_length=None):
         return name

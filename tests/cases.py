@@ -1,9 +1,12 @@
 """The test cases of several modules: with a memcached, a renderer, Granian, or the whole stack."""
 
 import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event
 from unittest.mock import patch
 
 from django.core.exceptions import ValidationError
@@ -16,10 +19,10 @@ from uploads.renderer import FairQueue
 
 from .base import PRODUCTION, FoldersMixin, read_settings
 from .bombs import jpeg_of_scans
-from .client import Upload, add_dish, poll
+from .client import Upload, add_dish, get, poll
 from .photos import photo
 from .processes import has_mapped
-from .servers import Granian, Memcached, Nginx, free_port, prepare_data, requires
+from .servers import Granian, Instance, Memcached, Nginx, free_port, prepare_data, requires
 from .stack import PROGRAMS, Stack, print_nginx
 from .waiting import wait_for
 
@@ -173,6 +176,10 @@ class GranianTestCase(FoldersMixin, SimpleTestCase):
         self.assert_answers(server)
         return server
 
+    def instance(self, service, listener, **environment):
+        """Return a server on a socket that is held, which the block starts."""
+        return Instance(service, listener, **{**self.environment, **environment})
+
     def serve_a_dish(self, service="uploads", **environment):
         """Serve the app, and add its first dish."""
         prepare_data(self.folder)
@@ -210,6 +217,7 @@ class GranianTestCase(FoldersMixin, SimpleTestCase):
 class StackTestCase(SimpleTestCase):
     """One stack for all tests of a class, each with a dish of its own."""
 
+    stack_class = Stack
     variables = {}
 
     @classmethod
@@ -217,7 +225,7 @@ class StackTestCase(SimpleTestCase):
         super().setUpClass()
         cls.log = Path(cls.enterClassContext(TemporaryDirectory()), "log")
         log = cls.enterClassContext(cls.log.open("w"))
-        cls.stack = cls.enterClassContext(Stack(log=log, **cls.variables))
+        cls.stack = cls.enterClassContext(cls.stack_class(log=log, **cls.variables))
         cls.http, cls.https = cls.stack.http.address, cls.stack.https.address
 
     def setUp(self):
@@ -286,6 +294,26 @@ class StackTestCase(SimpleTestCase):
     def count_incoming(self, length):
         """Return how many files of this length have arrived, and are not stored yet."""
         return [path.stat().st_size for path in self.files("incoming")].count(length)
+
+    @contextmanager
+    def pages_requested(self):
+        """Request a page without a pause while the block runs; assert that each is answered."""
+        ended = Event()
+
+        def request():
+            statuses = Counter()
+            while not ended.is_set():
+                statuses[get(self.http, "/").status] += 1
+            return statuses
+
+        with ThreadPoolExecutor(4) as pool:
+            jobs = [pool.submit(request) for _ in range(4)]
+            try:
+                yield
+            finally:
+                ended.set()
+        for job in jobs:
+            self.assertEqual([*job.result()], [200], job.result())
 
     def processing_held_back(self):
         """Stop the processes that render photos, until the block ends."""

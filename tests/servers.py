@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # Debian's nginx is in a folder where ordinary users do not look.
 os.environ["PATH"] += ":/usr/sbin"
 ADDRESS = "127.0.0.1"
+# Run a program on the socket that is this shell's standard input, as systemd does.
+PASS_SOCKET = 'LISTEN_FDS=1 LISTEN_PID=$$ exec "$@" 3<&0 </dev/null'
 
 
 def missing_packages(*programs):
@@ -168,10 +170,6 @@ class ServerWithWorkers(Server):
         finally:
             super().stop()
 
-    def reload(self):
-        """Begin to replace the workers by new ones."""
-        self.process.send_signal(signal.SIGHUP)
-
     def workers(self):
         """Return the process ids of the workers, old ones that are still at work among them."""
         return children(self.process.pid)
@@ -201,6 +199,10 @@ class Nginx(ServerWithWorkers):
         config = write_nginx_conf(self.folder, main, site)
         log = f"{folder}/error.log"
         super().__init__(port, ["nginx", "-e", log, "-c", str(config), "-g", "daemon off;"])
+
+    def reload(self):
+        """Begin to replace the workers by new ones."""
+        self.process.send_signal(signal.SIGHUP)
 
 
 def write_nginx_conf(folder, main, site):
@@ -252,9 +254,13 @@ class Granian(ServerWithWorkers):
     """The app's server of pages or of uploads; its environment comes as keyword arguments."""
 
     def __init__(self, service, log=subprocess.DEVNULL, **environment):
-        self.socket = Path(environment["GOURMIOUS_RUN_DIR"], service, "socket")
+        run = Path(environment["GOURMIOUS_RUN_DIR"])
+        run.mkdir(parents=True, exist_ok=True)
+        self.socket = run / service / "socket"
         self.count = int(environment.get("GOURMIOUS_WORKERS", CORES))
-        options = {"env": {**os.environ, **MALLOC, **environment}, "stdout": log, "stderr": log}
+        # TMPDIR: killed, its workers leave what multiprocessing made.
+        variables = {**os.environ, **MALLOC, "TMPDIR": str(run), **environment}
+        options = {"env": variables, "stdout": log, "stderr": log}
         command = [sys.executable, "-m", "gourmious.serve", service]
         super().__init__(None, command, cwd=ROOT, **options)
 
@@ -324,3 +330,56 @@ class Granian(ServerWithWorkers):
         processes = (*self.workers(), *self.renderers())
         statuses = [Path(f"/proc/{pid}/status").read_text() for pid in processes]
         return sum(1024 * int(re.search(rf"{field}:\s+(\d+) kB", text)[1]) for text in statuses)
+
+
+class Instance(Granian):
+    """A server on a socket that others hold, and share, as systemd does.
+
+    It has started when it says so: connections can be made at any time.
+    """
+
+    def __init__(self, service, listener, log=subprocess.DEVNULL, **environment):
+        super().__init__(service, log, **environment)
+        self.command = ["sh", "-c", PASS_SOCKET, "sh", *self.command]
+        self.options["stdin"] = listener
+
+    def __enter__(self):
+        self.notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notices.bind("")  # to an abstract address, which the kernel chooses
+        self.notices.setblocking(False)
+        address = self.notices.getsockname().decode().replace("\0", "@")
+        self.options["env"]["NOTIFY_SOCKET"] = address
+        return super().__enter__()
+
+    def __exit__(self, *exc_info):
+        super().__exit__(*exc_info)
+        self.notices.close()
+
+    def begin(self):
+        """Start the process, and do not wait until it serves."""
+        while self.is_ready():  # Earlier workers have said so.
+            continue
+        Program.start(self)
+
+    def start(self):
+        self.begin()
+        try:
+            wait_for(self.is_ready)
+        except BaseException:
+            self.stop()
+            raise
+
+    def is_ready(self):
+        """Return whether a worker has said that it serves since this was last asked."""
+        with suppress(BlockingIOError):
+            return self.notices.recv(100) == b"READY=1"
+
+
+@contextmanager
+def listening(path):
+    """Yield a socket that listens on a path, as one of systemd's."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(4096)
+        yield listener

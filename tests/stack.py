@@ -20,9 +20,11 @@ from tempfile import TemporaryDirectory
 from .servers import (
     ADDRESS,
     Granian,
+    Instance,
     Memcached,
     Nginx,
     free_port,
+    listening,
     manage,
     missing_packages,
     prepare_data,
@@ -68,10 +70,12 @@ class Stack(ExitStack):
             **self.variables,
         }
         prepare_data(self.data)
-        self.pages = self.enter_context(Granian("pages", self.log, **self.environment))
-        self.uploads = self.enter_context(Granian("uploads", self.log, **self.environment))
+        self.pages, self.uploads = map(self._serve, ("pages", "uploads"))
         self.http = self._nginx("http")
         self.https = self._nginx("https", **make_certificate(self.folder))
+
+    def _serve(self, service):
+        return self.enter_context(Granian(service, self.log, **self.environment))
 
     def _nginx(self, name, **variables):
         folder = self.folder / name
@@ -88,6 +92,24 @@ class Stack(ExitStack):
         yield f"uploads: {self.uploads.address}"
         yield f"memcached: {self.memcached.address}"
         yield f"data: {self.data}"
+
+
+class InstanceStack(Stack):
+    """A stack that holds the sockets, as systemd does: a service may have several servers."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.listeners = {}
+
+    def _serve(self, service):
+        path = self.folder / "run" / service / "socket"
+        self.listeners[service] = self.enter_context(listening(path))
+        return self.start_instance(service)
+
+    def start_instance(self, service):
+        """Start one more server of a service, and return it when it serves."""
+        listener = self.listeners[service]
+        return self.enter_context(Instance(service, listener, self.log, **self.environment))
 
 
 def print_nginx(port, environment):

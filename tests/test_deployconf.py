@@ -1,7 +1,9 @@
 """The output of deployconf: nginx, systemd and shells read it."""
 
+import json
 import re
 import subprocess
+import sys
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -16,14 +18,18 @@ from .servers import manage, requires, write_nginx_conf
 from .stack import make_certificate
 
 TLS = {"GOURMIOUS_TLS_CERTIFICATE": "/c.pem", "GOURMIOUS_TLS_KEY": "/k.pem"}
+INSTANCES = ("gourmious-pages@.service", "gourmious-uploads@.service")
+SOCKETS = ("gourmious-pages.socket", "gourmious-uploads.socket")
 UNITS = (
-    "gourmious-pages.service",
-    "gourmious-uploads.service",
+    "gourmious.service",
+    *SOCKETS,
+    *INSTANCES,
     "gourmious-prune.service",
     "gourmious-prune.timer",
     "gourmious-metrics.service",
     "gourmious-failed@.service",
 )
+SERVICES = (*INSTANCES, "gourmious-prune.service", "gourmious-metrics.service")
 BACKUP_UNITS = ("gourmious-backup.service", "gourmious-backup.timer")
 
 
@@ -66,6 +72,16 @@ class InstalledNginxTests(DeployconfTestCase):
         balancers = {"GOURMIOUS_BALANCERS": "10.0.0.0/8,2001:db8::1"}
         self.assert_taken("--listen=127.0.0.1:8080")
         self.assert_taken("--listen=127.0.0.1:8080", **balancers)
+
+    def test_nginx_takes_several_sites(self):
+        sites = [
+            self.deployconf("nginx", "--listen=127.0.0.1:8080", GOURMIOUS_SITE=name)
+            for name in ("gourmious", "my-site", "site-3")
+        ]
+        config = write_nginx_conf(self.folder, self.deployconf("nginx-main"), "".join(sites))
+        status, complaints = judge("nginx", "-t", "-e", "stderr", "-c", config)
+
+        self.assertEqual(status, 0, complaints)
 
     def test_nginx_takes_the_lowest_rates(self):
         rates = {"GOURMIOUS_UPLOADS_PER_MINUTE": "1", "GOURMIOUS_POSTS_PER_MINUTE": "1"}
@@ -150,6 +166,27 @@ class NginxTests(DeployconfTestCase):
             self.assertIn("444", default["return"])
             self.assertIn("default_server", default["listen"][-1])
 
+    def test_one_of_several_sites_has_the_default_server(self):
+        for environment, count in (({}, 2), (TLS, 4)):
+            site = self.deployconf("nginx", **environment)
+            self.assertEqual(site.count("default_server"), count)
+            site = self.deployconf("nginx", GOURMIOUS_SITE="my-site", **environment)
+            self.assertNotIn("default_server", site)
+
+    def test_certbot_may_answer_for_names_without_a_site_yet(self):
+        for environment in ({}, TLS):
+            site = self.deployconf("nginx", **environment)
+            default = site[site.index('server_name "";') :]
+            self.assertIn("location /.well-known/acme-challenge/ {", default)
+
+    def test_what_nginx_has_only_once_bears_the_name_of_the_site(self):
+        site = self.deployconf("nginx", GOURMIOUS_SITE="my-site", **TLS)
+
+        self.assertIn("my_site_uploads", site)
+        self.assertNotIn("gourmious_", site)
+        self.assertIn("unix:/run/my-site/pages/socket", site)
+        self.assertIn('"my-site:1:${remote_addr}_${my_site_progress_id}"', site)
+
     def test_every_host_may_be_allowed(self):
         self.assertNotIn("444", self.deployconf("nginx", **TLS, GOURMIOUS_ALLOWED_HOSTS="*"))
 
@@ -218,38 +255,48 @@ class NginxTests(DeployconfTestCase):
 
 
 class SystemdTests(DeployconfTestCase):
+    def make_deployment(self, home):
+        """Make what the units name: a deployment with the name that systemd-analyze gives it."""
+        python = home / "deployments" / "i" / "release" / ".venv" / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.symlink_to(sys.executable)
+        (home / "current").symlink_to("deployments/i")
+
     @requires("systemd-analyze")
     def test_systemd_takes_the_units(self):
-        units = [self.folder / name for name in (*UNITS, *BACKUP_UNITS)]
         figures = {"GOURMIOUS_METRICS_PORT": "9717", "GOURMIOUS_ALERT_MAIL": "ops@a.example"}
-        for data, more in (("data", {}), ("Übung eins, 100%", figures)):
-            folders = {"DATA": f"{gettempdir()}/{data}", "BACKUP": f"/mnt/{data}"}
-            self.environment |= {f"GOURMIOUS_{name}_DIR": path for name, path in folders.items()}
-            self.environment |= more
+        for site, name, more in (("gourmious", "data", {}), ("my-site", "Übung, 100%", figures)):
+            folders = {"DATA": f"{gettempdir()}/{name}", "BACKUP": f"/mnt/{name}"}
+            environment = {f"GOURMIOUS_{kind}_DIR": path for kind, path in folders.items()}
+            environment |= {"GOURMIOUS_SITE": site, **more}
+            folder, home = self.folder / site, self.folder / f"home of {name}"
+            folder.mkdir()
+            self.make_deployment(home)
+            units = [folder / f"{site}{unit[9:]}" for unit in (*UNITS, *BACKUP_UNITS)]
             for unit in units:
-                unit.write_text(self.deployconf("systemd", "--unit", unit.name))
+                command = ("systemd", "--home", str(home), "--unit", unit.name)
+                text = self.deployconf(*command, **environment)
+                # This machine has no site.
+                unit.write_text(text.replace(f"/usr/local/sbin/{site}", "/bin/true"))
 
             status, complaints = judge("systemd-analyze", "verify", *units)
 
             self.assertEqual(status, 0, complaints)
-            self.assertNotIn("gourmious", complaints)
+            self.assertNotIn(site, complaints)
 
     @requires("systemd-analyze")
     def test_systemd_finds_the_services_safe(self):
-        for name in UNITS:
-            if name.endswith(".service") and "@" not in name:
-                unit = self.folder / name
-                unit.write_text(self.deployconf("systemd", "--unit", name))
-                command = ("systemd-analyze", "security", "--offline=true", "--threshold=10", unit)
-                subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        for name in SERVICES:
+            unit = self.folder / name.replace("@", "")
+            unit.write_text(self.deployconf("systemd", "--unit", name))
+            command = ("systemd-analyze", "security", "--offline=true", "--threshold=11", unit)
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
     def test_each_service_that_fails_is_told_of(self):
-        told = {name: self.deployconf("systemd", "--unit", name) for name in UNITS}
-        for name, unit in told.items():
-            if name.endswith(".service") and "@" not in name:
-                self.assertIn("\nOnFailure=gourmious-failed@%N.service\n", unit)
-                restarts = "\nRestart=" in unit
-                self.assertEqual("start --no-block gourmious-failed@%N" in unit, restarts)
+        self.environment["GOURMIOUS_BACKUP_DIR"] = "/mnt/backup"
+        for name in ("gourmious.service", *SERVICES, "gourmious-backup.service"):
+            unit = self.deployconf("systemd", "--unit", name)
+            self.assertIn("\nOnFailure=gourmious-failed@%N.service\n", unit)
 
     def test_a_failure_is_mailed_if_there_is_an_address(self):
         unit = ("systemd", "--unit", "gourmious-failed@.service")
@@ -283,11 +330,11 @@ class SystemdTests(DeployconfTestCase):
             ports = ["tcp:9717"] if name == "gourmious-metrics.service" else []
             self.assertEqual(re.findall("(?m)^SocketBindAllow=(.*)$", unit), ports)
 
-    def test_memory_and_threads_are_enough_for_all_uploads_while_a_reload_replaces_workers(self):
+    def test_memory_and_threads_are_enough_for_all_uploads(self):
         limits = {"GOURMIOUS_MAX_UPLOADS": "3000", "GOURMIOUS_WORKERS": "2"}
         pages, uploads = self.read_services(**limits)
 
-        for unit, memory, tasks in ((pages, 2 * 2 * 2**10, 2 * 2 * 64), (uploads, 8000, 12_000)):
+        for unit, memory, tasks in ((pages, 2 * 2**10, 2 * 64), (uploads, 4000, 6_000)):
             self.assertGreater(int(re.search(r"\nMemoryMax=(\d+)M\n", unit)[1]), memory)
             self.assertGreater(int(re.search(r"\nTasksMax=(\d+)\n", unit)[1]), tasks)
 
@@ -305,37 +352,65 @@ class SystemdTests(DeployconfTestCase):
             self.assertIn(f"# {name}\n", units)
         with (
             override_settings(DEBUG=False, BACKUP_DIR=None),
-            self.assertRaisesRegex(CommandError, "GOURMIOUS_BACKUP_DIR"),
+            self.assertRaisesRegex(CommandError, "There is no unit gourmious-backup.service"),
         ):
             call_command("deployconf", "systemd", "--unit", BACKUP_UNITS[0])
 
     def test_no_service_starts_before_its_disks_are_mounted(self):
         self.environment["GOURMIOUS_BACKUP_DIR"] = "/mnt/backup"
         data = self.environment["GOURMIOUS_DATA_DIR"]
-        for name in (*UNITS[:3], BACKUP_UNITS[0]):
+        for name in (*INSTANCES, "gourmious-prune.service", BACKUP_UNITS[0]):
             unit = self.deployconf("systemd", "--unit", name)
 
             self.assertRegex(unit, rf'(?m)^RequiresMountsFor="{data}"')
         self.assertRegex(unit, r'(?m)^RequiresMountsFor=.* "/mnt/backup"$')
         self.assertRegex(unit, r'(?m)^ReadWritePaths="/mnt/backup"$')
 
-    def test_pages_and_uploads_have_a_unit_each_with_a_folder_for_the_socket(self):
-        for service in ("pages", "uploads"):
-            unit = self.deployconf("systemd", "--unit", f"gourmious-{service}.service")
+    def test_each_instance_runs_a_deployment_of_its_own(self):
+        for service, unit in zip(("pages", "uploads"), self.read_services(), strict=True):
+            folder = "/srv/gourmious/deployments/%i"
 
-            self.assertRegex(unit, rf"(?m)^ExecStart=.* -m gourmious.serve {service}$")
-            self.assertRegex(unit, rf'(?m)^RuntimeDirectory="gourmious/{service}"$')
+            self.assertIn(f"\nWorkingDirectory={folder}/release\n", unit)
+            self.assertIn(f"\nEnvironmentFile={folder}/gourmious.env\n", unit)
+            command = f'"{folder}/release/.venv/bin/python" -m gourmious.serve {service}'
+            self.assertIn(f"\nExecStart={command}\n", unit)
+            self.assertIn(f'\nRuntimeDirectory="gourmious/{service}-%i"\n', unit)
 
     def read_services(self, **environment):
         """Return the units of the pages and of the uploads."""
-        units = (f"gourmious-{service}.service" for service in ("pages", "uploads"))
-        return [self.deployconf("systemd", "--unit", unit, **environment) for unit in units]
+        return [self.deployconf("systemd", "--unit", unit, **environment) for unit in INSTANCES]
 
-    def test_only_the_pages_migrate_the_database(self):
+    def test_all_instances_of_a_service_share_its_socket(self):
+        for service, unit in zip(("pages", "uploads"), self.read_services(), strict=True):
+            socket = self.deployconf("systemd", "--unit", f"gourmious-{service}.socket")
+
+            self.assertIn(f"\nSockets=gourmious-{service}.socket\n", unit)
+            self.assertIn(f"\nListenStream=/run/gourmious/{service}/socket\n", socket)
+
+    def test_the_figures_of_the_uploads_outlive_an_instance(self):
         pages, uploads = self.read_services()
 
-        self.assertEqual((pages.count("migrate"), uploads.count("migrate")), (2, 0))
-        self.assertRegex(uploads, r"(?m)^After=.*gourmious-pages.service$")
+        self.assertIn('\nRuntimeDirectory="gourmious/metrics"\n', uploads)
+        self.assertIn("\nRuntimeDirectoryPreserve=yes\n", uploads)
+        self.assertNotIn("Preserve", pages)
+
+    def test_a_broken_virtual_environment_is_told_in_a_sentence(self):
+        [unit, _] = self.read_services()
+        script = re.search(r"(?m)^ExecStartPre=/bin/sh -c '(.*)' \"", unit)[1].replace("$$", "$")
+
+        for python, status in ((sys.executable, 0), (self.folder / "python", 1)):
+            command = ["sh", "-c", script, python]
+            done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+            self.assertEqual(done.returncode, status)
+            self.assertEqual(done.stdout.count(f"{self.folder}/python: gourmious upgrade"), status)
+
+    def test_all_that_has_the_name_of_the_site_has_that_of_another(self):
+        names = {"GOURMIOUS_SITE": "my-site", "GOURMIOUS_DATA_DIR": "/tmp/data"}
+        units = self.deployconf("systemd", **names)
+
+        ours = {"gourmious.env", "gourmious.exporter", "gourmious.serve"}
+        self.assertEqual(set(re.findall(r"gourmious[\w.@-]*", units)), ours)
+        self.assertIn("\nUser=my-site\nGroup=my-site\n", units)
 
     def test_only_the_uploads_have_less_than_the_usual_share_of_the_cores(self):
         pages, uploads = self.read_services()
@@ -351,6 +426,25 @@ class SystemdTests(DeployconfTestCase):
             call_command("deployconf", "systemd")
 
 
+class FilesTests(DeployconfTestCase):
+    def files(self, **environment):
+        return json.loads(self.deployconf("files", **environment))
+
+    def test_all_files_are_printed_by_their_paths(self):
+        files = self.files()
+
+        self.assertEqual(files.pop("etc/nginx/nginx.conf"), self.deployconf("nginx-main"))
+        self.assertEqual(files.pop("etc/nginx/sites-enabled/gourmious"), self.deployconf("nginx"))
+        units = {f"etc/systemd/system/{name}" for name in UNITS}
+        self.assertEqual(files.keys(), units)
+
+    def test_one_of_several_sites_has_the_main_file_of_nginx(self):
+        files = self.files(GOURMIOUS_SITE="my-site")
+
+        self.assertNotIn("etc/nginx/nginx.conf", files)
+        self.assertIn("etc/nginx/sites-enabled/my-site", files)
+
+
 class EnvTests(DeployconfTestCase):
     def read(self, text):
         """Return the variables of an environment file, as a shell reads it."""
@@ -362,28 +456,16 @@ class EnvTests(DeployconfTestCase):
         return {name: variables[name] for name in variables if name.startswith("GOURMIOUS_")}
 
     def test_it_can_be_used_as_it_is(self):
-        output = StringIO()
-        with override_settings(DEBUG=True):
-            call_command("deployconf", "env", stdout=output)
-        variables = self.read(output.getvalue())
+        variables = self.read(self.deployconf("env"))
 
-        self.assertEqual(variables["GOURMIOUS_DATA_DIR"], "/var/lib/gourmious")
-        variables["GOURMIOUS_DATA_DIR"] = str(self.folder)
-        self.assertGreaterEqual(len(variables["GOURMIOUS_SECRET_KEY"]), 50)
-        self.assertEqual(read_settings(**variables)["ALLOWED_HOSTS"], ["gourmious.example"])
-
-    def test_the_key_is_a_new_one_each_time(self):
-        keys = set()
-        for _ in range(2):
-            output = StringIO()
-            with override_settings(DEBUG=True):
-                call_command("deployconf", "env", stdout=output)
-            keys.add(self.read(output.getvalue())["GOURMIOUS_SECRET_KEY"])
-        self.assertEqual(len(keys), 2)
+        self.assertEqual(variables["GOURMIOUS_SITE"], "gourmious")
+        hosts = ["gourmious.example", "www.gourmious.example"]
+        self.assertEqual(read_settings(**variables)["ALLOWED_HOSTS"], hosts)
 
     def test_of_a_server_it_tells_the_settings_that_are_in_force(self):
         environment = {
             **self.environment,
+            "GOURMIOUS_SITE": "my-site",
             "GOURMIOUS_SECRET_KEY": "it's a $secret (of) `production` #1",
             "GOURMIOUS_DATA_DIR": f"{gettempdir()}/Übung eins, 100%",
             "GOURMIOUS_ALLOWED_HOSTS": "a.example,b.example",
@@ -401,8 +483,8 @@ class EnvTests(DeployconfTestCase):
 
         self.assertEqual(printed, {**printed, **environment})
 
-    def test_without_settings_of_production_nothing_else_is_printed(self):
-        for kind in ("nginx", "systemd"):
+    def test_without_settings_of_production_nothing_is_printed(self):
+        for kind in ("env", "files", "nginx", "systemd"):
             with (
                 override_settings(DEBUG=True),
                 self.assertRaisesRegex(CommandError, "GOURMIOUS_SECRET_KEY"),

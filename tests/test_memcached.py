@@ -26,7 +26,7 @@ from .photos import photo
 from .servers import requires
 from .waiting import wait_for
 
-KEY = ":1:127.0.0.1_dish-1"
+KEY = "gourmious:1:127.0.0.1_dish-1"
 
 
 @requires("memcached")

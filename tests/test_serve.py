@@ -1,5 +1,6 @@
 """Granian as it is started in production: its sockets, its signals, and what it leaves: nothing."""
 
+import os
 import re
 import signal
 import stat
@@ -13,7 +14,7 @@ from .cases import GranianTestCase
 from .client import add_dish, get
 from .photos import photo
 from .processes import has_mapped
-from .servers import ROOT, Granian, Server, free_port, prepare_data
+from .servers import ROOT, Granian, Server, free_port, listening, prepare_data
 from .waiting import wait_for
 
 SERVICES = ("pages", "uploads")
@@ -32,8 +33,16 @@ from gourmious.serve import spread_futexes
 spread_futexes(5000)
 print(ctypes.CDLL(None).prctl(78, 2, 0, 0, 0))
 """
-# The line that Python writes for each import of a module that a release may replace.
+# The line that Python writes for each import of a module of the app or its framework.
 OURS = re.compile(r"^import '((?:csp|django|gourmious|uploads)\b.*?)' #", re.MULTILINE)
+
+
+def run_serve(mode, **environment):
+    """Return the status of a run of gourmious.serve that ends, and what it prints."""
+    command = [sys.executable, "-m", "gourmious.serve", mode]
+    options = {"env": {**os.environ, **environment}, "stdout": subprocess.PIPE, "text": True}
+    done = subprocess.run(command, check=False, cwd=ROOT, stderr=subprocess.STDOUT, **options)
+    return done.returncode, done.stdout
 
 
 class FutexTests(SimpleTestCase):
@@ -53,6 +62,22 @@ class SocketTests(GranianTestCase):
 
         self.assertEqual(stat.S_IMODE(server.socket.stat().st_mode), 0o660)
 
+    def test_a_server_leaves_a_socket_on_which_others_may_listen(self):
+        listener = self.enterContext(listening(self.folder / "run" / "pages" / "socket"))
+        old, server = (self.enterContext(self.instance("pages", listener)) for _ in range(2))
+
+        old.process.terminate()
+
+        self.assertEqual(old.process.wait(20), 0)
+        self.assert_answers(server)
+
+    def test_a_second_server_of_the_same_service_is_refused(self):
+        self.serve("pages")
+        status, text = run_serve("pages", **self.environment)
+
+        self.assertEqual(status, 1)
+        self.assertRegex(text, r"Another server listens on .*/pages/socket\.$")
+
     def test_the_socket_that_a_killed_server_left_is_replaced(self):
         server = self.serve("pages")
         Server.stop(server)
@@ -64,11 +89,61 @@ class SocketTests(GranianTestCase):
         self.assert_answers(server)
 
 
+class ReadyTests(GranianTestCase):
+    def begin(self, **environment):
+        """Begin to start a server of pages on a socket that is held, and return it."""
+        listener = self.enterContext(listening(self.folder / "run" / "pages" / "socket"))
+        server = self.instance("pages", listener, **environment)
+        server.start = server.begin
+        return self.enterContext(server)
+
+    def test_a_server_is_ready_when_a_worker_has_loaded_the_app(self):
+        server = self.begin()
+        self.assertFalse(server.is_ready())
+
+        self.assert_answers(server)
+
+        self.assertTrue(server.is_ready())
+
+    def test_a_server_whose_workers_cannot_load_the_app_is_never_ready(self):
+        server = self.begin(DJANGO_SETTINGS_MODULE="tests.settings_broken")
+        old = set(wait_for(server.workers))
+        wait_for(lambda: set(server.workers()) - old)
+
+        self.assertFalse(server.is_ready())
+
+
+class CheckTests(GranianTestCase):
+    def test_an_app_that_works_passes_in_silence(self):
+        prepare_data(self.folder)
+
+        self.assertEqual(run_serve("check", **self.environment), (0, ""))
+
+    def test_each_page_that_does_not_work_is_told(self):
+        prepare_data(self.folder)
+        [manifest] = (self.folder / "static").glob("staticfiles.*.json")
+        manifest.unlink()
+
+        status, text = run_serve("check", **self.environment)
+
+        self.assertEqual(status, 1)
+        for path in ("/", "/admin/login/"):
+            self.assertRegex(text, rf"(?m)^{path} answers: \d+ .*\.$")
+        self.assertNotIn("/get_upload_progress answers", text)
+
+    def test_improper_settings_are_told_in_a_sentence(self):
+        for mode in (*SERVICES, "check"):
+            status, text = run_serve(mode, **self.environment, GOURMIOUS_MAX_UPLOADS="many")
+
+            self.assertEqual(status, 1)
+            self.assertRegex(text, r"^GOURMIOUS_MAX_UPLOADS holds 'many'; .*\.\n$")
+
+
 class FiguresTests(GranianTestCase):
     def setUp(self):
         super().setUp()
         self.environment["GOURMIOUS_METRICS_PORT"] = str(free_port())
-        self.metrics = self.folder / "run" / "uploads" / "metrics"
+        self.metrics = self.folder / "run" / "metrics"
 
     def list_names(self):
         return {path.name for path in self.metrics.iterdir()}

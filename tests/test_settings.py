@@ -50,6 +50,9 @@ class SettingsTests(SimpleTestCase):
             ("GOURMIOUS_MEMCACHED", "localhost"),
             ("GOURMIOUS_MEMCACHED", "localhost:http"),
             ("GOURMIOUS_MEMCACHED", "localhost:65536"),
+            ("GOURMIOUS_SITE", "My-Site"),
+            ("GOURMIOUS_SITE", "1-site"),
+            ("GOURMIOUS_SITE", "s" * 22),
             ("GOURMIOUS_TRUSTED_PROXIES", "nginx"),
             ("GOURMIOUS_TRUSTED_PROXIES", "10.0.0.0/33"),
             ("GOURMIOUS_BALANCERS", "balancer"),
@@ -79,6 +82,13 @@ class SettingsTests(SimpleTestCase):
         settings = read_settings(GOURMIOUS_ALLOWED_HOSTS=",".join(hosts))
 
         self.assertEqual(settings["ALLOWED_HOSTS"], hosts)
+
+    def test_sites_share_neither_their_sockets_nor_their_records(self):
+        for environment, site in (({}, "gourmious"), ({"GOURMIOUS_SITE": "my-site"}, "my-site")):
+            settings = read_settings(**PRODUCTION, **environment)
+
+            self.assertEqual(settings["RUN_DIR"], Path("/run", site))
+            self.assertEqual(settings["CACHES"]["default"]["KEY_PREFIX"], site)
 
     def test_the_renderers_of_all_processes_are_as_many_as_the_cores(self):
         for cores, workers, renderers in ((2, 2, 1), (8, 2, 4), (2, 8, 1)):

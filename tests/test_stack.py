@@ -82,7 +82,7 @@ class ProgressTests(StackTestCase):
                 self.progress_id = f"key-{len(host)}"
                 address = f"{host}:{self.stack.http.port}"
                 upload = self.upload(address)
-                key = f":1:{host.strip('[]')}_{self.progress_id}"
+                key = f"gourmious:1:{host.strip('[]')}_{self.progress_id}"
                 kept = self.stack.memcached.ask(f"get {key}").splitlines()
                 self.assertEqual(json.loads(kept[1]), poll(address, self.progress_id))
                 self.assert_kept(upload)
@@ -110,7 +110,9 @@ class ProgressTests(StackTestCase):
         spoofed = {"X-Forwarded-For": "192.0.2.7", "X-Real-IP": "192.0.2.7"}
         self.upload(headers=spoofed)
 
-        self.assertIn("END", self.stack.memcached.ask(f"get :1:192.0.2.7_{self.progress_id}")[:5])
+        self.assertIn(
+            "END", self.stack.memcached.ask(f"get gourmious:1:192.0.2.7_{self.progress_id}")[:5]
+        )
         self.assertIsNotNone(self.poll(headers=spoofed))
 
     def test_it_goes_on_when_memcached_comes_back(self):
@@ -147,7 +149,11 @@ class SeveralMemcachedTests(SimpleTestCase):
         wait_for(lambda: all(poll(stack.http.address, progress_id) for progress_id in ids))
 
         for memcached in (stack.memcached, second):
-            kept = [name for name in ids if "VALUE" in memcached.ask(f"get :1:{ADDRESS}_{name}")]
+            kept = [
+                name
+                for name in ids
+                if "VALUE" in memcached.ask(f"get gourmious:1:{ADDRESS}_{name}")
+            ]
             self.assertIn(len(kept), range(1, 16))
 
 

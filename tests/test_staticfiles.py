@@ -13,6 +13,8 @@ from django.core.files.storage import FileSystemStorage
 from django.core.management import call_command
 from django.test import SimpleTestCase, override_settings
 
+from gourmious.staticfiles import StaticFilesStorage
+
 from .base import PRODUCTION, FoldersMixin, read_settings
 
 
@@ -119,3 +121,56 @@ class StaticFilesStorageTests(FoldersMixin, SimpleTestCase):
     def test_everybody_may_read_the_files(self):
         modes = {path.stat().st_mode & 0o777 for path in self.files("static")}
         self.assertEqual(modes, {0o644})
+
+
+class ReleaseTests(FoldersMixin, SimpleTestCase):
+    """Two releases collect their files in one folder: the second has changed a script."""
+
+    def setUp(self):
+        super().setUp()
+        storages = read_settings(**PRODUCTION)["STORAGES"]
+        self.enterContext(override_settings(STORAGES=storages))
+
+    def release(self, name, script):
+        """Return the settings of a release with a script, and with one that imports it."""
+        source = self.folder / name / "static"
+        source.mkdir(parents=True)
+        (source / "page.js").write_text('import { show } from "./show.js";')
+        (source / "show.js").write_text(script)
+        return {
+            "BASE_DIR": source.parent,
+            "STATICFILES_DIRS": [source],
+            "STATIC_ROOT": self.folder / "static",
+        }
+
+    def collect(self, release):
+        """Collect the files of a release, and return their names with hashes."""
+        with override_settings(**release):
+            StaticFilesStorageTests.collect()
+        return self.read_names(release)
+
+    def read_names(self, release):
+        with override_settings(**release):
+            return {*StaticFilesStorage().hashed_files.values()}
+
+    def test_the_old_release_finds_its_own_files_after_a_new_one_has_collected_others(self):
+        old, new = self.release("old", "export let show = 1;"), self.release("new", "let show = 2;")
+        before = self.collect(old)
+        contents = {name: (self.folder / "static" / name).read_bytes() for name in before}
+
+        after = self.collect(new)
+
+        self.assertEqual(self.read_names(old), before)
+        self.assertEqual(len(after - before), 2)
+        for name, content in contents.items():
+            self.assertEqual((self.folder / "static" / name).read_bytes(), content)
+
+    def test_a_release_that_is_collected_again_leaves_the_files_of_a_newer_one(self):
+        old, new = self.release("old", "export let show = 1;"), self.release("new", "let show = 2;")
+        self.collect(old)
+        after = self.collect(new)
+
+        self.collect(old)
+
+        for name in after:
+            self.assertTrue((self.folder / "static" / name).exists())

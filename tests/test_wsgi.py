@@ -82,13 +82,13 @@ class WsgiTests(GranianTestCase):
 
     def test_a_trusted_proxy_tells_the_clients_address(self):
         server = self.serve("pages")
-        self.memcached.ask(f"set :1:{CLIENT}_dish-1 0 60 2\r\n{{}}")
+        self.memcached.ask(f"set gourmious:1:{CLIENT}_dish-1 0 60 2\r\n{{}}")
 
         self.assertEqual(self.poll_for(server, CLIENT), {})
         self.assertIsNone(self.poll_for(server, "192.0.2.8"))
 
     def test_nobody_else_can_tell_an_address(self):
         server = self.serve("pages", GOURMIOUS_TRUSTED_PROXIES="192.0.2.1")
-        self.memcached.ask(f"set :1:{CLIENT}_dish-1 0 60 2\r\n{{}}")
+        self.memcached.ask(f"set gourmious:1:{CLIENT}_dish-1 0 60 2\r\n{{}}")
 
         self.assertIsNone(self.poll_for(server, CLIENT))

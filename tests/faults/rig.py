@@ -164,7 +164,7 @@ class Ledger:
         After a process was killed, a record may still be there, but must expire.
         """
         for entry in self.entries:
-            key = f":1:{ADDRESS}_{entry.progress_id}"
+            key = f"gourmious:1:{ADDRESS}_{entry.progress_id}"
             if found := re.search(r"HD t(-?\d+)", self.stack.memcached.ask(f"mg {key} t")):
                 seconds = int(found[1])
                 if self.at_once or not 0 < seconds <= RECORD_LIFETIME:

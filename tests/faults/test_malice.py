@@ -522,7 +522,7 @@ class OtherTests(MaliceTestCase):
         touched = Path(self.stack.folder, "touched")
         planted = pickle.dumps(Plant(str(touched)), 0).decode()
         for number, text in enumerate((planted, "<script>alert(1)</script>")):
-            key = f":1:{ADDRESS}_planted-{number}"
+            key = f"gourmious:1:{ADDRESS}_planted-{number}"
             self.stack.memcached.ask(f"set {key} 1 60 {len(text)}\r\n{text}")
             for address in self.pages:
                 answer = get(address, f"/get_upload_progress?X-Progress-ID=planted-{number}")

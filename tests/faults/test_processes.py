@@ -1,4 +1,4 @@
-"""Servers that are killed, stopped, restarted or reloaded while 20 uploads run."""
+"""Servers that are killed, stopped, restarted or replaced while 20 uploads run."""
 
 import os
 import signal
@@ -15,6 +15,7 @@ from tests.client import get, poll
 from tests.photos import photo
 from tests.processes import has_opened, is_stopped
 from tests.servers import ROOT, Program, Server
+from tests.stack import InstanceStack
 from tests.waiting import wait_for
 
 from .rig import TIMES, FaultTestCase
@@ -357,27 +358,18 @@ class ProcessTests(ProcessTestCase):
         wait_for(lambda: any(upload.reply for upload in self.awaited))
         self.resume(self.suspended)
 
-    def test_the_server_of_uploads_may_be_reloaded(self):
-        self.reload_often("the server of uploads", self.stack.uploads)
-
-    def test_the_server_of_pages_may_be_reloaded(self):
-        self.reload_often("the server of pages", self.stack.pages)
-
     def test_nginx_may_be_reloaded(self):
-        self.reload_often("nginx", self.stack.http)
-
-    def reload_often(self, name, server):
+        nginx = self.stack.http
         for _ in range(TIMES):
-            old = set(server.workers())
-            self.strike(lambda old=old: self.reload(server, old))
-            # Until the old workers have ended, Granian replaces none that dies.
-            wait_for(lambda old=old: not old & set(server.workers()), 60)
+            old = set(nginx.workers())
+            self.strike(lambda old=old: self.reload(nginx, old))
+            wait_for(lambda old=old: not old & set(nginx.workers()), 60)
             self.assert_uploads_work()
-        self.audit(f"{name} is reloaded, {UPLOADS} uploads running", TIMES, killed=True)
+        self.audit(f"nginx is reloaded, {UPLOADS} uploads running", TIMES, killed=True)
 
-    def reload(self, server, old):
-        server.reload()
-        wait_for(lambda: set(server.workers()) - old)
+    def reload(self, nginx, old):
+        nginx.reload()
+        wait_for(lambda: set(nginx.workers()) - old)
         return ALL
 
     def test_the_server_of_uploads_may_be_asked_to_end(self):
@@ -403,6 +395,35 @@ class ProcessTests(ProcessTestCase):
             wait_for(self.is_up)
             self.assert_uploads_work()
         self.audit(f"{name} is asked to end, {UPLOADS} uploads running", TIMES, killed=True)
+
+
+class TakeoverTests(ProcessTestCase):
+    """Another deployment takes over on the same sockets while 20 uploads run."""
+
+    stack_class = InstanceStack
+
+    def test_another_server_of_uploads_may_take_over(self):
+        self.take_over_often("uploads")
+
+    def test_another_server_of_pages_may_take_over(self):
+        self.take_over_often("pages")
+
+    def take_over_often(self, service):
+        for _ in range(TIMES):
+            old = getattr(self.stack, service)
+            with self.pages_requested():
+                self.strike(lambda: self.take_over(service))
+                self.assertEqual(old.process.wait(60), 0)
+            wait_for(lambda old=old: not old.processes())
+            self.assert_uploads_work()
+        what = f"another server of {service} takes over, {UPLOADS} uploads running"
+        self.audit(what, TIMES, killed=True)
+
+    def take_over(self, service):
+        old, new = getattr(self.stack, service), self.stack.start_instance(service)
+        setattr(self.stack, service, new)
+        old.process.terminate()
+        return ALL
 
 
 class StormTests(ProcessTestCase):

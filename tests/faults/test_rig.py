@@ -119,7 +119,7 @@ class AuditTests(FaultTestCase):
             (0, False, ["dish-1 has a record"]),
             (0, True, ["dish-1 has a record"]),
         ):
-            self.stack.memcached.ask(f"set :1:127.0.0.1_dish-1 0 {seconds} 2\r\n{{}}")
+            self.stack.memcached.ask(f"set gourmious:1:127.0.0.1_dish-1 0 {seconds} 2\r\n{{}}")
             self.ledger.at_once = at_once
             self.assert_found(*sentences)
 

@@ -103,4 +103,4 @@ class EndTests(GranianTestCase):
         self.assertEqual(upload.answer().status, 200)
 
         self.assertEqual(server.process.wait(20), 0)
-        self.assertEqual(self.memcached.ask("get :1:127.0.0.1_dish-1"), "END\r\n")
+        self.assertEqual(self.memcached.ask("get gourmious:1:127.0.0.1_dish-1"), "END\r\n")

@@ -1,8 +1,9 @@
-"""The whole stack: reloads, renderers that die, and a client that sends most of the photos."""
+"""The whole stack: servers that take over, renderers that die, and a client that sends the most."""
 
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
@@ -14,39 +15,61 @@ from tests.cases import StackTestCase
 from tests.client import Upload, client_headers, connect, get, get_answer, poll
 from tests.photos import photo
 from tests.processes import has_mapped
+from tests.servers import Server
+from tests.stack import InstanceStack
 from tests.waiting import wait_for
 
 
-class DeployTests(StackTestCase):
-    def test_a_reload_loses_no_upload(self):
-        server = self.stack.uploads
-        old = {*server.workers(), *server.forkservers(), *server.renderers()}
-        uploads = self.uploads(10)
+class TakeoverTests(StackTestCase):
+    """A deployment takes over from another, on the same sockets."""
 
-        server.reload()
-        wait_for(lambda: set(server.workers()) - old)
-        uploads += self.uploads(2)
+    stack_class = InstanceStack
+
+    def test_connections_wait_while_the_server_of_pages_starts_again(self):
+        server = self.stack.pages
+        with self.pages_requested():
+            server.process.terminate()
+            self.assertEqual(server.process.wait(20), 0)
+            server.start()
+
+        self.assertEqual(get(self.http, "/").status, 200)
+
+    def test_connections_wait_while_the_server_of_pages_that_was_killed_starts_again(self):
+        server = self.stack.pages
+        Server.stop(server)
+        with ThreadPoolExecutor(10) as pool:
+            pages = [pool.submit(get, self.http, "/") for _ in range(10)]
+            server.start()
+
+        self.assertEqual({page.result().status for page in pages}, {200})
+
+    def test_another_server_of_pages_takes_over_and_no_page_fails(self):
+        old = self.stack.pages
+        with self.pages_requested():
+            self.stack.pages = self.stack.start_instance("pages")
+            old.process.terminate()
+            self.assertEqual(old.process.wait(20), 0)
+
+        self.assertEqual(get(self.http, "/").status, 200)
+
+    def test_another_server_of_uploads_takes_over_and_the_old_one_finishes_its_uploads(self):
+        old, uploads = self.stack.uploads, self.uploads(10)
+
+        self.stack.uploads = self.stack.start_instance("uploads")
+        old.process.terminate()
+        wait_for(lambda: "Shutting down granian" in self.log.read_text())
+        later = self.uploads(2)
+        for upload in later:
+            self.assert_kept(upload)
+        self.assertIsNone(old.process.poll())
         for upload in uploads:
             self.assert_kept(upload)
 
-        wait_for(lambda: not old & set(server.processes()), 60)
-        self.assertEqual(len(server.workers()), 2)
-        self.assert_kept(self.uploads(1)[0])
+        self.assertEqual(old.process.wait(20), 0)
+        wait_for(lambda: not old.processes())
 
-    def test_a_reload_loses_no_page(self):
-        server = self.stack.pages
-        old = set(server.workers())
 
-        def is_reloaded():
-            self.assertEqual(get(self.http, "/").status, 200)
-            return not old & set(server.workers())
-
-        server.reload()
-        wait_for(is_reloaded, 60)
-
-        self.assertEqual(len(server.workers()), 2)
-        self.assertEqual(get(self.http, "/").status, 200)
-
+class EndTests(StackTestCase):
     def test_a_server_that_is_asked_to_end_finishes_its_uploads(self):
         server = self.stack.uploads
         uploads = self.uploads(3)
