@@ -33,7 +33,7 @@ UNDERSTOOD = re.compile(
 )
 IGNORED = re.compile(
     r"After|Before|CPU\w+|CapabilityBoundingSet|Description|Documentation|Group|IO\w+|IPAddress\w+"
-    r"|Limit\w+|LockPersonality|Memory\w+|NoExecPaths|NoNewPrivileges|NonBlocking|OOMPolicy|OnCalendar"
+    r"|Limit\w+|LockPersonality|Memory\w+|NoExecPaths|NoNewPrivileges|OOMPolicy|OnCalendar"
     r"|Persistent|Private\w+|ProcSubset|Protect\w+|RandomizedDelaySec|ReadWritePaths|RemoveIPC"
     r"|RequiresMountsFor|Restrict\w+|SocketBind\w+|SocketGroup|SocketUser|StartLimit\w+"
     r"|Syslog\w+|SystemCall\w+|TasksMax|User|WantedBy|Wants"

@@ -92,6 +92,7 @@ def deploy(host, release):
     """Run a release with the settings of today; if it does not start, undo everything."""
     numbers = [deployment.number for deployment in list_deployments(host)]
     deployment = Deployment(host, max(numbers, default=0) + 1)
+    host.unfinished.touch()
     try:
         write(deployment, release)
         prepare(deployment)
@@ -159,6 +160,7 @@ def undo(deployment):
             host.systemctl("stop", *running)
         if host.current.is_symlink():
             install_files(get_current(host))
+        host.unfinished.unlink()
     finally:
         sweep(host)
 
@@ -190,6 +192,7 @@ def finish(deployment):
     host.systemctl("start", *(name for name in enabled if name.endswith(".timer")))
     host.systemctl("restart", f"{host.site}-metrics.service")
     sweep(host)
+    host.unfinished.unlink(missing_ok=True)
 
 
 def list_enabled(deployment):
@@ -210,9 +213,7 @@ def start(host):
 
 def recover(host):
     """Complete or undo what an earlier command did not finish, as after a power cut."""
-    current = get_current(host)
-    others = set(host.list_instances()) - set(current.units)
-    if others or list_deployments(host)[-1] != current:
+    if host.unfinished.exists():
         start(host)
 
 

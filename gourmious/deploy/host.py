@@ -33,6 +33,7 @@ class Host:
         self.releases = self.home / "releases"
         self.deployments = self.home / "deployments"
         self.current = self.home / "current"
+        self.unfinished = self.home / ".unfinished"  # while a command changes what runs
 
     @contextmanager
     def lock(self):
