@@ -247,11 +247,11 @@ def check():
 
 def serve(service):
     multiprocessing.set_start_method("fork")
-    listener = open_socket(settings.SOCKETS[service])
     # The renderers need the tracker. Start it before signals are blocked: Python (3.11) unblocks
     # SIGTERM in the thread that starts it.
     resource_tracker.ensure_running()
     wait_for_signals(signal.SIGINT, signal.SIGTERM)
+    listener = open_socket(settings.SOCKETS[service])
     try:
         make_server(service, listener).serve(
             target_loader=lambda: load_application(service), wrap_loader=False
