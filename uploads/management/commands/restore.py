@@ -90,7 +90,7 @@ def find_generation(folder, name):
 def validate(generation, force):
     """Raise CommandError unless the generation is whole, and the site is stopped and empty."""
     if any(map(answers, settings.SOCKETS.values())):
-        raise CommandError("The site is running. First stop it: systemctl stop 'gourmious-*'")
+        raise CommandError("The site is running. First stop it.")
     if not (force or RESTORING.exists()) and snapshot.has_pictures():
         raise CommandError(
             f"{settings.DATA_DIR} has pictures already. To replace them, use --force."
