@@ -118,7 +118,7 @@ class Machine(ExitStack):
         return {
             (unit.name, unit.main_pid)
             for unit in self.supervisor.find_units(patterns)
-            if unit.active != "inactive"
+            if unit.active not in ("failed", "inactive")
         }
 
     def describe(self):
@@ -137,7 +137,7 @@ class Machine(ExitStack):
         for _, pid in self.instances():
             for worker in forks(pid):
                 with suppress(ProcessLookupError):
-                    os.kill(worker, signal.SIGKILL)
+                    os.kill(int(worker), signal.SIGKILL)
 
     def add_dish(self):
         return add_dish(f"unix:{self.root}/run/{self.site}/pages/socket")

@@ -37,6 +37,7 @@ def upgrade(host, revision="HEAD"):
         if releases.is_built_from(current.release, commit):
             print(f"{current.release_name} runs already.")
             return
+        deployments.sweep(host)  # such as a release that was not built to its end
         deployments.deploy(host, releases.build(host, commit))
         name = deployments.get_current(host).release_name
         print(f"{name} runs. To return to the last release: {host.site} rollback")

@@ -46,11 +46,11 @@ def unpack(host, commit, release):
 
 def make_environment(host, release):
     """Install exactly the packages of requirements.lock; raise Failure if one is missing."""
-    host.run(sys.executable, "-m", "venv", release / ".venv")
+    host.run(sys.executable, "-m", "venv", "--without-pip", release / ".venv")
     python = get_python(release)
-    pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+    pip = [sys.executable, "-m", "pip", "--python", python, "--quiet", "--no-input"]
     lock = ["--require-hashes", "--only-binary=:all:", "--requirement", "requirements.lock"]
-    host.run(python, *pip, *lock, cwd=release)
+    host.run(*pip, "install", *lock, cwd=release)
     # The site's user cannot write what Python compiles.
     host.run(python, "-m", "compileall", "-q", "gourmious", "uploads", cwd=release)
 
