@@ -1,8 +1,8 @@
 """A stand-in for systemd: it reads units, passes sockets, waits until services are ready, starts
 those again that fail, and ends them. It obeys a `systemctl` and an `nginx` of its own.
 
-All files are below a folder that stands for the root. Users, limits, the sandbox and the times of
-timers have no effect. A directive that it does not know is an error.
+All files are below a folder that stands for the root. IGNORED directives have no effect. A
+directive or an argument that it does not know is an error.
 """
 
 import argparse
@@ -23,20 +23,20 @@ from tempfile import TemporaryDirectory
 
 from .servers import ADDRESS, Memcached, Program, free_port, write_nginx_conf
 from .stack import loopback_hosts
-from .units import NginxService, NotUnderstood, Refusal, Service, Socket, Timer
+from .units import NginxService, NotUnderstood, Refusal, Service, Socket, Unit
 
 UNDERSTOOD = re.compile(
-    r"Backlog|Environment|EnvironmentFile|ExecStart|ExecStartPre|ExecStopPost|KillMode|ListenStream"
-    r"|NonBlocking|NotifyAccess|OnFailure|RemainAfterExit|Requires|Restart|RestartSec|RuntimeDirectory"
-    r"|RuntimeDirectoryMode|RuntimeDirectoryPreserve|Service|SocketMode|Sockets|TimeoutStartSec|TimeoutStopSec|Type|UMask"
+    r"Backlog|Environment|EnvironmentFile|ExecStart|ExecStartPre|KillMode|ListenStream|NonBlocking"
+    r"|Restart|RestartSec|RuntimeDirectory\w*|SocketMode|Sockets|Timeout(Start|Stop)Sec|Type|UMask"
     r"|WorkingDirectory"
 )
 IGNORED = re.compile(
-    r"After|Before|CPU\w+|CapabilityBoundingSet|Description|Documentation|Group|IO\w+|IPAddress\w+"
-    r"|Limit\w+|LockPersonality|Memory\w+|NoExecPaths|NoNewPrivileges|OOMPolicy|OnCalendar"
-    r"|Persistent|Private\w+|ProcSubset|Protect\w+|RandomizedDelaySec|ReadWritePaths|RemoveIPC"
-    r"|RequiresMountsFor|Restrict\w+|SocketBind\w+|SocketGroup|SocketUser|StartLimit\w+"
-    r"|Syslog\w+|SystemCall\w+|TasksMax|User|WantedBy|Wants"
+    r"After|CPUWeight|CapabilityBoundingSet|Description|ExecStopPost|Group|IOSchedulingClass"
+    r"|IPAddress\w+|LimitNOFILE|LockPersonality|MemoryDenyWriteExecute|MemoryMax|NoExecPaths"
+    r"|NoNewPrivileges|NotifyAccess|OOMPolicy|OnCalendar|OnFailure|Persistent|Private\w+|ProcSubset"
+    r"|Protect\w+|RandomizedDelaySec|ReadWritePaths|RemoveIPC|Requires|RequiresMountsFor|Restrict\w+"
+    r"|Service|SocketBind\w+|SocketGroup|SocketUser|StartLimitIntervalSec|SyslogIdentifier"
+    r"|SystemCall\w+|TasksMax|User|WantedBy|Wants"
 )
 # The programs in PATH send their arguments, and print the answer.
 PROGRAM = """
@@ -60,11 +60,10 @@ def read_arguments(arguments):
     parser = Parser(prog="systemctl", add_help=False)
     parser.add_argument("verb")
     parser.add_argument("names", nargs="*")
-    parser.add_argument("--signal", "-s", default="SIGTERM")
-    parser.add_argument("--kill-whom", choices=("all", "main"), default="all")
-    parser.add_argument("--property", "-P", choices=("ActiveState", "MainPID", "SubState"))
+    parser.add_argument("--signal")
+    parser.add_argument("--kill-whom", choices=["main"])
     parser.add_argument("--state", type=lambda text: text.split(","))
-    for flag in ("--now", "--no-block", "--no-legend", "--no-pager", "--plain", "--quiet"):
+    for flag in ("--no-legend", "--now", "--plain", "--quiet"):
         parser.add_argument(flag, action="store_true")
     return parser.parse_intermixed_args(arguments)
 
@@ -75,7 +74,7 @@ class Supervisor(ExitStack):
     All times of units are multiplied by `scale`.
     """
 
-    kinds = {".service": Service, ".socket": Socket, ".timer": Timer}
+    kinds = {".service": Service, ".socket": Socket, ".timer": Unit}
 
     def __init__(self, root, scale=1):
         super().__init__()
@@ -132,12 +131,12 @@ class Supervisor(ExitStack):
 
     async def _end_all(self):
         """End all units at once, as a machine does that is switched off."""
-        tasks = [unit.task for unit in self.units.values() if getattr(unit, "task", None)]
+        tasks = [unit.task for unit in self.units.values() if unit.task]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for unit in self.units.values():
-            if not isinstance(unit, Service):
+            if not unit.task:
                 await unit.stop()
 
     async def _answer(self, reader, writer):
@@ -147,10 +146,8 @@ class Supervisor(ExitStack):
             if program == "nginx":
                 status, out, err = await asyncio.to_thread(self.check_nginx, *arguments)
             else:
-                status, out = await self._obey(read_arguments(arguments))
-        except Refusal as refusal:
-            status, err = refusal.status, str(refusal)
-        except OSError as error:
+                status, out = 0, await self._obey(read_arguments(arguments))
+        except (OSError, Refusal) as error:
             status, err = 1, f"{error}\n"
         except (NotUnderstood, KeyError) as error:
             status, err = 1, f"{shlex.join([program, *arguments])}: {error!r}\n"
@@ -161,81 +158,49 @@ class Supervisor(ExitStack):
             await writer.wait_closed()
 
     async def _obey(self, options):
-        """Carry out a command of systemctl, and return its status and what it prints."""
-        units = list(self.find_units(options.names))
+        """Carry out a command of systemctl, and return what it prints."""
         match options.verb:
             case "daemon-reload":
                 self.texts.clear()
             case "enable" | "disable":
-                await self._enable(units, options)
+                await self._enable(options)
             case "kill":
-                for unit in units:
+                for unit in self.find_units(options.names):
                     unit.signal(options.signal, main_alone=options.kill_whom == "main")
-            case "reset-failed":
-                for unit in [unit for unit in units if unit.active == "failed"]:
-                    unit.set_state("inactive", "dead")
-            case "start" | "stop" | "restart" | "reload" | "reload-or-restart":
-                await self.call(options.verb, options.names, wait=not options.no_block)
-            case _:
-                return self._tell(units, options)
-        return 0, ""
-
-    def _tell(self, units, options):
-        match options.verb:
-            case "is-active" | "is-failed":
-                wanted = options.verb.removeprefix("is-")
-                status = 0 if any(unit.active == wanted for unit in units) else 3
-                return status, "" if options.quiet else lines(unit.active for unit in units)
-            case "is-enabled":
-                enabled = [unit.name in self.enabled for unit in units]
-                return 0 if any(enabled) else 1, lines(
-                    "enabled" if is_enabled else "disabled" for is_enabled in enabled
-                )
             case "list-units":
-                units = units if options.names else self.units.values()
-                return 0, lines(
-                    f"{unit.name} loaded {unit.active} {unit.sub} {unit.name}"
-                    for unit in units
-                    if unit.active != "inactive"
-                    and (not options.state or {unit.active, unit.sub} & {*options.state})
-                )
-            case "show":
-                name = {"ActiveState": "active", "MainPID": "main_pid", "SubState": "sub"}
-                return 0, lines(getattr(unit, name[options.property]) for unit in units)
-        raise NotUnderstood(options.verb)
+                units = self.find_units(options.names)
+                states = options.state
+                return "".join(f"{unit.name} loaded\n" for unit in units if unit.active in states)
+            case "start" | "stop" | "restart" | "reload-or-restart":
+                await self.call(options.verb, options.names)
+            case _:
+                raise NotUnderstood(options.verb)
+        return ""
 
-    async def _enable(self, units, options):
+    async def _enable(self, options):
         change = self.enabled.add if options.verb == "enable" else self.enabled.discard
-        for unit in units:
+        for unit in self.find_units(options.names):
             change(unit.name)
         if options.now:
             await self.call("start" if options.verb == "enable" else "stop", options.names)
 
-    async def call(self, verb, names, wait=True):
-        """Start, stop, restart or reload units, all at once."""
-        jobs = [asyncio.create_task(self._call(verb, unit)) for unit in self.find_units(names)]
-        results = await asyncio.gather(*jobs, return_exceptions=True) if wait else ()
-        for error in filter(None, results):
+    async def call(self, verb, names):
+        """Start, stop or restart units, all at once."""
+        jobs = [self._call(verb, unit) for unit in self.find_units(names)]
+        for error in filter(None, await asyncio.gather(*jobs, return_exceptions=True)):
             raise error
 
     async def _call(self, verb, unit):
-        if verb == "stop":
-            await self.call("stop", [one.name for one in self.users(unit, "Requires")])
         for step in ("stop", "start") if verb == "restart" else (verb,):
             await getattr(unit, step.replace("-", "_"))()
 
     def find_units(self, names):
         """Yield the units of these names; those of a pattern are those that were used before."""
         for name in names:
-            if re.search(r"[*?[]", name):
+            if "*" in name:
                 yield from [unit for unit in self.units.values() if fnmatch(unit.name, name)]
             else:
                 yield self.unit(name)
-
-    def users(self, unit, directive):
-        """Return the units that are not inactive, and name a unit in a directive."""
-        units = [one for one in self.units.values() if one.active not in ("failed", "inactive")]
-        return [one for one in units if unit.name in one.words(directive)]
 
     def unit(self, name):
         name = name if Path(name).suffix in self.kinds else f"{name}.service"
@@ -246,23 +211,16 @@ class Supervisor(ExitStack):
     def read_unit(self, name):
         """Return the directives of a unit, as its file was at the last daemon-reload."""
         file, instance = re.sub(r"@.+\.", "@.", name), "".join(re.findall(r"@(.+)\.", name))
-        try:
-            path = self.root / "etc/systemd/system" / file
-            text = self.texts[file] = self.texts.get(file) or path.read_text()
-        except FileNotFoundError as error:
-            raise Refusal(f"Unit {name} not found.\n", 5) from error
-        stem = Path(name).stem
-        specifiers = {"%": "%", "i": instance, "n": name, "N": stem, "p": stem.split("@")[0]}
+        if file not in self.texts:
+            self.texts[file] = (self.root / "etc/systemd/system" / file).read_text()
+        specifiers = {"%": "%", "i": instance, "N": Path(name).stem}
         directives = {}
-        for line in text.replace("\\\n", " ").splitlines():
-            key, equals, value = line.partition("=")
-            if not equals or line.startswith(("#", ";")) or IGNORED.fullmatch(key):
-                continue
-            if not UNDERSTOOD.fullmatch(key):
-                raise NotUnderstood(f"{name}: {line}")
-            value = re.sub(r"%(.)", lambda found: specifiers[found[1]], value)
-            values = directives.setdefault(key, [])
-            values.append(self.relocate(value)) if value else values.clear()
+        for key, value in re.findall(r"(?m)^(\w+)=(.*)$", self.texts[file]):
+            if UNDERSTOOD.fullmatch(key):
+                text = re.sub("%(.)", lambda found: specifiers[found[1]], value)
+                directives.setdefault(key, []).append(self.relocate(text))
+            elif not IGNORED.fullmatch(key):
+                raise NotUnderstood(f"{name}: {key}={value}")
         return directives
 
     def relocate(self, text):
@@ -276,20 +234,19 @@ class Supervisor(ExitStack):
         if arguments != ("-v",):
             if {*arguments} - {"-q", "-t"}:
                 raise NotUnderstood(arguments)
-            _, _, *texts = self.nginx_arguments()
             folder = self.folder / "nginx-check"
-            config = write_nginx_conf(folder, *texts)
+            config = write_nginx_conf(folder, *self.read_nginx())
             command = ["nginx", "-t", "-q", "-e", f"{folder}/error.log", "-c", str(config)]
         done = subprocess.run(command, capture_output=True, check=False, text=True)
         return done.returncode, done.stdout, done.stderr
 
-    def nginx_arguments(self):
+    def read_nginx(self):
+        """Return nginx's main file and all sites, on the ports of this stand-in."""
         folder = self.root / "etc/nginx"
-        files = sorted([*folder.glob("conf.d/*.conf"), *folder.glob("sites-enabled/*")])
-        site = self.relocate("".join(path.read_text() for path in files))
-        main = (folder / "nginx.conf").read_text()
-        site = re.sub(r"\blisten (\[::\]:)?([^ ;]+)([^;]*);", self._listen_on_loopback, site)
-        return self.folder / "nginx", int(self.http.split(":")[1]), main, site
+        sites = "".join(path.read_text() for path in sorted(folder.glob("sites-enabled/*")))
+        listen = r"\blisten (\[::\]:)?([^ ;]+)([^;]*);"
+        sites = re.sub(listen, self._listen_on_loopback, self.relocate(sites))
+        return (folder / "nginx.conf").read_text(), sites
 
     def _listen_on_loopback(self, found):
         host = "[::1]" if found[1] else ADDRESS
@@ -304,11 +261,6 @@ class Supervisor(ExitStack):
     def environment(self):
         """The variables with which a program finds this systemctl and this nginx."""
         return {**os.environ, "PATH": f"{self.folder}/bin:{os.environ['PATH']}"}
-
-    @property
-    def variables_of_services(self):
-        names = ("PATH", "TMPDIR")
-        return {name: value for name, value in self.environment.items() if name in names}
 
     def run(self, *command, **variables):
         """Run a program with these commands in PATH, and return the completed process."""
@@ -329,7 +281,3 @@ class Supervisor(ExitStack):
         self.units = {"nginx.service": NginxService(self, "nginx.service")}
         self.texts.clear()
         await self.call("start", [*nginx, *self.enabled])
-
-
-def lines(texts):
-    return "".join(f"{text}\n" for text in texts)
