@@ -18,7 +18,7 @@ def main():
 
 
 def describe(error):
-    """Return what an operator can put right, as a sentence."""
+    """Return an operator's error as a sentence."""
     if isinstance(error, OperationalError):
         return f"The database cannot be used: {error}."
     return str(error)

@@ -1,6 +1,7 @@
 """Serve the app with Granian: `python -m gourmious.serve pages`, or `… uploads`.
 
-Two services, so that pages need not wait behind thousands of uploads. `… check` only tries the app.
+Two services, so that pages need not wait behind thousands of uploads. `… check` requests pages from
+the app, without a server.
 
 systemd listens on the sockets. Connections wait there while a service starts again, and a new
 release takes over from an old one on the same sockets. By hand each service listens on its own.
@@ -107,10 +108,9 @@ def free_socket(path):
     path.unlink(missing_ok=True)
 
 
-def make_server(service, listener):
+def define_server(listener):
+    """Return a Granian that listens on a socket that others may share."""
     from granian import Granian  # noqa: PLC0415
-    from granian.constants import HTTPModes, Interfaces  # noqa: PLC0415
-    from granian.http import HTTP1Settings  # noqa: PLC0415
     from granian.net import SocketHolder  # noqa: PLC0415
 
     class Server(Granian):
@@ -126,7 +126,14 @@ def make_server(service, listener):
             self.interrupt_children.clear()
             super().shutdown(exit_code)
 
-    server = Server(
+    return Server
+
+
+def make_server(service, listener):
+    from granian.constants import HTTPModes, Interfaces  # noqa: PLC0415
+    from granian.http import HTTP1Settings  # noqa: PLC0415
+
+    server = define_server(listener)(
         "gourmious.wsgi:application",
         uds=settings.SOCKETS[service],
         interface=Interfaces.WSGI,
@@ -144,10 +151,7 @@ def make_server(service, listener):
 
 
 def load_application(service):
-    """In a worker, import everything that a request needs, and return the application.
-
-    Then tell systemd that the service has started: the first requests need not wait for imports.
-    """
+    """In a worker, import all that requests need, tell systemd, and return the application."""
     # Only once: repeated calls of Granian's handler would block, and hold the GIL for ever.
     wait_for_signals(signal.SIGINT, signal.SIGTERM, once=True)
     sys.setswitchinterval(SWITCH_INTERVALS[service])
@@ -156,10 +160,9 @@ def load_application(service):
         with suppress(OSError):  # Uploads need no figures.
             keep_figures(settings.METRICS_DIR)
     application = import_module("gourmious.wsgi").application
-    ask_for_pages(application)
+    request_pages(application)
     if service == "uploads":
-        # A full disk may have no room for the renderers' socket. Then the first picture starts
-        # them.
+        # A full disk may have no room for their socket. In that case the first picture starts them.
         with suppress(OSError):
             import_module("uploads.renderer").renderers.start()
     gc.freeze()  # Imported objects are never garbage.
@@ -206,7 +209,7 @@ def spread_futexes(threads):
     ctypes.CDLL(None).prctl(PR_FUTEX_HASH, PR_FUTEX_HASH_SET_SLOTS, slots, 0, 0)
 
 
-def ask_for_pages(application):
+def request_pages(application):
     """Request some pages, so that Django imports what they need, such as the admin's forms.
 
     Return their paths, with the status of each.
@@ -229,20 +232,18 @@ def ask_for_pages(application):
 
 
 def tell_ready():
-    """Tell systemd, if it waits for that, as in sd_notify(3)."""
+    """Tell systemd, if it waits for that, that the service has started, as in sd_notify(3)."""
     if address := os.environ.get("NOTIFY_SOCKET"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
             client.sendto(b"READY=1", re.sub("^@", "\0", address))
 
 
 def check():
-    """Load the app in this process, and exit with a sentence for each page that does not work."""
-    statuses = ask_for_pages(import_module("gourmious.wsgi").application)
-    faults = [
-        f"{path} answers: {status}." for path, status in statuses.items() if status != "200 OK"
-    ]
+    """Request pages in this process, and exit with a sentence for each that does not work."""
+    statuses = request_pages(import_module("gourmious.wsgi").application)
+    faults = {path: status for path, status in statuses.items() if status != "200 OK"}
     if faults:
-        sys.exit("\n".join(faults))
+        sys.exit("\n".join(f"{path} answers: {status}." for path, status in faults.items()))
 
 
 def serve(service):

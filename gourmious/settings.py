@@ -137,7 +137,7 @@ if not SECRET_KEY:
         "GOURMIOUS_SECRET_KEY is empty; it must be any long random text, or unset for development."
     )
 
-# The name of the site on its machine, which its units, its user and its folders bear.
+# The name of the site on its machine: its user, its units and its folders have this name.
 SITE = env_site("GOURMIOUS_SITE")
 
 # The files of nginx's certificate.

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Event
 from unittest.mock import patch
 
 from django.core.exceptions import ValidationError
@@ -50,6 +49,28 @@ def threads_come_to_their_end():
     request_finished.connect(note_end)
     yield
     wait_for(lambda: not running and not is_writing())
+
+
+@contextmanager
+def pages_requested(test, address, clients=4, pause=0, **options):
+    """Request a page again and again while the block runs; assert that each is answered."""
+    ended = threading.Event()
+
+    def request():
+        statuses = Counter()
+        while True:
+            statuses[get(address, "/", **options).status] += 1
+            if ended.wait(pause):
+                return statuses
+
+    with ThreadPoolExecutor(clients) as pool:
+        jobs = [pool.submit(request) for _ in range(clients)]
+        try:
+            yield
+        finally:
+            ended.set()
+    for job in jobs:
+        test.assertEqual([*job.result()], [200], job.result())
 
 
 class MemcachedMixin:
@@ -294,26 +315,6 @@ class StackTestCase(SimpleTestCase):
     def count_incoming(self, length):
         """Return how many files of this length have arrived, and are not stored yet."""
         return [path.stat().st_size for path in self.files("incoming")].count(length)
-
-    @contextmanager
-    def pages_requested(self):
-        """Request a page without a pause while the block runs; assert that each is answered."""
-        ended = Event()
-
-        def request():
-            statuses = Counter()
-            while not ended.is_set():
-                statuses[get(self.http, "/").status] += 1
-            return statuses
-
-        with ThreadPoolExecutor(4) as pool:
-            jobs = [pool.submit(request) for _ in range(4)]
-            try:
-                yield
-            finally:
-                ended.set()
-        for job in jobs:
-            self.assertEqual([*job.result()], [200], job.result())
 
     def processing_held_back(self):
         """Stop the processes that render photos, until the block ends."""

@@ -1,5 +1,5 @@
-"""A machine with a site on it, as the host's command installs it, below a folder: with the real
-git, pip, Granian, memcached and nginx. Services are started by tests.supervisor.
+"""A machine below a folder, on which the host's command installs a site. All programs are real, but
+tests.supervisor stands for systemd.
 """
 
 import os
@@ -7,29 +7,22 @@ import secrets
 import signal
 import subprocess
 import sys
-import threading
-import time
 from contextlib import ExitStack, suppress
-from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from gourmious.deploy import deployments
 from gourmious.deploy.host import Host, format_variables, read_variables
 
 from .client import Upload, add_dish, get
-from .photos import photo
 from .processes import forks
 from .servers import ADDRESS, Program, free_port
 from .stack import make_certificate
 from .supervisor import Supervisor
 from .upstream import Upstream
 
-PAUSE = 0.1  # seconds between the requests of a PageWatcher
-
 
 class Machine(ExitStack):
-    """A new machine, while the block runs. `scale` shortens all times of its units."""
+    """A new machine, while the block runs. All times of its units are multiplied by `scale`."""
 
     def __init__(self, site="gourmious", scale=0.2):
         super().__init__()
@@ -38,7 +31,7 @@ class Machine(ExitStack):
     def __enter__(self):
         super().__enter__()
         with ExitStack() as stack:
-            # Short: paths of sockets have a limit.
+            # A short name: paths of sockets have a limit.
             self.root = Path(stack.enter_context(TemporaryDirectory(prefix="m-")))
             for path in ("etc/nginx/sites-enabled", "etc/systemd/system"):
                 (self.root / path).mkdir(parents=True)
@@ -114,12 +107,9 @@ class Machine(ExitStack):
 
     def instances(self):
         """Return the units of pages and uploads that run, with their process ids."""
-        patterns = [f"{self.site}-{service}@*.service" for service in deployments.SERVICES]
-        return {
-            (unit.name, unit.main_pid)
-            for unit in self.supervisor.find_units(patterns)
-            if unit.active not in ("failed", "inactive")
-        }
+        units = self.supervisor.find_units(self.host.instance_patterns)
+        ended = ("failed", "inactive")
+        return {(unit.name, unit.main_pid) for unit in units if unit.active not in ended}
 
     def describe(self):
         """Return everything that a command may change: folders, files, and what runs."""
@@ -147,50 +137,3 @@ class Machine(ExitStack):
 
     def get(self, path, **options):
         return get(self.supervisor.https, path, secure=True, **options)
-
-
-class PageWatcher:
-    """Somebody who requests a page again and again, and uploads to a dish if there is one."""
-
-    def __init__(self, machine, path="/", dish=None):
-        self.address, self.path, self.dish = machine.supervisor.https, path, dish
-        self.answers = []
-
-    def __enter__(self):
-        self.ended = threading.Event()
-        self.thread = threading.Thread(target=self.watch)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *exc_info):
-        self.ended.set()
-        self.thread.join()
-
-    def watch(self):
-        content = photo(64, 48)
-        while not self.ended.wait(PAUSE):
-            self.note(lambda: get(self.address, self.path, secure=True))
-            if self.dish:
-                self.note(lambda: self.upload(content))
-
-    def upload(self, content):
-        with Upload(self.address, self.dish, content, secure=True) as upload:
-            return upload.answer()
-
-    def note(self, ask):
-        """Note the status, or None where no answer came, and the seconds that it took."""
-        begun, answer = time.monotonic(), None
-        with suppress(OSError, HTTPException):
-            answer = ask()
-        self.answers.append((answer and answer.status, time.monotonic() - begun))
-
-    def failures(self):
-        return [status for status, _ in self.answers if status != 200]
-
-    def longest(self):
-        """Return the longest wait for an answer, in seconds."""
-        return max(seconds for _, seconds in self.answers)
-
-    def assert_all_answered(self, test):
-        test.assertEqual(self.failures(), [])
-        test.assertTrue(self.answers)

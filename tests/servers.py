@@ -333,9 +333,9 @@ class Granian(ServerWithWorkers):
 
 
 class Instance(Granian):
-    """A server on a socket that others hold, and share, as systemd does.
+    """A server on a socket that a test holds, as systemd does, and that servers may share.
 
-    It has started when it says so: connections can be made at any time.
+    It has started when it says so: clients can always connect to the socket.
     """
 
     def __init__(self, service, listener, log=subprocess.DEVNULL, **environment):
@@ -357,8 +357,8 @@ class Instance(Granian):
 
     def begin(self):
         """Start the process, and do not wait until it serves."""
-        while self.is_ready():  # Earlier workers have said so.
-            continue
+        while self.is_ready():
+            continue  # Forget what earlier workers have said.
         Program.start(self)
 
     def start(self):

@@ -173,13 +173,13 @@ class NginxTests(DeployconfTestCase):
             site = self.deployconf("nginx", GOURMIOUS_SITE="my-site", **environment)
             self.assertNotIn("default_server", site)
 
-    def test_certbot_may_answer_for_names_without_a_site_yet(self):
+    def test_certbot_may_answer_under_names_that_have_no_site_yet(self):
         for environment in ({}, TLS):
             site = self.deployconf("nginx", **environment)
             default = site[site.index('server_name "";') :]
             self.assertIn("location /.well-known/acme-challenge/ {", default)
 
-    def test_what_nginx_has_only_once_bears_the_name_of_the_site(self):
+    def test_global_names_in_nginx_begin_with_the_name_of_the_site(self):
         site = self.deployconf("nginx", GOURMIOUS_SITE="my-site", **TLS)
 
         self.assertIn("my_site_uploads", site)
@@ -404,7 +404,7 @@ class SystemdTests(DeployconfTestCase):
             self.assertEqual(done.returncode, status)
             self.assertEqual(done.stdout.count(f"{self.folder}/python: gourmious upgrade"), status)
 
-    def test_all_that_has_the_name_of_the_site_has_that_of_another(self):
+    def test_the_units_of_another_site_have_its_name_everywhere(self):
         names = {"GOURMIOUS_SITE": "my-site", "GOURMIOUS_DATA_DIR": "/tmp/data"}
         units = self.deployconf("systemd", **names)
 

@@ -1,4 +1,4 @@
-"""What the command of the host is made of: environment files, files and links."""
+"""The parts of the host's command: environment files, files and links."""
 
 import subprocess
 from pathlib import Path
@@ -60,7 +60,7 @@ class FileTests(FolderTestCase):
         self.assertEqual(self.file.stat().st_mode & 0o777, 0o640)
         self.assertEqual([path.name for path in self.folder.iterdir()], [self.file.name])
 
-    def test_what_an_interruption_left_is_in_nobodys_way(self):
+    def test_the_leftovers_of_an_interruption_are_replaced(self):
         new = self.folder / ".gourmious.env.new"
         new.write_text("half")
         replace(self.file, "whole")

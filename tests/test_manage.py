@@ -1,4 +1,4 @@
-"""manage.py tells what an operator can put right in one line, without a traceback."""
+"""manage.py reports errors of an operator in one line, without a traceback."""
 
 import os
 import subprocess

@@ -13,15 +13,15 @@ ADDITIONS = (
     migrations.AlterModelManagers,
 )
 DATA = (migrations.RunPython, migrations.RunSQL)
-# What else may change of a field. These three may only become wider.
+# The options of a field that may change. Those of WIDTH may only become wider.
 WIDTH = ("null", "max_length", "db_default")
 CHANGEABLE = {*models.Field.non_db_attrs, *WIDTH, "db_index", "default"} - {"db_column"}
 
 
 def find_breaks(migration, state):
-    """Return the operations of a migration that an older release may not survive.
+    """Return the operations of a migration that may break an older release.
 
-    `state` has the models before the migration, and those after it when this returns.
+    `state` has the models before the migration, and is advanced to those after it.
     """
     new_models, breaks = set(), []
     for operation in migration.operations:
@@ -55,7 +55,7 @@ def read_field(operation, state):
 
 
 def narrows(old, new):
-    """Return whether a field no longer takes what it took, or changes in another way."""
+    """Return whether a field refuses what it accepted before, or changes in another way."""
     return (
         old.null > new.null
         or (old.max_length or inf) > (new.max_length or inf)
@@ -87,7 +87,7 @@ class ExpandTests(SimpleTestCase):
         state = self.loader.project_state(self.loader.graph.leaf_nodes("uploads"))
         return is_break(operation, state)
 
-    def test_what_an_older_release_may_not_survive_is_found(self):
+    def test_what_may_break_an_older_release_is_found(self):
         name = models.UniqueConstraint(fields=["name"], name="unique_name")
         for operation in (
             migrations.RemoveField("dish", "restaurant"),

@@ -15,7 +15,7 @@ from .install import install
 USAGE = """\
   apply               validate the settings, and run the site with them
   upgrade [REVISION]  build and start a release (default: the newest)
-  rollback            return to the last release
+  rollback            return to the previous release
   start, stop         as at a start of the machine, and at its end
   backup DIR          add a backup to a folder
   restore DIR [DATE]  restore a backup (default: the last)
@@ -37,10 +37,10 @@ def upgrade(host, revision="HEAD"):
         if releases.is_built_from(current.release, commit):
             print(f"{current.release_name} runs already.")
             return
-        deployments.sweep(host)  # such as a release that was not built to its end
+        deployments.sweep(host)  # An interrupted build leaves a part of a release.
         deployments.deploy(host, releases.build(host, commit))
         name = deployments.get_current(host).release_name
-        print(f"{name} runs. To return to the last release: {host.site} rollback")
+        print(f"{name} runs. To return to the previous release: {host.site} rollback")
 
 
 def rollback(host):
@@ -113,7 +113,7 @@ COMMANDS = {
 }
 
 
-def main():
+def parse():
     parser = argparse.ArgumentParser(
         prog="gourmious",
         usage="%(prog)s COMMAND …",
@@ -124,7 +124,11 @@ def main():
     parser.add_argument("--root", default="/", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("command", help=argparse.SUPPRESS)
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    options = parse()
     host = Host(options.site, options.root)
     os.umask(UMASK)
     for number in (signal.SIGHUP, signal.SIGTERM):

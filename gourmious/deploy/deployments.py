@@ -1,17 +1,15 @@
 """Deployments: each is a release with settings, and has a number.
 
-`current` leads to the deployment that runs, also after a reboot. Its files of systemd and nginx are
-kept with it, so that they can be put back.
+`current` leads to the deployment that runs, also after a reboot. Each deployment keeps its files of
+systemd and nginx, so that they can be put back.
 """
 
 import json
 import os
 import shutil
 
-from .host import Failure, format_variables, link, read_variables, replace
+from .host import SERVICES, Failure, format_variables, link, read_variables, replace
 from .releases import get_python, validate_environment
-
-SERVICES = ("pages", "uploads")
 
 
 class Deployment:
@@ -56,7 +54,7 @@ class Deployment:
         return {path.relative_to(self.files): path.read_text() for path in paths}
 
     def find_different_files(self):
-        """Return the paths of those that the machine does not have as they were printed."""
+        """Return the paths of the files that are different, or missing, on the machine."""
         return [
             path
             for path, text in self.read_files().items()
@@ -89,7 +87,7 @@ def find_previous(host, current):
 
 
 def deploy(host, release):
-    """Run a release with the settings of today; if it does not start, undo everything."""
+    """Run a release with the current settings; if it does not start, undo everything."""
     numbers = [deployment.number for deployment in list_deployments(host)]
     deployment = Deployment(host, max(numbers, default=0) + 1)
     host.unfinished.touch()
@@ -117,9 +115,9 @@ def write(deployment, release):
 
 
 def prepare(deployment):
-    """Make the database and the static files ready, and request pages; raise Failure if one fails.
+    """Prepare the static files and the database, and request pages; raise Failure if one fails.
 
-    Migrations and static files only add, so that the release that runs is not disturbed.
+    Static files and migrations only add: they do not disturb the release that runs.
     """
     print("Collecting the static files, and migrating the database.", flush=True)
     deployment.manage("collectstatic", "--no-input", "--verbosity", "0")
@@ -130,7 +128,7 @@ def prepare(deployment):
 
 
 def apply(host):
-    """Run the site with the settings of today; return whether anything had changed."""
+    """Run the site with the current settings; return whether anything had changed."""
     recover(host)
     current = get_current(host)
     if read_variables(host.settings) != read_variables(current.settings):
@@ -152,7 +150,7 @@ def bring_up(deployment):
 
 
 def undo(deployment):
-    """Let the machine be as it was before a deployment that has failed."""
+    """Restore the machine to its state before a deployment that has failed."""
     host = deployment.host
     print("Putting back what was there.", flush=True)
     try:
@@ -166,7 +164,7 @@ def undo(deployment):
 
 
 def install_files(deployment):
-    """Write what differs. Let systemd and nginx read their files again if some have changed."""
+    """Write the files that differ, and let systemd and nginx read theirs again."""
     host = deployment.host
     files, different = deployment.read_files(), deployment.find_different_files()
     for path in different:
@@ -197,7 +195,7 @@ def finish(deployment):
 
 
 def remove_old_files(deployment):
-    """Remove what only earlier deployments have, such as the timer of backups that were ended."""
+    """Remove files that only earlier deployments have, such as the timer of backups."""
     host = deployment.host
     known = {path for one in list_deployments(host) for path in one.read_files()}
     old = [path for path in known - {*deployment.read_files()} if (host.root / path).exists()]
@@ -210,7 +208,7 @@ def remove_old_files(deployment):
 
 
 def list_enabled(deployment):
-    """Return the units that start with the machine. That of the site starts the instances."""
+    """Return the units that start with the machine. The site's own starts the instances."""
     names = [path.name for path in deployment.read_files()]
     site = deployment.host.site
     kinds = (".socket", ".timer", "-metrics.service")
@@ -218,7 +216,7 @@ def list_enabled(deployment):
 
 
 def start(host):
-    """Let the current deployment run, and nothing else, whatever was interrupted before."""
+    """Run the current deployment alone, whatever was interrupted before."""
     current = get_current(host)
     validate_environment(current.release)
     bring_up(current)
@@ -226,20 +224,18 @@ def start(host):
 
 
 def recover(host):
-    """Complete or undo what an earlier command did not finish, as after a power cut."""
+    """Return to the current deployment if a command was interrupted, as by a power cut."""
     if host.unfinished.exists():
         start(host)
 
 
 def stop(host):
     """Stop everything of the site. Running uploads have a minute."""
-    site = host.site
-    instances = (f"{site}-{service}@*.service" for service in SERVICES)
-    host.systemctl("stop", *list_enabled(get_current(host)), *instances)
+    host.systemctl("stop", *list_enabled(get_current(host)), *host.instance_patterns)
 
 
 def sweep(host):
-    """Remove the deployments and releases that neither run nor can be returned to."""
+    """Remove all deployments and releases but those that run, and those to roll back to."""
     kept = set()
     if host.current.is_symlink():
         current = get_current(host)

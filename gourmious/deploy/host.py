@@ -8,6 +8,7 @@ import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 
+SERVICES = ("pages", "uploads")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # The site's user can read what the command writes. Only root can change it.
@@ -17,7 +18,7 @@ SITE_UMASK = 0o027
 
 
 class Failure(Exception):
-    """Something that an operator must know, in sentences."""
+    """A failure, in sentences for an operator."""
 
 
 class Host:
@@ -45,7 +46,7 @@ class Host:
 
     @property
     def is_machine(self):
-        """Whether this is the machine itself, and no folder that stands for it in a test."""
+        """Whether this is the machine itself, not a folder that stands for it in a test."""
         return self.root == Path("/")
 
     def get_data(self, variables):
@@ -54,7 +55,8 @@ class Host:
     def run(self, *command, **options):
         """Run a program as root, and return what it prints; raise Failure if it fails."""
         # PYTHONPATH is meant for this process alone.
-        environment = {name: os.environ[name] for name in os.environ if name != "PYTHONPATH"}
+        environment = {**os.environ}
+        environment.pop("PYTHONPATH", None)
         return run(command, env=environment, **options)
 
     def run_as_site(self, *command, variables, **options):
@@ -77,11 +79,15 @@ class Host:
     def systemctl(self, *arguments):
         return self.run("systemctl", *arguments)
 
+    @property
+    def instance_patterns(self):
+        """The patterns of the units of pages and uploads, of all deployments."""
+        return [f"{self.site}-{service}@*.service" for service in SERVICES]
+
     def list_instances(self):
-        """Return the units of pages and uploads that run, or are about to start or to end."""
-        states = "--state=active,activating,deactivating,reloading"
-        patterns = [f"{self.site}-{service}@*.service" for service in ("pages", "uploads")]
-        lines = self.systemctl("list-units", "--plain", "--no-legend", states, *patterns)
+        """Return the units of pages and uploads that run, start or end."""
+        options = ("--plain", "--no-legend", "--state=active,activating,deactivating")
+        lines = self.systemctl("list-units", *options, *self.instance_patterns)
         return [line.split()[0] for line in lines.splitlines()]
 
 
@@ -97,7 +103,7 @@ def run(command, **options):
 
 
 def read_variables(path):
-    """Return the variables of an environment file; raise Failure for a line that is none."""
+    """Return the variables of an environment file; raise Failure for any other line."""
     try:
         lines = path.read_text().splitlines()
     except OSError as error:

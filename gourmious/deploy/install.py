@@ -11,6 +11,7 @@ from . import deployments, releases
 from .host import Host, read_variables, replace
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+# As in gourmious/settings.py, which needs Django.
 SITE = re.compile(r"[a-z][a-z0-9-]{0,20}")
 NAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 CERTBOT = Path("/etc/letsencrypt")
@@ -19,12 +20,12 @@ METRICS_PORT = "9717"
 
 
 def install(host, *arguments):
-    """Install a site, or what is missing of it."""
+    """Install a site, or complete its installation."""
     options = parse(arguments)
     host = Host(options.site, host.root)
     with host.lock():
         make_user(host)
-        keep_up_to_date(host)
+        enable_security_updates(host)
         make_repository(host)
         write_command(host)
         if host.current.is_symlink():
@@ -69,8 +70,8 @@ def make_user(host):
     host.run("usermod", "--append", "--groups", host.site, "www-data")
 
 
-def keep_up_to_date(host):
-    """Let Debian install its security updates every day: nginx reads what strangers send."""
+def enable_security_updates(host):
+    """Have Debian install its security updates every day: nginx reads what strangers send."""
     path = host.root / "etc/apt/apt.conf.d/20auto-upgrades"
     names = ("Update-Package-Lists", "Unattended-Upgrade")
     if not path.exists():
@@ -78,7 +79,7 @@ def keep_up_to_date(host):
 
 
 def make_repository(host):
-    """Clone the checkout of this file. Upgrades are fetched from where that was cloned."""
+    """Clone the checkout of this file. Upgrades come from its origin."""
     if host.repository.exists():
         return
     host.run("git", "clone", "--quiet", "--bare", CHECKOUT, host.repository)
@@ -97,7 +98,7 @@ def write_command(host):
 
 
 def deploy_first(host, options):
-    deployments.sweep(host)  # what an interrupted installation has left
+    deployments.sweep(host)  # An interrupted build leaves a part of a release.
     commit = host.run("git", "-C", CHECKOUT, "rev-parse", "HEAD").strip()
     release = releases.build(host, commit)
     if not host.settings.exists():
@@ -137,7 +138,7 @@ def find_certificate(options):
 
 
 def get_certificate(host):
-    """Let certbot get the certificate, if the settings name one that is not there yet."""
+    """Have certbot get the certificate, if the settings name one of its own that is missing."""
     variables = read_variables(host.settings)
     certificate = Path(variables["GOURMIOUS_TLS_CERTIFICATE"])
     if certificate.is_relative_to(CERTBOT) and not certificate.exists():

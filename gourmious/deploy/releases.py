@@ -13,7 +13,7 @@ COMMIT_LENGTH = 10
 
 
 def find_commit(host, revision):
-    """Fetch what is new, and return the commit of a revision; raise Failure if there is none."""
+    """Fetch new commits, and return that of a revision; raise Failure if there is none."""
     git = ("git", "--git-dir", host.repository)
     host.run(*git, "fetch", "--quiet", "--prune", "origin")
     try:
@@ -23,7 +23,7 @@ def find_commit(host, revision):
 
 
 def build(host, commit):
-    """Build a release, and return its folder. If that fails, nothing is left of it."""
+    """Build a release, and return its folder; if that fails, remove it."""
     date = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
     release = host.releases / f"{date}-{commit[:COMMIT_LENGTH]}"
     print(f"Building {release}.", flush=True)
@@ -45,7 +45,7 @@ def unpack(host, commit, release):
 
 
 def make_environment(host, release):
-    """Install exactly the packages of requirements.lock; raise Failure if one is missing."""
+    """Make a virtual environment with exactly the packages of requirements.lock."""
     host.run(sys.executable, "-m", "venv", "--without-pip", release / ".venv")
     python = get_python(release)
     pip = [sys.executable, "-m", "pip", "--python", python, "--quiet", "--no-input"]

@@ -1,4 +1,4 @@
-"""What `status` tells: whether the site is healthy, what runs, and what an operator should do."""
+"""Report whether the site is healthy, what runs, and what an operator should do."""
 
 import http.client
 import json
@@ -20,11 +20,11 @@ print(f"Python {python_version()}", *(f"{name} {version(name)}" for name in name
 """
 IN_FLIGHT = re.compile(r"^gourmious_uploads_in_flight (\S+)$", re.MULTILINE)
 BACKUP = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d")
-DAY = 24 * 3600
+MAX_AGE = 26 * 3600  # seconds; prometheus-rules.yml has the same
 
 
 class Report:
-    """Lines for an operator; those of faults are marked, and counted."""
+    """Lines for an operator. Faults are marked and counted."""
 
     def __init__(self):
         self.lines, self.faults = [], 0
@@ -78,7 +78,7 @@ def add_health(lines, host, variables):
 
 
 def request_health(host, variables, name):
-    """Return what /healthz answers, asked on the socket of the pages."""
+    """Return the answer of /healthz, through the socket of the pages."""
     run = variables.get("GOURMIOUS_RUN_DIR") or f"/run/{host.site}"
     connection = UnixConnection(host.root / run.lstrip("/") / "pages/socket")
     connection.request("GET", "/healthz", headers={"Host": name})
@@ -124,7 +124,7 @@ def add_uploads(lines, variables):
 
 
 def add_disk(lines, host, variables):
-    folder = variables.get("GOURMIOUS_DATA_DIR", host.data)
+    folder = host.get_data(variables)
     disk = shutil.disk_usage(folder)
     lines.add("Disk", f"{disk.free / 2**30:.1f} of {disk.total / 2**30:.1f} GiB free in {folder}")
 
@@ -134,7 +134,7 @@ def add_backup(lines, variables):
     if not folder:
         lines.add("Backup", "none each night; set GOURMIOUS_BACKUP_DIR")
     elif date := find_last_backup(folder):
-        is_old = (datetime.now(UTC) - date).total_seconds() > 2 * DAY
+        is_old = (datetime.now(UTC) - date).total_seconds() > MAX_AGE
         (lines.add_fault if is_old else lines.add)("Backup", f"{date:%Y-%m-%d %H:%M} UTC, {folder}")
     else:
         lines.add_fault("Backup", f"There is none in {folder}.")
@@ -142,17 +142,13 @@ def add_backup(lines, variables):
 
 def find_last_backup(folder):
     """Return the time of the last complete backup of a folder, or None."""
-    names = [name for name in list_names(folder) if BACKUP.fullmatch(name)]
+    try:
+        names = [path.name for path in Path(folder).iterdir() if BACKUP.fullmatch(path.name)]
+    except OSError:  # Its disk may be away.
+        return None
     if not names:
         return None
     return datetime.strptime(max(names), "%Y-%m-%dT%H-%M-%S").replace(tzinfo=UTC)
-
-
-def list_names(folder):
-    try:
-        return [path.name for path in Path(folder).iterdir()]
-    except OSError:
-        return []
 
 
 def add_changes(lines, host, current):

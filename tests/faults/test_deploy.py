@@ -1,6 +1,5 @@
 """Commands of the host that are killed, and workers that die while one runs."""
 
-from ..machine import PageWatcher
 from ..test_deploy import DeployTestCase
 from ..waiting import wait_for
 
@@ -8,11 +7,10 @@ from ..waiting import wait_for
 class KilledCommandTests(DeployTestCase):
     def kill(self, step, *arguments):
         """Kill a command when it prints a line that begins so; the site answers all the while."""
-        with PageWatcher(self.machine) as watcher, self.machine.begin(*arguments) as program:
+        with self.pages_requested(), self.machine.begin(*arguments) as program:
             with program.process.stdout as lines:
                 self.assertTrue(any(line.startswith(step) for line in lines), step)
             program.stop()
-        watcher.assert_all_answered(self)
 
     def assert_mended_by(self, *arguments):
         self.run_command(*arguments)

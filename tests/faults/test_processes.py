@@ -11,6 +11,7 @@ from random import Random
 from socket import MSG_PEEK
 from threading import Barrier, Event
 
+from tests.cases import pages_requested
 from tests.client import get, poll
 from tests.photos import photo
 from tests.processes import has_opened, is_stopped
@@ -411,7 +412,7 @@ class TakeoverTests(ProcessTestCase):
     def take_over_often(self, service):
         for _ in range(TIMES):
             old = getattr(self.stack, service)
-            with self.pages_requested():
+            with pages_requested(self, self.http):
                 self.strike(lambda: self.take_over(service))
                 self.assertEqual(old.process.wait(60), 0)
             wait_for(lambda old=old: not old.processes())

@@ -11,7 +11,7 @@ from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 from gourmious.settings import CORES
 from tests.base import upload_file
 from tests.bombs import jpeg_of_scans
-from tests.cases import StackTestCase
+from tests.cases import StackTestCase, pages_requested
 from tests.client import Upload, client_headers, connect, get, get_answer, poll
 from tests.photos import photo
 from tests.processes import has_mapped
@@ -27,7 +27,7 @@ class TakeoverTests(StackTestCase):
 
     def test_connections_wait_while_the_server_of_pages_starts_again(self):
         server = self.stack.pages
-        with self.pages_requested():
+        with pages_requested(self, self.http):
             server.process.terminate()
             self.assertEqual(server.process.wait(20), 0)
             server.start()
@@ -45,7 +45,7 @@ class TakeoverTests(StackTestCase):
 
     def test_another_server_of_pages_takes_over_and_no_page_fails(self):
         old = self.stack.pages
-        with self.pages_requested():
+        with pages_requested(self, self.http):
             self.stack.pages = self.stack.start_instance("pages")
             old.process.terminate()
             self.assertEqual(old.process.wait(20), 0)

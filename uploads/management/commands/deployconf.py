@@ -17,7 +17,7 @@ from django.urls import reverse
 from uploads import refusals
 from uploads.progress import PROGRESS_ID, cache_key
 
-# The templates of the units, by what their names add to the site's. Those of the backup are printed
+# The units, as suffixes of the site's name, and their templates. Those of the backup are printed
 # where its folder is set.
 UNITS = {
     ".service": "start.service",
@@ -63,7 +63,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser):
         kinds = parser.add_subparsers(dest="kind", required=True)
         kinds.add_parser("nginx-main", help="Print nginx's main file, nginx.conf.")
-        nginx = kinds.add_parser("nginx", help="Print the site for nginx's sites-available.")
+        nginx = kinds.add_parser("nginx", help="Print the site for nginx's sites-enabled.")
         nginx.add_argument(
             "--listen",
             metavar="ADDRESS",
