@@ -64,7 +64,7 @@ def print_table(steps, pages, uploads):
 def count_failures(answers):
     """Return how many answers were not 200, and of which kind: curl says 000 where none came."""
     kinds = Counter(status for _, status, _ in answers if status != "200")
-    return ", ".join(f"{count} × {status}" for status, count in sorted(kinds.items())) or "0"
+    return ", ".join(f"{count} ({status})" for status, count in sorted(kinds.items())) or "0"
 
 
 if __name__ == "__main__":
