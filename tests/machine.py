@@ -4,6 +4,7 @@ tests.supervisor stands for systemd.
 
 import os
 import secrets
+import shlex
 import signal
 import subprocess
 import sys
@@ -59,7 +60,7 @@ class Machine(ExitStack):
         """Let the installed command run with the Python of the tests, on this machine's files."""
         text = self.host.command.read_text()
         for old, new in (
-            ("/usr/bin/python3", sys.executable),
+            ("/usr/bin/python3", shlex.quote(sys.executable)),
             ('"$@"', f'--root {self.root} "$@"'),
         ):
             assert text.count(old) == 1, text

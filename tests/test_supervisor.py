@@ -93,7 +93,7 @@ class ServiceTests(SupervisorTestCase):
         self.write("srv/site/2.env", "COLOUR=blue\n")
 
     def python(self):
-        return sys.executable
+        return f'"{sys.executable}"'
 
     def connect(self):
         client = self.enterContext(closing(socket.socket(socket.AF_UNIX)))

@@ -76,12 +76,12 @@ def restore(host, folder, *options):
     with host.lock():
         current = deployments.get_current(host)
         deployments.stop(host)
+        # The folder of the data may be a new one. It also has the static files.
+        current.manage("collectstatic", "--no-input", "--verbosity", "0")
         result = manage(host, "restore", Path(folder).absolute(), *options)
         # manage.py removes this file when the restore is complete.
         if (host.get_data(read_variables(current.settings)) / "restoring").exists():
             raise Failure("The site is only partly restored, and stopped. Restore it again.")
-        # The folder of the data, which also has the static files, may be a new one.
-        current.manage("collectstatic", "--no-input", "--verbosity", "0")
         deployments.start(host)
     return result
 

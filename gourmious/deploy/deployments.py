@@ -152,12 +152,14 @@ def bring_up(deployment):
 def undo(deployment):
     """Restore the machine to its state before a deployment that has failed."""
     host = deployment.host
-    print("Putting back what was there.", flush=True)
+    print("Undoing this.", flush=True)
     try:
         if running := {*deployment.units} & {*host.list_instances()}:
             host.systemctl("stop", *running)
         if host.current.is_symlink():
-            install_files(get_current(host))
+            current = get_current(host)
+            install_files(current)
+            print(f"Nothing has changed: {current.release_name} still runs.", flush=True)
         host.unfinished.unlink()
     finally:
         sweep(host)

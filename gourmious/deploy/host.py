@@ -39,7 +39,8 @@ class Host:
     @contextmanager
     def lock(self):
         """Wait until no other command changes the site, and keep others out."""
-        self.home.mkdir(parents=True, exist_ok=True)
+        if not self.home.is_dir():
+            raise Failure(f"{self.site} is not installed here: {self.home} is missing.")
         with (self.home / ".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield

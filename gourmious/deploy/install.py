@@ -23,6 +23,7 @@ def install(host, *arguments):
     """Install a site, or complete its installation."""
     options = parse(arguments)
     host = Host(options.site, host.root)
+    host.home.mkdir(parents=True, exist_ok=True)
     with host.lock():
         make_user(host)
         enable_security_updates(host)

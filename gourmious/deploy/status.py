@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .deployments import find_previous, get_current
 from .host import Failure, read_variables
+from .releases import is_for_this_python
 
 VERSIONS = """
 from importlib.metadata import version
@@ -39,7 +40,7 @@ class Report:
 
 class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path):
-        super().__init__("localhost", timeout=20)
+        super().__init__("localhost", timeout=TIMEOUT)
         self.path = str(path)
 
     def connect(self):
@@ -90,9 +91,8 @@ def request_health(host, variables, name):
 def add_release(lines, host, current):
     lines.add("Release", f"{current.release_name}, deployment {current.number}")
     previous = find_previous(host, current)
-    lines.add(
-        "Roll back", f"to {previous.release_name}" if previous else "There is no other release."
-    )
+    if previous and is_for_this_python(previous.release):
+        lines.add("Roll back", f"to {previous.release_name}")
     try:
         lines.add("Versions", current.run("-c", VERSIONS).strip())
     except Failure as error:
@@ -115,7 +115,7 @@ def add_uploads(lines, variables):
         lines.add("Uploads", "not known; set GOURMIOUS_METRICS_PORT")
         return
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT) as answer:
             found = IN_FLIGHT.search(answer.read().decode())
     except OSError as error:
         lines.add_fault("Uploads", f"The figures on port {port} cannot be read: {error}.")
