@@ -19,6 +19,7 @@ from platform import python_version
 names = ("Django", "granian", "Pillow")
 print(f"Python {python_version()}", *(f"{name} {version(name)}" for name in names), sep=", ")
 """
+TIMEOUT = 5  # seconds
 IN_FLIGHT = re.compile(r"^gourmious_uploads_in_flight (\S+)$", re.MULTILINE)
 BACKUP = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d")
 MAX_AGE = 26 * 3600  # seconds; prometheus-rules.yml has the same
