@@ -1,6 +1,7 @@
 """The stand-in for systemd and nginx, and the repository of releases."""
 
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from .supervisor import Supervisor
 from .upstream import Upstream
 from .waiting import wait_for
 
+PYTHON = shlex.quote(sys.executable)
 SOCKET = """
 [Socket]
 ListenStream=/run/site/socket
@@ -87,13 +89,10 @@ class ServiceTests(SupervisorTestCase):
     def setUp(self):
         super().setUp()
         self.write_unit("site.socket", SOCKET)
-        self.write_unit("site@.service", SERVICE.format(python=self.python()))
+        self.write_unit("site@.service", SERVICE.format(python=PYTHON))
         self.write("srv/site/server.py", SERVER)
         self.write("srv/site/1.env", "# Settings\nCOLOUR='light red'\n")
         self.write("srv/site/2.env", "COLOUR=blue\n")
-
-    def python(self):
-        return f'"{sys.executable}"'
 
     def connect(self):
         client = self.enterContext(closing(socket.socket(socket.AF_UNIX)))
@@ -174,7 +173,7 @@ class ServiceTests(SupervisorTestCase):
 
     def test_changed_units_count_after_a_reload(self):
         self.systemctl("start", "site@1")
-        self.write_unit("site@.service", SERVICE.format(python=f"{self.python()} -B"))
+        self.write_unit("site@.service", SERVICE.format(python=f"{PYTHON} -B"))
         self.write("srv/site/server.py", SERVER.replace("sys.argv[1:]", "sys.orig_argv[1:2]"))
 
         self.systemctl("restart", "site@1")

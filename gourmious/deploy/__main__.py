@@ -16,7 +16,7 @@ USAGE = """\
   apply               validate the settings, and run the site with them
   upgrade [REVISION]  build and start a release (default: the newest)
   rollback            return to the previous release
-  start, stop         as at a start of the machine, and at its end
+  start, stop         start or stop the site, as a boot and a shutdown do
   backup DIR          add a backup to a folder
   restore DIR [DATE]  restore a backup (default: the last)
   status              tell whether the site is healthy, what runs, and what to do

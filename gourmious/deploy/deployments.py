@@ -152,7 +152,7 @@ def bring_up(deployment):
 def undo(deployment):
     """Restore the machine to its state before a deployment that has failed."""
     host = deployment.host
-    print("Undoing this.", flush=True)
+    print("Undoing this deployment.", flush=True)
     try:
         if running := {*deployment.units} & {*host.list_instances()}:
             host.systemctl("stop", *running)
