@@ -484,7 +484,7 @@ class EnvTests(DeployconfTestCase):
         self.assertEqual(printed, {**printed, **environment})
 
     def test_without_settings_of_production_nothing_is_printed(self):
-        for kind in ("env", "files", "nginx", "systemd"):
+        for kind in ("files", "nginx", "nginx-main", "systemd"):
             with (
                 override_settings(DEBUG=True),
                 self.assertRaisesRegex(CommandError, "GOURMIOUS_SECRET_KEY"),

@@ -90,7 +90,8 @@ class Command(BaseCommand):
         kinds.add_parser("env", help="Print the environment file that holds the settings.")
 
     def handle(self, *, kind, **options):
-        if settings.DEBUG:
+        # A backup of a site in development has its settings, too.
+        if settings.DEBUG and kind != "env":
             raise CommandError(
                 "Set GOURMIOUS_SECRET_KEY, GOURMIOUS_ALLOWED_HOSTS and GOURMIOUS_MEMCACHED first: "
                 "the files are made from the settings of production."
