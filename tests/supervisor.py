@@ -166,11 +166,14 @@ class Supervisor(ExitStack):
                 await self._enable(options)
             case "kill":
                 for unit in self.find_units(options.names):
+                    if options.kill_whom == "main" and not unit.main_pid:
+                        raise Refusal(f"Failed to kill unit {unit.name}: No main process.\n")
                     unit.signal(options.signal, main_alone=options.kill_whom == "main")
             case "list-units":
                 units = self.find_units(options.names)
                 states = options.state
-                return "".join(f"{unit.name} loaded\n" for unit in units if unit.active in states)
+                rows = [(unit.name, "loaded", unit.active) for unit in units]
+                return "".join(f"{' '.join(row)}\n" for row in rows if row[2] in states)
             case "start" | "stop" | "restart" | "reload-or-restart":
                 await self.call(options.verb, options.names)
             case _:

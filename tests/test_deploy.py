@@ -3,8 +3,11 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import threading
+from contextlib import ExitStack
 from tempfile import TemporaryDirectory
 
 from django.test import SimpleTestCase
@@ -14,6 +17,13 @@ from .machine import Machine
 from .photos import photo
 from .servers import ROOT, requires
 from .waiting import wait_for
+
+
+def answer_nonsense(server):
+    client, _ = server.accept()
+    with client:
+        client.recv(4096)
+        client.sendall(b"\xff\r\n")
 
 
 @requires("git", "memcached", "nginx", "openssl")
@@ -96,6 +106,9 @@ class SiteTests(DeployTestCase):
             ("GOURMIOUS_MAX_UPLOADS", "many", "GOURMIOUS_MAX_UPLOADS holds 'many'"),
             ("GOURMIOUS_MEMCACHED", "", "Set GOURMIOUS_MEMCACHED"),
             ("GOURMIOUS_TLS_CERTIFICATE", "/no/file", "/no/file"),
+            ("GOURMIOUS_SITE", "bistro", "GOURMIOUS_SITE cannot be changed"),
+            ("GOURMIOUS_RUN_DIR", "/run/bistro", "first stop the site"),
+            ("GOURMIOUS_DATA_DIR", f"{self.machine.root}/var/lib/empty", "There is no database"),
         ):
             with self.subTest(name):
                 self.machine.edit_settings(**{name: value})
@@ -122,6 +135,34 @@ class SiteTests(DeployTestCase):
 
         self.assertFalse(timer.exists())
         self.assertNotIn(timer.name, self.machine.supervisor.enabled)
+
+    def test_files_that_cannot_be_written_are_named_and_nothing_changes(self):
+        before = self.machine.host.settings.read_text()
+        self.machine.edit_settings(GOURMIOUS_MAX_UPLOADS="66")
+        unit = self.machine.root / "etc/systemd/system/.gourmious-uploads@.service.new"
+        for path in (unit, self.machine.host.home / ".current.new"):
+            with self.subTest(path.name):
+                path.mkdir()
+                self.addCleanup(path.rmdir)
+                self.assert_fails("apply", because="gourmious apply failed: ")
+                self.doCleanups()
+        self.machine.host.settings.write_text(before)
+
+    def test_folders_may_change_while_the_site_is_stopped(self):
+        dish = self.machine.add_dish()
+        moved = self.machine.host.data.with_name("moved")
+        before = self.machine.host.settings.read_text()
+        self.run_command("stop")
+        self.machine.host.data.rename(moved)
+        self.machine.edit_settings(GOURMIOUS_DATA_DIR=str(moved), GOURMIOUS_RUN_DIR="/run/moved")
+        self.run_command("apply")
+        self.assertEqual(self.machine.get(dish.get_absolute_url()).status, 200)
+
+        self.run_command("stop")
+        moved.rename(self.machine.host.data)
+        self.machine.host.settings.write_text(before)
+        self.run_command("apply")
+        self.assertEqual(self.machine.get(dish.get_absolute_url()).status, 200)
 
     def test_the_callers_umask_does_not_matter(self):
         before = os.umask(0o077)
@@ -158,10 +199,11 @@ class SiteTests(DeployTestCase):
 
     def test_a_backup_is_restored(self):
         dish = self.machine.add_dish()
-        folder = self.machine.root / "backup"
-        self.run_command("backup", str(folder))
+        folder = self.machine.root / "two words"
+        self.run_command("backup", "--keep", "2", str(folder))
+        self.assertEqual(folder.stat().st_mode & 0o777, 0o700)
         shutil.rmtree(self.machine.host.data)
-        self.run_command("restore", str(folder))
+        self.run_command("restore", "--force", os.path.relpath(folder))
 
         self.assertEqual(self.machine.get(dish.get_absolute_url()).status, 200)
 
@@ -187,11 +229,44 @@ class SiteTests(DeployTestCase):
         self.assertEqual(done.returncode, 1)
         self.assertIn("does not answer", done.stdout)
 
-    def test_a_missing_argument_is_a_sentence(self):
-        done = self.machine.run("backup")
+    def test_the_status_of_a_site_that_is_broken_has_a_line_for_each_fault(self):
+        host, packages = self.machine.host, self.machine.host.current / "release/.venv"
+        backups = self.machine.root / "backups"
+        before = host.settings.read_text()
+        with socket.create_server(("127.0.0.1", 0)) as foreign, ExitStack() as stack:
+            foreign.settimeout(60)
+            answering = threading.Thread(target=answer_nonsense, args=(foreign,))
+            answering.start()
+            stack.callback(answering.join)
+            self.machine.edit_settings(
+                GOURMIOUS_BACKUP_DIR=str(backups),
+                GOURMIOUS_METRICS_PORT=str(foreign.getsockname()[1]),
+            )
+            self.run_command("apply")
+            for path in (host.settings, host.data, packages.resolve()):
+                path.rename(path.with_name("away"))
+                stack.callback(path.with_name("away").rename, path)
+            done = self.machine.run("status")
+        host.settings.write_text(before)
+        self.run_command("apply")
+
+        self.assertEqual((done.returncode, done.stderr), (1, ""))
+        for title in ("Release", "Uploads", "Disk", "Backup", "Settings"):
+            self.assertRegex(done.stdout, rf"(?m)^{title}: +✗ .*\.?$")
+
+    def test_arguments_that_cannot_be_used_are_a_sentence(self):
+        for arguments in (("restore",), ("apply", "now"), ("upgrade", "one", "two")):
+            with self.subTest(arguments):
+                done = self.machine.run(*arguments)
+
+                self.assertEqual(done.returncode, 1)
+                self.assertRegex(done.stderr, r"^gourmious .*--help\n$")
+
+    def test_a_backup_that_is_impossible_is_a_sentence(self):
+        done = self.machine.run("backup", "/proc/no/folder")
 
         self.assertEqual(done.returncode, 1)
-        self.assertNotIn("Traceback", done.stderr)
+        self.assertRegex(done.stderr, r"^CommandError: The backup failed.*\.\n$")
 
 
 class ReleaseTests(DeployTestCase):
@@ -240,8 +315,38 @@ class ReleaseTests(DeployTestCase):
             self.assertEqual(upload.answer().status, 200)
         wait_for(lambda: old.isdisjoint(self.machine.instances()))
 
+    def test_an_upload_outlasts_several_deployments(self):
+        dish = self.machine.add_dish()
+        with self.machine.upload(dish, photo()) as upload:
+            for part in range(1, 4):
+                upload.send(until=upload.length * part // 4)
+                self.machine.edit_settings(GOURMIOUS_MAX_UPLOADS=str(80 + part))
+                self.run_command("apply")
+
+            self.assertEqual(upload.answer().status, 200)
+
     def test_an_unknown_revision_is_a_sentence(self):
-        self.assert_fails("upgrade", "no-such", because="The repository has no revision no-such.")
+        for revision in ("no-such", "--all"):
+            because = f"The repository has no revision {revision}."
+            self.assert_fails("upgrade", revision, because=because)
+
+    def test_a_release_whose_command_fails_is_not_noticed(self):
+        self.machine.upstream.write("gourmious/deploy/__main__.py", "raise RuntimeError\n")
+        self.assert_fails("upgrade", because="gourmious.deploy --help")
+
+    def test_a_release_that_lacks_the_command_is_not_noticed(self):
+        self.machine.upstream.git("rm", "--quiet", "-r", "gourmious/deploy")
+        self.machine.upstream.write("README.md", "An old release.\n")
+        self.assert_fails("upgrade", because="gourmious.deploy --help")
+
+    def test_cron_upgrades_without_the_variables_of_a_login(self):
+        self.machine.upstream.change_title("By night")
+        path = f"{self.machine.supervisor.folder}/bin:/usr/bin:/bin"
+        environment = {**self.machine.upstream.environment, "PATH": path}
+        command = [self.machine.host.command, "upgrade"]
+        subprocess.run(command, check=True, cwd="/", env=environment, stdout=subprocess.DEVNULL)
+
+        wait_for(lambda: self.read_title().startswith("By night"))
 
     def test_a_release_whose_views_fail_changes_nothing(self):
         self.machine.upstream.break_views()
@@ -262,6 +367,20 @@ class ReleaseTests(DeployTestCase):
     def test_a_release_whose_workers_do_not_start_changes_nothing(self):
         self.machine.upstream.break_start()
         self.assert_fails("upgrade", because="systemctl start gourmious-pages@")
+
+
+class InstallTests(SimpleTestCase):
+    @requires("git", "memcached", "nginx", "openssl")
+    def test_an_installation_that_fails_leaves_nginx_as_it_was(self):
+        with Machine() as machine:
+            machine.upstream.break_start()
+            with self.assertRaisesRegex(AssertionError, "systemctl start gourmious-pages@"):
+                machine.install()
+            self.assertFalse(machine.site_file.exists())
+
+            machine.upstream.restore()
+            machine.install()
+            self.assertEqual(machine.get("/").status, 200)
 
 
 class UninstalledTests(SimpleTestCase):

@@ -40,9 +40,22 @@ class VariablesTests(FolderTestCase):
             ("A=one two", "write NAME=value"),
             ("export A=1", "write NAME=value"),
             ("A='one", "a quotation mark is missing"),
+            ("A=one\\", "a quotation mark is missing"),
+            ("A=\0", "a value must not hold control characters"),
+            ("Ä=1", "write NAME=value"),
         ):
             with self.subTest(line), self.assertRaisesRegex(Failure, f"env, line 2: {reason}"):
                 self.read(f"B=1\n{line}\n")
+
+    def test_files_of_windows_are_read_too(self):
+        self.file.write_bytes(b"\xef\xbb\xbfA=1\r\nB=2\r\n")
+
+        self.assertEqual(read_variables(self.file), {"A": "1", "B": "2"})
+
+    def test_a_file_that_is_not_in_utf_8_is_named(self):
+        self.file.write_bytes(b"# Caf\xe9\n")
+        with self.assertRaisesRegex(Failure, "gourmious.env is not a text in UTF-8"):
+            read_variables(self.file)
 
     def test_a_file_that_is_missing_is_named(self):
         with self.assertRaisesRegex(Failure, "gourmious.env cannot be read: No such file"):

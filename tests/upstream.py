@@ -15,13 +15,19 @@ PACKAGE = "gourmious_packages"
 MIGRATION = """
 from django.db import migrations
 
-def fail(apps, schema_editor):
-    raise ValueError("This migration fails.")
+def run(apps, schema_editor):
+    {step}
 
 class Migration(migrations.Migration):
     dependencies = [("uploads", {last!r})]
-    operations = [migrations.RunPython(fail)]
+    operations = [migrations.RunPython(run)]
 """
+FAIL = 'raise ValueError("This migration fails.")'
+WAIT = """from pathlib import Path
+    from time import sleep
+    Path("{path}").touch()
+    while Path("{path}").exists():
+        sleep(0.05)"""
 
 
 def hash_of(content):
@@ -135,9 +141,18 @@ class Upstream:
         return self.replace("gourmious/serve.py", old, f"    raise RuntimeError\n{old}")
 
     def break_migration(self):
-        migrations = sorted((self.path / "uploads" / "migrations").glob("[0-9]*.py"))
-        text = MIGRATION.format(last=migrations[-1].stem)
-        return self.write("uploads/migrations/9999_fail.py", text)
+        return self._add_migration(FAIL)
+
+    def slow_migration(self):
+        """Add a migration that makes a file and waits until it is gone; return the path."""
+        path = self.path.with_name("migrating")
+        self._add_migration(WAIT.format(path=path))
+        return path
+
+    def _add_migration(self, step):
+        [*_, last] = sorted((self.path / "uploads/migrations").glob("[0-9]*.py"))
+        text = MIGRATION.format(last=last.stem, step=step)
+        return self.write("uploads/migrations/9999_last.py", text)
 
     def add_static_file(self, name="uploads/new.css"):
         """Let all pages link to a new style sheet."""

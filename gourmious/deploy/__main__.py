@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 from . import deployments, releases, status
-from .host import UMASK, Failure, Host, read_variables
+from .host import UMASK, Failure, Host, read_variables, tell
 from .install import install
 
+SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 USAGE = """\
   apply               validate the settings, and run the site with them
   upgrade [REVISION]  build and start a release (default: the newest)
@@ -26,32 +27,32 @@ USAGE = """\
 def apply(host):
     with host.lock():
         changed = deployments.apply(host)
-    print("The settings are applied." if changed else "Nothing has changed.")
+    tell("The settings are applied." if changed else "Nothing has changed.")
 
 
 def upgrade(host, revision="HEAD"):
     with host.lock():
-        deployments.recover(host)
+        deployments.discard(host)
         commit = releases.find_commit(host, revision)
         current = deployments.get_current(host)
         if releases.is_built_from(current.release, commit):
-            print(f"{current.release_name} runs already.")
+            deployments.resume(host)
+            tell(f"{current.release_name} runs already.")
             return
-        deployments.sweep(host)  # An interrupted build leaves a part of a release.
         deployments.deploy(host, releases.build(host, commit))
         name = deployments.get_current(host).release_name
-        print(f"{name} runs. To return to the previous release: {host.site} rollback")
+        tell(f"{name} runs. To return to the previous release: {host.site} rollback")
 
 
 def rollback(host):
     with host.lock():
-        deployments.recover(host)
+        deployments.discard(host)
         previous = deployments.find_previous(host, deployments.get_current(host))
         if not previous:
             raise Failure("There is no other release to return to.")
         release = previous.release.resolve()
         deployments.deploy(host, release)
-        print(f"{release.name} runs.")
+        tell(f"{release.name} runs.")
 
 
 def start(host):
@@ -64,40 +65,38 @@ def stop(host):
         deployments.stop(host)
 
 
-def backup(host, folder, *options):
-    folder = Path(folder).absolute()
-    if not folder.exists():
-        folder.mkdir(mode=0o700)
-        host.give_to_site(folder)
-    return manage(host, "backup", folder, *options)
-
-
 def restore(host, folder, *options):
     with host.lock():
         current = deployments.get_current(host)
         deployments.stop(host)
-        # The folder of the data may be a new one. It also has the static files.
-        current.manage("collectstatic", "--no-input", "--verbosity", "0")
-        result = manage(host, "restore", Path(folder).absolute(), *options)
-        # manage.py removes this file when the restore is complete.
-        if (host.get_data(read_variables(current.settings)) / "restoring").exists():
-            raise Failure("The site is only partly restored, and stopped. Restore it again.")
-        deployments.start(host)
-    return result
+        try:
+            # The folder of the data may be a new one. It also has the static files.
+            current.manage("collectstatic", "--no-input", "--verbosity", "0")
+            return manage(host, "restore", folder, *options)
+        finally:
+            start_restored(host, current)
+
+
+def start_restored(host, current):
+    # manage.py removes this file when the restore is complete.
+    if (host.get_data(read_variables(current.settings)) / "restoring").exists():
+        raise Failure("The site is only partly restored, and stopped. Restore it again.")
+    deployments.start(host)
 
 
 def show_status(host):
     report = status.report(host)
-    print(*report.lines, sep="\n")
+    tell("\n".join(report.lines))
     return 1 if report.faults else 0
 
 
 def manage(host, *arguments):
     """Run manage.py on this terminal, and return its exit status."""
     current = deployments.get_current(host)
-    command = [current.get_python(), "manage.py", *arguments]
+    # In the caller's folder: arguments may be relative paths.
+    command = [current.get_python(), current.release / "manage.py", *arguments]
     options = host.as_site(read_variables(current.settings))
-    return subprocess.call(command, cwd=current.release, **options)  # noqa: S603
+    return subprocess.call(command, **options)  # noqa: S603
 
 
 COMMANDS = {
@@ -106,7 +105,6 @@ COMMANDS = {
     "rollback": rollback,
     "start": start,
     "stop": stop,
-    "backup": backup,
     "restore": restore,
     "status": show_status,
     "install": install,
@@ -131,14 +129,25 @@ def main():
     options = parse()
     host = Host(options.site, options.root)
     os.umask(UMASK)
-    for number in (signal.SIGHUP, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    # nohup, and `&` in a script, have reasons to ignore signals.
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, interrupt)
     try:
         sys.exit(run(host, options.command, options.arguments))
     except Failure as failure:
         sys.exit(str(failure))
+    except OSError as error:
+        sys.exit(f"{host.site} {options.command} failed: {error}.")
     except KeyboardInterrupt:
         sys.exit("Interrupted.")
+
+
+def interrupt(*args):
+    """Raise KeyboardInterrupt, and ignore further signals while the command is undone."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def run(host, name, arguments):

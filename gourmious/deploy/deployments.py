@@ -6,9 +6,11 @@ systemd and nginx, so that they can be put back.
 
 import json
 import os
+import re
 import shutil
+from contextlib import suppress
 
-from .host import SERVICES, Failure, format_variables, link, read_variables, replace
+from .host import SERVICES, Failure, format_variables, link, read_variables, replace, tell
 from .releases import get_python, validate_environment
 
 
@@ -28,7 +30,7 @@ class Deployment:
 
     @property
     def release_name(self):
-        return self.release.readlink().name
+        return self.release.resolve().name
 
     @property
     def units(self):
@@ -67,16 +69,23 @@ def read_if_exists(path):
 
 
 def list_deployments(host):
-    """Return all deployments, the newest last."""
+    """Return all deployments that have a release, the newest last."""
     numbers = [int(path.name) for path in host.deployments.glob("*") if path.name.isdigit()]
-    return [Deployment(host, number) for number in sorted(numbers)]
+    found = [Deployment(host, number) for number in sorted(numbers)]
+    return [deployment for deployment in found if deployment.release.is_dir()]
+
+
+def find_current(host):
+    """Return the deployment that runs, or None before the first one does."""
+    return Deployment(host, host.current.readlink().name) if host.current.is_symlink() else None
 
 
 def get_current(host):
     """Return the deployment that runs; raise Failure if there is none."""
-    if not host.current.is_symlink():
+    current = find_current(host)
+    if not current:
         raise Failure(f"{host.site} is not installed here: {host.current} is missing.")
-    return Deployment(host, host.current.readlink().name)
+    return current
 
 
 def find_previous(host, current):
@@ -88,24 +97,28 @@ def find_previous(host, current):
 
 def deploy(host, release):
     """Run a release with the current settings; if it does not start, undo everything."""
-    numbers = [deployment.number for deployment in list_deployments(host)]
-    deployment = Deployment(host, max(numbers, default=0) + 1)
+    current = find_current(host)
+    deployment = Deployment(host, current.number + 1 if current else 1)
+    resumes = host.unfinished.exists()
     host.unfinished.touch()
     try:
         write(deployment, release)
         prepare(deployment)
         bring_up(deployment)
+        os.sync()  # After a power cut `current` must not lead to files that were not written.
+        link(host.current, deployment.folder.relative_to(host.home))
     except BaseException:
-        undo(deployment)
+        undo(host)
+        if not resumes:
+            host.unfinished.unlink()
         raise
-    os.sync()  # After a power cut `current` must not lead to files that were not written.
-    link(host.current, deployment.folder.relative_to(host.home))
     finish(deployment)
 
 
 def write(deployment, release):
     host = deployment.host
     variables = read_variables(host.settings)
+    validate_settings(host, variables)
     deployment.folder.mkdir(parents=True)
     deployment.release.symlink_to(os.path.relpath(release, deployment.folder))
     replace(deployment.settings, format_variables(variables), mode=0o640)
@@ -114,29 +127,47 @@ def write(deployment, release):
         replace(deployment.files / path, text)
 
 
+def validate_settings(host, variables):
+    """Raise Failure for settings with which the site would be lost from sight."""
+    if (variables.get("GOURMIOUS_SITE") or "gourmious") != host.site:
+        raise Failure(f"GOURMIOUS_SITE cannot be changed: set it to {host.site}.")
+    current = find_current(host)
+    before = read_variables(current.settings) if current else variables
+    if host.get_run(before) != host.get_run(variables) and host.list_instances():
+        raise Failure(f"To change GOURMIOUS_RUN_DIR, first stop the site: {host.site} stop")
+    old, new = (host.get_data(one) / "db.sqlite3" for one in (before, variables))
+    if old.exists() and not new.exists():
+        raise Failure(
+            f"There is no database {new}. To move the data, first stop the site: {host.site} stop"
+        )
+
+
 def prepare(deployment):
     """Prepare the static files and the database, and request pages; raise Failure if one fails.
 
     Static files and migrations only add: they do not disturb the release that runs.
     """
-    print("Collecting the static files, and migrating the database.", flush=True)
+    # The next command, such as a rollback, will be this release's.
+    deployment.run("-m", "gourmious.deploy", "--help")
+    tell("Collecting the static files, and migrating the database.")
     deployment.manage("collectstatic", "--no-input", "--verbosity", "0")
     deployment.manage("migrate", "--no-input", "--verbosity", "0")
-    print("Requesting pages from the new deployment.", flush=True)
+    tell("Requesting pages from the new deployment.")
     deployment.run("-m", "gourmious.serve", "check")
     deployment.manage("check", "--deploy")
 
 
 def apply(host):
     """Run the site with the current settings; return whether anything had changed."""
-    recover(host)
     current = get_current(host)
+    discard(host)
     if read_variables(host.settings) != read_variables(current.settings):
         deploy(host, current.release.resolve())
-    elif current.find_different_files():
-        install_files(current)
-    else:
+        return True
+    if not current.find_different_files():
+        resume(host)
         return False
+    start(host)
     return True
 
 
@@ -145,68 +176,101 @@ def bring_up(deployment):
     host = deployment.host
     install_files(deployment)
     for unit in deployment.units:
-        print(f"Starting {unit}.", flush=True)
+        tell(f"Starting {unit}.")
         host.systemctl("start", unit)
 
 
-def undo(deployment):
+def undo(host):
     """Restore the machine to its state before a deployment that has failed."""
-    host = deployment.host
-    print("Undoing this deployment.", flush=True)
+    tell("Undoing this deployment.")
     try:
-        if running := {*deployment.units} & {*host.list_instances()}:
-            host.systemctl("stop", *running)
-        if host.current.is_symlink():
-            current = get_current(host)
+        stop_begun(host)
+        if current := find_current(host):
             install_files(current)
-            print(f"Nothing has changed: {current.release_name} still runs.", flush=True)
-        host.unfinished.unlink()
+            tell(f"Nothing has changed: {current.release_name} still runs.")
+        remove_other_files(host)
     finally:
         sweep(host)
+
+
+def discard(host):
+    """Stop and remove what an earlier command has begun, and did not finish."""
+    stop_begun(host)
+    sweep(host)
+
+
+def stop_begun(host):
+    """Stop the instances of deployments that are newer than the current one."""
+    current = find_current(host)
+    last = current.number if current else 0
+    units = host.list_instances()
+    if begun := [unit for unit in units if int(re.search(r"@(\d+)", unit)[1]) > last]:
+        host.systemctl("stop", *begun)
 
 
 def install_files(deployment):
     """Write the files that differ, and let systemd and nginx read theirs again."""
     host = deployment.host
     files, different = deployment.read_files(), deployment.find_different_files()
+    if different:
+        host.unfinished.touch()
     for path in different:
-        print(f"Writing /{path}.", flush=True)
+        tell(f"Writing /{path}.")
         replace(host.root / path, files[path])
-    if any("systemd" in path.parts for path in different):
-        host.systemctl("daemon-reload")
-    if any("nginx" in path.parts for path in different):
-        host.run("nginx", "-t", "-q")
-        host.systemctl("reload-or-restart", "nginx")
+    # A command that was killed may have written files that were not read again.
+    if host.unfinished.exists():
+        reload_files(host)
+
+
+def reload_files(host):
+    host.systemctl("daemon-reload")
+    host.run("nginx", "-t", "-q")
+    host.systemctl("reload-or-restart", "nginx")
 
 
 def finish(deployment):
     """End the instances of other deployments, and run everything else from this one."""
     host = deployment.host
-    for unit in host.list_instances():
-        if unit not in deployment.units:
-            print(f"{unit} ends when its uploads are finished.", flush=True)
-            # Not `stop`: that would give them only a minute.
-            host.systemctl("kill", "--signal=SIGTERM", "--kill-whom=main", unit)
+    end_others(deployment)
     enabled = list_enabled(deployment)
     host.systemctl("enable", "--quiet", *enabled)
     host.systemctl("start", *(name for name in enabled if name.endswith(".timer")))
     host.systemctl("restart", f"{host.site}-metrics.service")
-    remove_old_files(deployment)
+    remove_other_files(host)
     sweep(host)
     host.unfinished.unlink(missing_ok=True)
 
 
-def remove_old_files(deployment):
-    """Remove files that only earlier deployments have, such as the timer of backups."""
+def end_others(deployment):
+    """Let the instances of other deployments finish their uploads."""
     host = deployment.host
+    for unit, state in host.list_instances().items():
+        if unit in deployment.units:
+            continue
+        if state == "active":
+            tell(f"{unit} ends when its uploads are finished.")
+            # Not `stop`: that would give them only a minute.
+            with suppress(Failure):  # It may just have ended.
+                host.systemctl("kill", "--signal=SIGTERM", "--kill-whom=main", unit)
+        else:
+            # It fails, and systemd starts it again and again: it has no process for a signal.
+            host.systemctl("stop", unit)
+
+
+def remove_other_files(host):
+    """Remove files that only other deployments have, such as the timer of backups."""
+    current = find_current(host)
+    kept = current.read_files() if current else ()
     known = {path for one in list_deployments(host) for path in one.read_files()}
-    old = [path for path in known - {*deployment.read_files()} if (host.root / path).exists()]
+    # Debian's own nginx.conf is not there any more.
+    removable = {path for path in known.difference(kept) if path.name != "nginx.conf"}
+    old = [path for path in removable if (host.root / path).exists()]
     if timers := [path.name for path in old if path.suffix == ".timer"]:
         host.systemctl("disable", "--quiet", "--now", *timers)
     for path in old:
         (host.root / path).unlink()
     if old:
-        host.systemctl("daemon-reload")
+        reload_files(host)
 
 
 def list_enabled(deployment):
@@ -225,7 +289,7 @@ def start(host):
     finish(current)
 
 
-def recover(host):
+def resume(host):
     """Return to the current deployment if a command was interrupted, as by a power cut."""
     if host.unfinished.exists():
         start(host)
@@ -238,15 +302,15 @@ def stop(host):
 
 def sweep(host):
     """Remove all deployments and releases but those that run, and those to roll back to."""
-    kept = set()
-    if host.current.is_symlink():
-        current = get_current(host)
-        kept = {current, find_previous(host, current)}
-    running = set(host.list_instances())
-    for deployment in list_deployments(host):
-        if deployment not in kept and running.isdisjoint(deployment.units):
-            shutil.rmtree(deployment.folder)
-    used = {deployment.release_name for deployment in list_deployments(host)}
-    for release in host.releases.glob("*"):
-        if release.name not in used:
-            shutil.rmtree(release)
+    running = {*host.list_instances()}
+    kept = [one for one in list_deployments(host) if running.intersection(one.units)]
+    if current := find_current(host):
+        kept += filter(None, (current, find_previous(host, current)))
+    remove_all_but(host.deployments, {one.folder.name for one in kept})
+    remove_all_but(host.releases, {one.release_name for one in kept})
+
+
+def remove_all_but(folder, names):
+    for path in folder.glob("*/"):
+        if path.name not in names:
+            shutil.rmtree(path)

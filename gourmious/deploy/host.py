@@ -5,7 +5,8 @@ import os
 import shlex
 import shutil
 import subprocess
-from contextlib import contextmanager
+import sys
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SERVICES = ("pages", "uploads")
@@ -26,6 +27,7 @@ class Host:
 
     def __init__(self, site, root=Path("/")):
         self.site, self.root = site, root
+        self.locks = ()  # descriptors
         self.settings = root / f"etc/{site}.env"
         self.data = root / f"var/lib/{site}"
         self.command = root / f"usr/local/sbin/{site}"
@@ -38,11 +40,19 @@ class Host:
 
     @contextmanager
     def lock(self):
-        """Wait until no other command changes the site, and keep others out."""
+        """Wait until no other command changes the site, and keep others out.
+
+        Programs share the lock of the command that starts them: if it is killed, they go on.
+        """
         if not self.home.is_dir():
             raise Failure(f"{self.site} is not installed here: {self.home} is missing.")
         with (self.home / ".lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                tell("Waiting until another command has ended.")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            self.locks = (file.fileno(),)
             yield
 
     @property
@@ -53,12 +63,15 @@ class Host:
     def get_data(self, variables):
         return Path(variables.get("GOURMIOUS_DATA_DIR") or self.data)
 
+    def get_run(self, variables):
+        return variables.get("GOURMIOUS_RUN_DIR") or f"/run/{self.site}"
+
     def run(self, *command, **options):
         """Run a program as root, and return what it prints; raise Failure if it fails."""
-        # PYTHONPATH is meant for this process alone.
-        environment = {**os.environ}
-        environment.pop("PYTHONPATH", None)
-        return run(command, env=environment, **options)
+        # PYTHONPATH is meant for this process alone. cron's PATH lacks the folder of nginx.
+        environment = {name: os.environ[name] for name in os.environ if name != "PYTHONPATH"}
+        environment["PATH"] = f"{os.environ.get('PATH', PATH)}:{PATH}"
+        return run(command, env=environment, pass_fds=self.locks, **options)
 
     def run_as_site(self, *command, variables, **options):
         """Run a program as the site's user, and return what it prints."""
@@ -67,7 +80,7 @@ class Host:
     def as_site(self, variables):
         """Return the options of a process that runs as the site's user, with these variables."""
         environment = {"PATH": PATH, "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", **variables}
-        options = {"env": environment, "umask": SITE_UMASK}
+        options = {"env": environment, "umask": SITE_UMASK, "pass_fds": self.locks}
         if self.is_machine:
             options |= {"user": self.site, "group": self.site, "extra_groups": []}
         return options
@@ -86,10 +99,17 @@ class Host:
         return [f"{self.site}-{service}@*.service" for service in SERVICES]
 
     def list_instances(self):
-        """Return the units of pages and uploads that run, start or end."""
+        """Return the units of pages and uploads that run, start or end, with their states."""
         options = ("--plain", "--no-legend", "--state=active,activating,deactivating")
         lines = self.systemctl("list-units", *options, *self.instance_patterns)
-        return [line.split()[0] for line in lines.splitlines()]
+        rows = [line.split() for line in lines.splitlines()]
+        return {row[0]: row[2] for row in rows}
+
+
+def tell(text):
+    """Print a line. A terminal that is gone, or a pipe that is closed, stops no command."""
+    with suppress(OSError):
+        os.write(sys.stdout.fileno(), f"{text}\n".encode())
 
 
 def run(command, **options):
@@ -106,11 +126,13 @@ def run(command, **options):
 def read_variables(path):
     """Return the variables of an environment file; raise Failure for any other line."""
     try:
-        lines = path.read_text().splitlines()
+        text = path.read_text("utf-8-sig")
     except OSError as error:
         raise Failure(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise Failure(f"{path} is not a text in UTF-8.") from error
     variables = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip() and line.strip()[0] not in "#;":
             name, value = read_variable(line, f"{path}, line {number}")
             variables[name] = value
@@ -121,10 +143,12 @@ def read_variable(line, place):
     try:
         words = shlex.split(line)
     except ValueError as error:
-        raise Failure(f"{place}: a quotation mark is missing.") from error
+        raise Failure(f"{place}: a quotation mark is missing, or what follows a \\.") from error
     name, separator, value = words[0].partition("=")
-    if len(words) > 1 or not separator or not name.isidentifier():
+    if len(words) > 1 or not separator or not (name.isidentifier() and name.isascii()):
         raise Failure(f"{place}: write NAME=value, with quotation marks around blanks.")
+    if not value.isprintable():
+        raise Failure(f"{place}: a value must not hold control characters.")
     return name, value
 
 

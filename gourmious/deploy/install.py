@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from . import deployments, releases
-from .host import Host, read_variables, replace
+from .host import Host, read_variables, replace, tell
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # As in gourmious/settings.py, which needs Django.
@@ -21,7 +21,7 @@ METRICS_PORT = "9717"
 
 def install(host, *arguments):
     """Install a site, or complete its installation."""
-    options = parse(arguments)
+    options = parse(arguments, host.site)
     host = Host(options.site, host.root)
     host.home.mkdir(parents=True, exist_ok=True)
     with host.lock():
@@ -33,10 +33,10 @@ def install(host, *arguments):
             deployments.apply(host)
         else:
             deploy_first(host, options)
-    print(describe(host))
+    tell(describe(host))
 
 
-def parse(arguments):
+def parse(arguments, site):
     parser = argparse.ArgumentParser(
         prog="install", description="Install Gourmious on Debian 13 or 12, behind nginx."
     )
@@ -44,7 +44,7 @@ def parse(arguments):
     parser.add_argument("--certificate", type=Path, metavar="FILE", help="its certificate chain")
     parser.add_argument("--key", type=Path, metavar="FILE", help="the key of the certificate")
     parser.add_argument("--plain", action="store_true", help="HTTP only, for a private network")
-    parser.add_argument("--site", default="gourmious", help="its name on a machine with several")
+    parser.add_argument("--site", default=site, help="its name on a machine with several")
     options = parser.parse_args(arguments)
     if not SITE.fullmatch(options.site):
         parser.error(f"--site {options.site}: use small letters, digits and hyphens.")
@@ -83,23 +83,28 @@ def make_repository(host):
     """Clone the checkout of this file. Upgrades come from its origin."""
     if host.repository.exists():
         return
-    host.run("git", "clone", "--quiet", "--bare", CHECKOUT, host.repository)
+    new = host.home / ".repository.new"
+    shutil.rmtree(new, ignore_errors=True)
+    host.run("git", "clone", "--quiet", "--bare", CHECKOUT, new)
     config = ("git", "-C", CHECKOUT, "config", "--default", CHECKOUT)
     origin = host.run(*config, "--get", "remote.origin.url").strip()
-    git = ("git", "--git-dir", host.repository)
+    git = ("git", "--git-dir", new)
     host.run(*git, "remote", "set-url", "origin", origin)
     host.run(*git, "config", "remote.origin.fetch", "+refs/heads/*:refs/heads/*")
+    new.rename(host.repository)
 
 
 def write_command(host):
     """Write the command. It runs the code of the current release, with the system's Python."""
-    run = "exec /usr/bin/python3 -BP -m gourmious.deploy"
+    run = "exec /usr/bin/python3 -BP -X utf8 -m gourmious.deploy"
     path = f"PYTHONPATH={host.current}/release"
     replace(host.command, f'#!/bin/sh\n{path} {run} --site {host.site} "$@"\n', mode=0o755)
 
 
 def deploy_first(host, options):
-    deployments.sweep(host)  # An interrupted build leaves a part of a release.
+    deployments.discard(host)  # An interrupted build leaves a part of a release.
+    # The checkout may be newer than the repository, which an earlier attempt has cloned.
+    host.run("git", "--git-dir", host.repository, "fetch", "--quiet", CHECKOUT, "HEAD")
     commit = host.run("git", "-C", CHECKOUT, "rev-parse", "HEAD").strip()
     release = releases.build(host, commit)
     if not host.settings.exists():

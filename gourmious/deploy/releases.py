@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 
-from .host import Failure
+from .host import Failure, tell
 
 COMMIT_LENGTH = 10
 
@@ -17,7 +17,8 @@ def find_commit(host, revision):
     git = ("git", "--git-dir", host.repository)
     host.run(*git, "fetch", "--quiet", "--prune", "origin")
     try:
-        return host.run(*git, "rev-parse", "--quiet", "--verify", f"{revision}^{{commit}}").strip()
+        verify = ("rev-parse", "--quiet", "--verify", "--end-of-options")
+        return host.run(*git, *verify, f"{revision}^{{commit}}").strip()
     except Failure as error:
         raise Failure(f"The repository has no revision {revision}.") from error
 
@@ -26,7 +27,7 @@ def build(host, commit):
     """Build a release, and return its folder; if that fails, remove it."""
     date = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
     release = host.releases / f"{date}-{commit[:COMMIT_LENGTH]}"
-    print(f"Building {release}.", flush=True)
+    tell(f"Building {release}.")
     release.mkdir(parents=True)
     try:
         unpack(host, commit, release)

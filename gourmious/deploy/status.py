@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 import socket
-import urllib.request
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -38,6 +38,13 @@ class Report:
         self.faults += 1
         self.add(title, f"✗ {text}")
 
+    def add_all(self, title, function, *arguments):
+        """Let a function add its lines. A failure of it is a fault, too."""
+        try:
+            function(self, *arguments)
+        except (Failure, OSError, ValueError, http.client.HTTPException) as error:
+            self.add_fault(title, f"It cannot be told: {' '.join(str(error).split())}")
+
 
 class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path):
@@ -55,20 +62,21 @@ def report(host):
     current = get_current(host)
     variables = read_variables(current.settings)
     lines = Report()
-    add_health(lines, host, variables)
-    add_release(lines, host, current)
-    add_instances(lines, host, current)
-    add_uploads(lines, variables)
-    add_disk(lines, host, variables)
-    add_backup(lines, variables)
-    add_changes(lines, host, current)
+    lines.add_all("Health", add_health, host, variables)
+    lines.add_all("Release", add_release, host, current)
+    lines.add_all("Services", add_instances, host, current)
+    lines.add_all("Uploads", add_uploads, variables)
+    lines.add_all("Disk", add_disk, host, variables)
+    lines.add_all("Backup", add_backup, variables)
+    lines.add_all("Settings", add_changes, host, current)
     return lines
 
 
 def add_health(lines, host, variables):
     name = variables["GOURMIOUS_ALLOWED_HOSTS"].split(",")[0].lstrip(".").replace("*", "localhost")
+    path = host.root / host.get_run(variables).lstrip("/") / "pages/socket"
     try:
-        health = request_health(host, variables, name)
+        health = json.loads(request(UnixConnection(path), "/healthz", Host=name))
     except (OSError, ValueError, http.client.HTTPException) as error:
         lines.add_fault("Health", f"{name} does not answer: {error}.")
         return
@@ -79,14 +87,11 @@ def add_health(lines, host, variables):
         lines.add("Health", f"{name} is healthy.")
 
 
-def request_health(host, variables, name):
-    """Return the answer of /healthz, through the socket of the pages."""
-    run = variables.get("GOURMIOUS_RUN_DIR") or f"/run/{host.site}"
-    connection = UnixConnection(host.root / run.lstrip("/") / "pages/socket")
-    connection.request("GET", "/healthz", headers={"Host": name})
-    answer = json.load(connection.getresponse())
-    connection.close()
-    return answer
+def request(connection, path, **headers):
+    """Return the text that a server answers."""
+    with closing(connection):
+        connection.request("GET", path, headers=headers)
+        return connection.getresponse().read().decode()
 
 
 def add_release(lines, host, current):
@@ -94,10 +99,7 @@ def add_release(lines, host, current):
     previous = find_previous(host, current)
     if previous and is_for_this_python(previous.release):
         lines.add("Roll back", f"to {previous.release_name}")
-    try:
-        lines.add("Versions", current.run("-c", VERSIONS).strip())
-    except Failure as error:
-        lines.add_fault("Versions", error)
+    lines.add("Versions", current.run("-c", VERSIONS).strip())
 
 
 def add_instances(lines, host, current):
@@ -115,13 +117,9 @@ def add_uploads(lines, variables):
     if not port:
         lines.add("Uploads", "not known; set GOURMIOUS_METRICS_PORT")
         return
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT) as answer:
-            found = IN_FLIGHT.search(answer.read().decode())
-    except OSError as error:
-        lines.add_fault("Uploads", f"The figures on port {port} cannot be read: {error}.")
-    else:
-        lines.add("Uploads", f"{float(found[1]) if found else 0:.0f} running")
+    connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=TIMEOUT)
+    found = IN_FLIGHT.search(request(connection, "/metrics"))
+    lines.add("Uploads", f"{float(found[1]) if found else 0:.0f} running")
 
 
 def add_disk(lines, host, variables):
@@ -143,10 +141,7 @@ def add_backup(lines, variables):
 
 def find_last_backup(folder):
     """Return the time of the last complete backup of a folder, or None."""
-    try:
-        names = [path.name for path in Path(folder).iterdir() if BACKUP.fullmatch(path.name)]
-    except OSError:  # Its disk may be away.
-        return None
+    names = [path.name for path in Path(folder).iterdir() if BACKUP.fullmatch(path.name)]
     if not names:
         return None
     return datetime.strptime(max(names), "%Y-%m-%dT%H-%M-%S").replace(tzinfo=UTC)

@@ -1,5 +1,7 @@
 """Commands of the host that are killed, and workers that die while one runs."""
 
+import signal
+
 from ..test_deploy import DeployTestCase
 from ..waiting import wait_for
 
@@ -32,6 +34,60 @@ class KilledCommandTests(DeployTestCase):
             with self.subTest(step):
                 self.kill(step, "rollback")
                 self.assert_mended_by("start")
+
+    def test_a_deployment_that_was_only_begun_is_mended(self):
+        (self.machine.host.deployments / "99").mkdir()
+        self.machine.upstream.change_title("Whole")
+        self.assert_mended_by("upgrade")
+
+        self.assertIn("Whole", self.machine.get("/").text)
+
+    def test_a_command_whose_output_is_closed_goes_on(self):
+        self.machine.upstream.change_title("In silence")
+        with self.machine.begin("upgrade") as program:
+            program.process.stdout.close()
+            self.assertEqual(program.process.wait(), 0)
+
+        wait_for(lambda: "In silence" in self.machine.get("/").text)
+
+    def test_a_second_signal_does_not_interrupt_what_undoes_the_command(self):
+        self.machine.upstream.change_title("Interrupted")
+        before = self.machine.describe()
+        with self.machine.begin("upgrade") as program:
+            with program.process.stdout as lines:
+                for line in lines:
+                    if line.startswith(("Starting", "Undoing")):
+                        program.process.send_signal(signal.SIGHUP)
+            self.assertEqual(program.process.wait(), 1)
+
+        self.assertEqual(self.machine.describe(), before)
+
+    def test_a_command_waits_for_what_a_killed_one_has_started(self):
+        path = self.machine.upstream.slow_migration()
+        with self.machine.begin("upgrade") as program:
+            wait_for(path.exists)
+            program.process.kill()
+            program.process.wait()
+            program.process.stdout.close()
+            with self.machine.begin("apply") as waiting, waiting.process.stdout as lines:
+                self.assertIn("Waiting", lines.readline())
+                path.unlink()
+                self.assertEqual(waiting.process.wait(), 0)
+
+        self.assert_mended_by("apply")
+
+    def test_a_site_that_fails_again_and_again_is_mended_by_an_upgrade(self):
+        """Also if the command before was interrupted: it is as after an upgrade of Python."""
+        packages = (self.machine.host.current / "release/.venv/lib").resolve()
+        packages.rename(packages.with_name("lib-of-another"))
+        supervisor = self.machine.supervisor
+        [pages] = [name for name, _ in self.machine.instances() if "pages" in name]
+        supervisor.run("systemctl", "restart", pages)
+        wait_for(lambda: supervisor.unit(pages).sub == "auto-restart")
+        self.machine.host.unfinished.touch()
+        self.assert_mended_by("upgrade")
+
+        self.assertFalse(self.machine.host.unfinished.exists())
 
     def test_workers_that_die_at_every_step_come_up_whole(self):
         self.machine.upstream.change_title("After all")
