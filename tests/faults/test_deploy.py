@@ -83,7 +83,7 @@ class KilledCommandTests(DeployTestCase):
         supervisor = self.machine.supervisor
         [pages] = [name for name, _ in self.machine.instances() if "pages" in name]
         supervisor.run("systemctl", "restart", pages)
-        wait_for(lambda: supervisor.unit(pages).sub == "auto-restart")
+        wait_for(lambda: supervisor.unit(pages).active == "activating")
         self.machine.host.unfinished.touch()
         self.assert_mended_by("upgrade")
 
