@@ -131,7 +131,8 @@ class Machine(ExitStack):
                     os.kill(int(worker), signal.SIGKILL)
 
     def add_dish(self):
-        return add_dish(f"unix:{self.root}/run/{self.site}/pages/socket")
+        address = f"unix:{self.root}/run/{self.site}/pages/socket"
+        return add_dish(address, name=secrets.token_hex(4))  # no two dishes have the same name
 
     def upload(self, dish, content):
         return Upload(self.supervisor.https, dish, content, secure=True)
