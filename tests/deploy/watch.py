@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Request a page ten times a second, and begin a slow upload every two: watch.py HOST FOLDER.
 
-When told to end, print a table: for each of the steps in the folder, what was answered.
+At its end it prints a table of the answers during each step in the folder.
 """
 
 import signal
