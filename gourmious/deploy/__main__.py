@@ -65,6 +65,18 @@ def stop(host):
         deployments.stop(host)
 
 
+def backup(host, *arguments):
+    """Make the folder, which the site's user may not; manage.py does the rest."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--keep")
+    parser.add_argument("folder", nargs="?", type=Path)
+    folder = parser.parse_known_args(arguments)[0].folder
+    if folder and not folder.exists() and folder.parent.is_dir():
+        folder.mkdir(mode=0o700)
+        host.give_to_site(folder)
+    return manage(host, "backup", *arguments)
+
+
 def restore(host, folder, *options):
     with host.lock():
         current = deployments.get_current(host)
@@ -105,6 +117,7 @@ COMMANDS = {
     "rollback": rollback,
     "start": start,
     "stop": stop,
+    "backup": backup,
     "restore": restore,
     "status": show_status,
     "install": install,
