@@ -30,13 +30,13 @@ def applies(requirement, python):
 
 def find_needed(requirements, python):
     """Return the names of these packages, and of all that they need, as their metadata says."""
-    names, todo = set(), list(requirements)
-    while todo:
-        requirement = todo.pop()
+    names, pending = set(), list(requirements)
+    while pending:
+        requirement = pending.pop()
         name = get_name(requirement)
         if name not in names and applies(requirement, python):
             names.add(name)
-            todo += map(Requirement, metadata.requires(name) or ())
+            pending += map(Requirement, metadata.requires(name) or ())
     return names
 
 

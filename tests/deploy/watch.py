@@ -12,7 +12,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-TOKEN = "x" * 32
+TOKEN = "tokentokentokentokentokentokento"
 PAUSE = 0.1
 PAUSES_PER_UPLOAD = 20
 PHOTO = Path(__file__).parents[2] / ".readme/dialog.png"
