@@ -16,8 +16,12 @@ class StaticFilesStorage(ManifestStaticFilesStorage):
     again while the files of a new one are collected.
     """
 
-    # Scripts import each other by names with hashes, too. Experimental in Django 5.2.
-    support_js_module_import_aggregation = True
+    # The app's scripts import each other by hashed names, too. Django (5.2) has a switch for it,
+    # which also searches all other scripts: that doubled the time of collectstatic.
+    patterns = (
+        *ManifestStaticFilesStorage.patterns,
+        ("uploads/*.js", ManifestStaticFilesStorage._js_module_import_aggregation_patterns[1]),
+    )
     # A pass may resolve only one level of imports: Django's 5 passes are too few for seven levels.
     max_post_process_passes = 10
 

@@ -134,9 +134,9 @@ class ReleaseTests(FoldersMixin, SimpleTestCase):
     def release(self, name, script):
         """Return the settings of a release with a script, and with one that imports it."""
         source = self.folder / name / "static"
-        source.mkdir(parents=True)
-        (source / "page.js").write_text('import { show } from "./show.js";')
-        (source / "show.js").write_text(script)
+        (source / "uploads").mkdir(parents=True)
+        (source / "uploads/page.js").write_text('import { show } from "./show.js";')
+        (source / "uploads/show.js").write_text(script)
         return {
             "BASE_DIR": source.parent,
             "STATICFILES_DIRS": [source],
