@@ -1,4 +1,4 @@
-"""The locked packages are those that requirements.txt names, and those that they need."""
+"""The locked packages are those that a site may use, and those that they need."""
 
 from importlib import metadata
 
@@ -8,6 +8,7 @@ from packaging.utils import canonicalize_name
 
 from .servers import ROOT
 
+FILES = ("requirements.txt", "gourmious/deploy/requirements.txt")
 PYTHONS = ("3.11", "3.12", "3.13")  # Debian 12 has the first, and Debian 13 the last.
 
 
@@ -22,9 +23,9 @@ def get_name(requirement):
     return canonicalize_name(requirement.name)
 
 
-def applies(requirement, python):
-    """Return whether a requirement holds on Linux with this version of Python."""
-    environment = {"python_version": python, "python_full_version": f"{python}.0"}
+def applies(requirement, python, extra=""):
+    """Return whether a requirement holds on Linux with this version of Python, for an extra."""
+    environment = {"python_version": python, "python_full_version": f"{python}.0", "extra": extra}
     return not requirement.marker or requirement.marker.evaluate(environment)
 
 
@@ -34,15 +35,20 @@ def find_needed(requirements, python):
     while pending:
         requirement = pending.pop()
         name = get_name(requirement)
-        if name not in names and applies(requirement, python):
+        if name not in names:
             names.add(name)
-            pending += map(Requirement, metadata.requires(name) or ())
+            needed = map(Requirement, metadata.requires(name) or ())
+            pending += [one for one in needed if is_needed(one, python, requirement.extras)]
     return names
+
+
+def is_needed(requirement, python, extras):
+    return any(applies(requirement, python, extra) for extra in ("", *extras))
 
 
 class LockTests(SimpleTestCase):
     def setUp(self):
-        self.requirements = [Requirement(line) for line in read_lines("requirements.txt")]
+        self.requirements = [Requirement(line) for name in FILES for line in read_lines(name)]
         self.hashes = {}
         for line in read_lines("requirements.lock"):
             pin, *hashes = line.split(" --hash=")
