@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
+import psycopg
+
 from gourmious.settings import CORES, MALLOC
 
 from . import guardian
@@ -21,8 +23,9 @@ from .processes import children, descendants, forks, processes_of, stopped
 from .waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
-# Debian's nginx is in a folder where ordinary users do not look.
-os.environ["PATH"] += ":/usr/sbin"
+# Debian's nginx and PostgreSQL are in folders where ordinary users do not look.
+for folder in (Path("/usr/sbin"), *Path("/usr/lib/postgresql").glob("*/bin")):
+    os.environ["PATH"] += f":{folder}"
 ADDRESS = "127.0.0.1"
 # Run a program on the socket that is this shell's standard input, as systemd does.
 PASS_SOCKET = 'LISTEN_FDS=1 LISTEN_PID=$$ exec "$@" 3<&0 </dev/null'
@@ -35,6 +38,7 @@ def missing_packages(*programs):
         "chromedriver": "chromium-driver",
         "java": "default-jdk-headless",
         "node": "nodejs",
+        "postgres": "postgresql",
         "systemd-analyze": "systemd",
         "WebKitWebDriver": "webkit2gtk-driver",
         "Xvfb": "xvfb",
@@ -186,6 +190,81 @@ class Memcached(Server):
         with closing(socket.create_connection((ADDRESS, self.port))) as client:
             client.sendall(f"{command}\r\nquit\r\n".encode())
             return b"".join(iter(lambda: client.recv(4096), b"")).decode()
+
+
+class PostgreSQL(Server):
+    """PostgreSQL with a new cluster of its own; its settings come as keyword arguments.
+
+    The app is the role `gourmious`, which may make databases.
+    """
+
+    def __init__(self, **settings):
+        port = free_port()
+        defaults = {
+            "listen_addresses": ADDRESS,
+            "port": port,
+            "unix_socket_directories": "",
+            "fsync": "off",  # Nothing is lost when a process is killed, only when the power fails.
+            "full_page_writes": "off",
+        }
+        pairs = {**defaults, **settings}.items()
+        options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root.
+            options |= {"user": "postgres", "group": "postgres", "extra_groups": []}
+        command = ["postgres", *(f"--{name}={value}" for name, value in pairs)]
+        super().__init__(port, command, **options)
+
+    def __enter__(self):
+        # Not in the folder of the tests, which only their user may enter.
+        self.folder = self.options["cwd"] = mkdtemp(prefix="gourmious-", dir="/tmp")
+        guardian.watch(self.folder)
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, "postgres")
+        options = ["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8"]
+        initdb = ["initdb", "--no-sync", "--pgdata=data", *options]
+        subprocess.run(initdb, check=True, **self.options)
+        self.command = [*self.command, "-D", "data"]
+        super().__enter__()
+        self.execute("CREATE ROLE gourmious LOGIN CREATEDB")
+        return self
+
+    def __exit__(self, *exc_info):
+        super().__exit__(*exc_info)
+        guardian.remove(self.folder)
+        guardian.forget(self.folder)
+
+    def stop(self, number=signal.SIGQUIT):
+        """End the server: at once, or as another signal asks it to; it ends its processes."""
+        self.process.send_signal(number)
+        try:
+            self.process.wait(30)
+        finally:
+            super().stop()
+
+    def listens(self):
+        """Return whether it lets clients in; it listens before that."""
+        with suppress(psycopg.OperationalError):
+            self.execute("SELECT 1")
+            return True
+        return False
+
+    def hung(self):
+        return stopped(self.process.pid, *children(self.process.pid))
+
+    def get_url(self, database, role="gourmious"):
+        return f"postgresql://{role}@{self.address}/{database}"
+
+    def execute(self, command, database="postgres"):
+        """Execute a command as the superuser, and return the rows that it may have."""
+        url = self.get_url(database, "postgres")
+        with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
+            cursor = connection.execute(command)
+            return cursor.fetchall() if cursor.description else []
+
+    def create_database(self, name, template="template1"):
+        """Make a database of the app, or copy one that nobody uses; return its URL."""
+        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" OWNER gourmious')
+        return self.get_url(name)
 
 
 class Nginx(ServerWithWorkers):
