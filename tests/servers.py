@@ -1,5 +1,6 @@
 """The real servers that the tests talk to, on loopback ports: how each is started and stopped."""
 
+import json
 import os
 import re
 import resource
@@ -18,7 +19,7 @@ import psycopg
 
 from gourmious.settings import CORES, MALLOC
 
-from . import guardian
+from . import buckets, guardian
 from .processes import children, descendants, forks, processes_of, stopped
 from .waiting import wait_for
 
@@ -27,6 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 for folder in (Path("/usr/sbin"), *Path("/usr/lib/postgresql").glob("*/bin")):
     os.environ["PATH"] += f":{folder}"
 ADDRESS = "127.0.0.1"
+WEED = Path(sys.executable).with_name("weed")  # the program of SeaweedFS
+WEED_PARTS = ("master", "volume", "filer", "s3")
 # Run a program on the socket that is this shell's standard input, as systemd does.
 PASS_SOCKET = 'LISTEN_FDS=1 LISTEN_PID=$$ exec "$@" 3<&0 </dev/null'
 
@@ -265,6 +268,77 @@ class PostgreSQL(Server):
         """Make a database of the app, or copy one that nobody uses; return its URL."""
         self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" OWNER gourmious')
         return self.get_url(name)
+
+
+class SeaweedFS(Server):
+    """An S3 store, with all of its parts in one process, and with its files in a folder.
+
+    It is stopped by SIGKILL: it takes long to end.
+    """
+
+    def __init__(self):
+        ports = [free_port() for _ in range(8)]
+        names = [f"{part}.port{kind}" for part in WEED_PARTS for kind in ("", ".grpc")]
+        self.ports = dict(zip(names, ports, strict=True))
+        self.folder = Path(mkdtemp(prefix="gourmious-"))
+        (self.folder / "data").mkdir()
+        (self.folder / "s3.json").write_text(json.dumps({"identities": buckets.IDENTITIES}))
+        options = {
+            "dir": self.folder / "data",
+            "ip": ADDRESS,
+            "ip.bind": ADDRESS,
+            **self.ports,
+            # Each bucket has volumes of its own.
+            "master.volumeSizeLimitMB": 1024,
+            "master.telemetry": "false",
+            "master.electionTimeout": "1s",  # After a start it waits for other masters.
+            "master.resumeState": "false",
+            "volume.max": 10_000,
+            "volume.preStopSeconds": 0,
+            "filer": "true",
+            "filer.localSocket": self.folder / "filer.sock",
+            "s3": "true",
+            "s3.config": self.folder / "s3.json",
+            "s3.localSocket": self.folder / "s3.sock",
+            "s3.iam": "false",
+            "s3.port.iceberg": 0,
+            "s3.port.lance": 0,
+            "webdav": "false",
+        }
+        command = [str(WEED), "server", *(f"-{name}={value}" for name, value in options.items())]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        super().__init__(self.ports["s3.port"], command, cwd=self.folder, **quiet)
+
+    def __enter__(self):
+        guardian.watch(self.folder)
+        return super().__enter__()
+
+    def __exit__(self, *exc_info):
+        super().__exit__(*exc_info)
+        shutil.rmtree(self.folder)
+        guardian.forget(self.folder)
+
+    def stop(self):
+        super().stop()
+        for port in self.ports.values():
+            for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                path.unlink()
+
+    def listens(self):
+        """Tell whether an object can be written: the port is open seconds earlier."""
+        return super().listens() and buckets.is_ready(self.endpoint)
+
+    @property
+    def endpoint(self):
+        return f"http://{self.address}"
+
+    def make_buckets(self, name):
+        """Make two empty buckets, and return the environment of an app that uses them."""
+        environment = buckets.describe_buckets(self.endpoint, name)
+        names = [environment[f"GOURMIOUS_S3_{kind}"] for kind in ("ORIGINALS", "RENDITIONS")]
+        with closing(buckets.connect(self.endpoint)) as client:
+            buckets.make_buckets(client, *names)
+        return environment
 
 
 class Nginx(ServerWithWorkers):

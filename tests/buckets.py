@@ -1,0 +1,72 @@
+"""The buckets of the tests on SeaweedFS, as an operator makes them, and what is in them."""
+
+import json
+from contextlib import closing, suppress
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+ADMIN, APP = ("admin", "a secret of the admin"), ("app", "a secret of the app")
+
+CONFIG = Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}, read_timeout=5)
+
+# SeaweedFS's s3.json: the app can neither make nor delete buckets.
+IDENTITIES = [
+    {
+        "name": name,
+        "credentials": [{"accessKey": name, "secretKey": secret}],
+        "actions": actions,
+    }
+    for (name, secret), actions in ((ADMIN, ["Admin"]), (APP, ["Read", "Write", "List"]))
+]
+
+
+def connect(endpoint, keys=ADMIN):
+    """Return a client of a store; it must be closed."""
+    config = Config(
+        s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}, read_timeout=5
+    )
+    session = boto3.session.Session(*keys, region_name="us-east-1")
+    return session.client("s3", endpoint_url=endpoint, config=config)
+
+
+def is_ready(endpoint):
+    """Tell whether SeaweedFS can write an object. It makes this bucket for an admin."""
+    with closing(connect(endpoint)) as client, suppress(BotoCoreError, ClientError):
+        client.put_object(Bucket="ready", Key="ready", Body=b"ready")
+        return True
+    return False
+
+
+def describe_buckets(endpoint, name):
+    """Return the environment of an app with two buckets that have this name."""
+    access_key, secret_key = APP
+    return {
+        "GOURMIOUS_S3_ENDPOINT": endpoint,
+        "GOURMIOUS_S3_ORIGINALS": f"{name}-originals",
+        "GOURMIOUS_S3_RENDITIONS": f"{name}-renditions",
+        "GOURMIOUS_S3_ACCESS_KEY": access_key,
+        "GOURMIOUS_S3_SECRET_KEY": secret_key,
+    }
+
+
+def make_buckets(client, originals, renditions):
+    """Make the buckets. Anybody may get renditions by their names, and do nothing else."""
+    client.create_bucket(Bucket=originals)
+    client.create_bucket(Bucket=renditions)
+    everybody = {"Effect": "Allow", "Principal": "*"}
+    reading = {"Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{renditions}/*"}
+    policy = {"Version": "2012-10-17", "Statement": [everybody | reading]}
+    client.put_bucket_policy(Bucket=renditions, Policy=json.dumps(policy))
+
+
+def list_keys(client, bucket):
+    """Return the keys of all objects of a bucket."""
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    return [found["Key"] for page in pages for found in page.get("Contents", ())]
+
+
+def empty(client, bucket):
+    for key in list_keys(client, bucket):
+        client.delete_object(Bucket=bucket, Key=key)
