@@ -63,6 +63,17 @@ def env_addresses(name, required=False):
     return items
 
 
+def env_own_address(name, peers):
+    """Return the one host:port item of a variable; raise for several. `peers` may have others."""
+    items = env_addresses(name, required=True)
+    if len(items) > 1:
+        raise ImproperlyConfigured(
+            f"{name} holds {','.join(items)!r}; it must be one host:port, that of this host's own "
+            f"server, while {peers} lists those of the other hosts."
+        )
+    return items[0] if items else ""
+
+
 def env_networks(name, default=""):
     """Return the IP addresses and networks of a variable; raise for anything else."""
     items = env_list(name, default)
@@ -153,7 +164,9 @@ BALANCERS = env_networks("GOURMIOUS_BALANCERS")
 
 ALLOWED_HOSTS = env_hosts("GOURMIOUS_ALLOWED_HOSTS", required=True)
 
-MEMCACHED = env_addresses("GOURMIOUS_MEMCACHED", required=True)
+# Where this host keeps the progress of its uploads, and where the other web hosts keep theirs.
+MEMCACHED = env_own_address("GOURMIOUS_MEMCACHED", peers="GOURMIOUS_MEMCACHED_PEERS")
+MEMCACHED_PEERS = env_addresses("GOURMIOUS_MEMCACHED_PEERS")
 
 # The proxies whose X-Forwarded-For and X-Forwarded-Proto are trusted.
 TRUSTED_PROXIES = env_networks("GOURMIOUS_TRUSTED_PROXIES", "127.0.0.1,::1")
@@ -300,30 +313,33 @@ DATABASES = {
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 if MEMCACHED:
+    # Records are written to the default alone. A poll that this process answers reads all.
     CACHES = {
-        "default": {
+        name: {
             "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
-            "LOCATION": MEMCACHED,
+            "LOCATION": address,
             "KEY_PREFIX": SITE,  # Several sites may share a memcached.
             "OPTIONS": {
                 # A server that is down or hung costs fractions of a second, and raises nothing.
                 "connect_timeout": 0.2,
                 "timeout": 0.2,
                 "ignore_exc": True,
-                # Drop a failed server at once. After retries pymemcache (4.0) would drop it only at
-                # its next use: perhaps minutes later, when it is back.
+                # Drop a failed server at once, and ask it again at the next use. After retries
+                # pymemcache (4.0) would drop it only at its next use: perhaps minutes later, when
+                # it is back.
                 "retry_attempts": 0,
-                # Seconds until a dropped server is asked again. Until then the others take its
-                # records. Each attempt at a silent server loses some records. A single server is
-                # asked again at once.
-                "dead_timeout": 30 if len(MEMCACHED) > 1 else 0,
+                "dead_timeout": 0,
                 # pymemcache's own hash is written in Python, and takes most of a write's time.
                 "hasher": partial(RendezvousHash, hash_function=hash_text),
                 # Text is stored as it is. memcached has no passwords, and unpickling what somebody
                 # planted there would execute it.
                 "serde": None,
             },
-        },
+        }
+        for name, address in {
+            "default": MEMCACHED,
+            **{address: address for address in MEMCACHED_PEERS},
+        }.items()
     }
 else:
     CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}

@@ -22,7 +22,7 @@ from .servers import ROOT
 PRODUCTION = {
     "GOURMIOUS_SECRET_KEY": "a secret of production",
     "GOURMIOUS_ALLOWED_HOSTS": "gourmious.example, www.gourmious.example",
-    "GOURMIOUS_MEMCACHED": "127.0.0.1:11211,127.0.0.1:11212",
+    "GOURMIOUS_MEMCACHED": "127.0.0.1:11211",
 }
 
 

@@ -73,12 +73,23 @@ class DeployCheckTests(FoldersMixin, SimpleTestCase):
 
     @requires("memcached")
     def test_memcached_that_does_not_answer_is_warned_of(self):
-        with Memcached() as memcached, override_settings(MEMCACHED=[memcached.address]):
+        with Memcached() as memcached, override_settings(MEMCACHED=memcached.address):
             self.assert_warned()
             with memcached.hung():
                 self.assert_warned("uploads.W004")
-        with override_settings(MEMCACHED=[f"127.0.0.1:{free_port()}"]):
+        with override_settings(MEMCACHED=f"127.0.0.1:{free_port()}"):
             self.assert_warned("uploads.W004")
+
+    @requires("memcached")
+    def test_a_peer_that_does_not_answer_is_warned_of_by_its_setting(self):
+        with (
+            Memcached() as memcached,
+            override_settings(
+                MEMCACHED=memcached.address, MEMCACHED_PEERS=[f"127.0.0.1:{free_port()}"]
+            ),
+        ):
+            hints = [message.hint for message in run_checks(include_deployment_checks=True)]
+        self.assertIn("GOURMIOUS_MEMCACHED_PEERS", " ".join(filter(None, hints)))
 
     def test_a_folder_that_cannot_be_written_to_is_warned_of(self):
         with override_settings(ORIGINALS_ROOT=self.folder / "missing"):

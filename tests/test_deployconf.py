@@ -314,13 +314,15 @@ class SystemdTests(DeployconfTestCase):
                 self.assertIn("\nPersistent=true\n", unit)
 
     def test_memcached_alone_can_be_reached_unless_only_dns_knows_its_address(self):
-        for memcached, allowed in (
-            ("127.0.0.1:11211", ["localhost"]),
-            ("localhost:11211", ["localhost"]),
-            ("10.0.0.7:11211,127.0.0.1:11211", ["localhost 10.0.0.7"]),
-            ("memcached.example:11211", []),
+        for memcached, peers, allowed in (
+            ("127.0.0.1:11211", "", ["localhost"]),
+            ("localhost:11211", "", ["localhost"]),
+            ("10.0.0.7:11211", "10.0.0.8:11211", ["localhost 10.0.0.7 10.0.0.8"]),
+            ("memcached.example:11211", "", []),
+            ("127.0.0.1:11211", "memcached.example:11211", []),
         ):
-            for unit in self.read_services(GOURMIOUS_MEMCACHED=memcached):
+            servers = {"GOURMIOUS_MEMCACHED": memcached, "GOURMIOUS_MEMCACHED_PEERS": peers}
+            for unit in self.read_services(**servers):
                 self.assertEqual(re.findall("(?m)^IPAddressAllow=(.*)$", unit), allowed)
                 self.assertEqual("\nIPAddressDeny=any\n" in unit, bool(allowed))
 

@@ -26,9 +26,7 @@ class SettingsTests(SimpleTestCase):
 
         self.assertFalse(settings["DEBUG"])
         self.assertEqual(settings["ALLOWED_HOSTS"], ["gourmious.example", "www.gourmious.example"])
-        self.assertEqual(
-            settings["CACHES"]["default"]["LOCATION"], ["127.0.0.1:11211", "127.0.0.1:11212"]
-        )
+        self.assertEqual(settings["CACHES"]["default"]["LOCATION"], "127.0.0.1:11211")
 
     def test_production_is_for_https_alone(self):
         settings = read_settings(**PRODUCTION)
@@ -50,6 +48,7 @@ class SettingsTests(SimpleTestCase):
             ("GOURMIOUS_MEMCACHED", "localhost"),
             ("GOURMIOUS_MEMCACHED", "localhost:http"),
             ("GOURMIOUS_MEMCACHED", "localhost:65536"),
+            ("GOURMIOUS_MEMCACHED_PEERS", "10.0.0.2"),
             ("GOURMIOUS_SITE", "My-Site"),
             ("GOURMIOUS_SITE", "1-site"),
             ("GOURMIOUS_SITE", "s" * 22),
@@ -96,13 +95,13 @@ class SettingsTests(SimpleTestCase):
                 settings = read_settings(GOURMIOUS_WORKERS=str(workers))
             self.assertEqual(settings["RENDERERS"], renderers)
 
-    def test_a_silent_memcached_is_left_alone_where_there_is_another(self):
-        one = read_settings(**{**PRODUCTION, "GOURMIOUS_MEMCACHED": "127.0.0.1:11211"})
-        two = read_settings(**PRODUCTION)
+    def test_a_second_memcached_of_the_host_is_sent_to_the_setting_for_those_of_others(self):
+        servers = "127.0.0.1:11211,10.0.0.2:11211"
 
-        for settings, seconds in ((one, 0), (two, 30)):
-            options = settings["CACHES"]["default"]["OPTIONS"]
-            self.assertEqual(options["dead_timeout"], seconds)
+        self.assert_improper(
+            "GOURMIOUS_MEMCACHED holds .*GOURMIOUS_MEMCACHED_PEERS",
+            **{**PRODUCTION, "GOURMIOUS_MEMCACHED": servers},
+        )
 
     def test_a_data_folder_that_cannot_be_made_stops_the_start(self):
         for folder in (__file__, f"{__file__}/below"):

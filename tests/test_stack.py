@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import time
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -17,7 +18,7 @@ from .browser import BrowserTestCase
 from .cases import PIECE, StackTestCase
 from .client import Upload, add_dish, client_headers, connect, get, get_answer, poll
 from .photos import photo
-from .servers import ADDRESS, Memcached, free_port, manage, requires
+from .servers import ADDRESS, Memcached, manage, requires
 from .stack import PROGRAMS, Stack, loopback_hosts
 from .waiting import wait_for
 
@@ -136,25 +137,95 @@ class ProgressTests(StackTestCase):
 
 
 @requires(*PROGRAMS)
-class SeveralMemcachedTests(SimpleTestCase):
-    def test_a_record_is_found_in_whichever_server_has_it(self):
-        port, second = free_port(), self.enterContext(Memcached())
-        servers = f"{ADDRESS}:{port},{second.address}"
-        stack = self.enterContext(Stack(ports={"memcached": port}, GOURMIOUS_MEMCACHED=servers))
-        dish = add_dish(stack.http.address)
-        ids = [f"dish-{number}" for number in range(16)]
-        for progress_id in ids:
-            upload = Upload(stack.http.address, dish, photo(), progress_id)
-            self.enterContext(upload).send(PIECE)
-        wait_for(lambda: all(poll(stack.http.address, progress_id) for progress_id in ids))
+class PeerTests(SimpleTestCase):
+    """Another host receives the uploads, and keeps their records in its own memcached."""
 
-        for memcached in (stack.memcached, second):
-            kept = [
-                name
-                for name in ids
-                if "VALUE" in memcached.ask(f"get gourmious:1:{ADDRESS}_{name}")
-            ]
-            self.assertIn(len(kept), range(1, 16))
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.peer = cls.enterClassContext(Memcached())
+        cls.stack = cls.enterClassContext(Stack(GOURMIOUS_MEMCACHED_PEERS=cls.peer.address))
+        cls.address = cls.stack.http.address
+
+    def setUp(self):
+        super().setUp()
+        for memcached in (self.peer, self.stack.memcached):
+            self.wait_until_asked(memcached)
+
+    def wait_until_asked(self, memcached):
+        """Wait until nginx asks this server again, if it was away."""
+        self.store(memcached, "there", 1)
+        wait_for(lambda: poll(self.address, "there"), 5)
+        memcached.ask(f"delete gourmious:1:{ADDRESS}_there")
+
+    def store(self, memcached, progress_id, uploaded):
+        record = json.dumps({"length": 9, "uploaded": uploaded})
+        key = f"gourmious:1:{ADDRESS}_{progress_id}"
+        memcached.ask(f"set {key} 0 60 {len(record)}\r\n{record}")
+
+    def assert_polled(self, progress_id, uploaded):
+        self.assertEqual(poll(self.address, progress_id), {"length": 9, "uploaded": uploaded})
+
+    def assert_polled_from_django(self, encoded_id, uploaded):
+        answer = get(self.address, f"/get_upload_progress?X-Progress-ID={encoded_id}")
+        self.assertEqual(json.loads(answer.text), {"length": 9, "uploaded": uploaded})
+
+    def measure_polls(self, progress_id, uploaded):
+        """Poll for some seconds, and return the waits, in seconds, from the shortest on."""
+        waits, end = [], time.monotonic() + 3
+        while time.monotonic() < end:
+            start = time.monotonic()
+            self.assert_polled(progress_id, uploaded)
+            waits.append(time.monotonic() - start)
+        return sorted(waits)
+
+    def test_the_record_of_another_host_is_found(self):
+        self.store(self.peer, "dish-1", 3)
+
+        self.assert_polled("dish-1", 3)
+
+    def test_django_finds_it_too(self):
+        self.store(self.peer, "dish-2", 4)
+
+        self.assert_polled_from_django("dish%2D2", 4)
+
+    def test_the_own_record_comes_first(self):
+        self.store(self.peer, "dish-3", 5)
+        self.store(self.stack.memcached, "dish-3", 6)
+
+        self.assert_polled("dish-3", 6)
+        self.assert_polled_from_django("dish%2D3", 6)
+
+    def test_a_hung_memcached_delays_few_polls(self):
+        for hung, other in (
+            (self.peer, self.stack.memcached),
+            (self.stack.memcached, self.peer),
+        ):
+            self.store(other, "dish-4", 7)
+            with hung.hung():
+                waits = self.measure_polls("dish-4", 7)
+            self.assertLess(waits[len(waits) // 2], 0.1)
+            self.assertLess(waits[-1], 1)
+
+    def test_a_poll_of_an_unknown_upload_waits_for_a_hung_peer_only_now_and_then(self):
+        with self.peer.hung():
+            waits = [self.measure_a_miss() for _ in range(50)]
+
+        self.assertLess(sorted(waits)[len(waits) // 2], 0.1)
+
+    def measure_a_miss(self):
+        start = time.monotonic()
+        self.assertIsNone(poll(self.address, "unknown"))
+        return time.monotonic() - start
+
+    def test_a_memcached_that_comes_back_is_asked_soon(self):
+        for memcached in (self.peer, self.stack.memcached):
+            memcached.stop()
+            try:
+                self.assertIsNone(poll(self.address, "dish-5"))
+            finally:
+                memcached.start()
+            self.wait_until_asked(memcached)
 
 
 class FileTests(StackTestCase):

@@ -70,14 +70,16 @@ def check_static_files_are_collected(**kwargs):
 
 @register(deploy=True)
 def check_memcached_answers(**kwargs):
+    own = {settings.MEMCACHED: "GOURMIOUS_MEMCACHED"} if settings.MEMCACHED else {}
+    peers = dict.fromkeys(settings.MEMCACHED_PEERS, "GOURMIOUS_MEMCACHED_PEERS")
     return [
         CheckWarning(
             f"memcached does not answer at {address}: {fault}.",
-            hint="Start it, or correct GOURMIOUS_MEMCACHED. Uploads succeed without it, but the "
-            "bars show only what the browsers have sent.",
+            hint=f"Start it, or correct {setting}. The uploads of its host succeed without it, but "
+            "their bars may show only what the browsers have sent.",
             id="uploads.W004",
         )
-        for address in settings.MEMCACHED
+        for address, setting in {**peers, **own}.items()
         if (fault := memcached_fault(address))
     ]
 

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from threading import Event, Lock, Thread, main_thread
 
-from django.core.cache import cache
+from django.core.cache import cache, caches
 from django.core.exceptions import TooManyFieldsSent, ValidationError
 
 from . import refusals
@@ -67,9 +67,13 @@ def cache_key(address, progress_id):
 
 
 def get_record(request, progress_id):
-    """Return the JSON text that is kept for an upload from this request's address, or None."""
+    """Return the JSON text that is kept for an upload from this request's address, or None.
+
+    Another web host may receive the upload, and keeps the record in its own cache.
+    """
+    key = cache_key(request.META["REMOTE_ADDR"], progress_id)
     try:
-        return cache.get(cache_key(request.META["REMOTE_ADDR"], progress_id))
+        return next(filter(None, (one.get(key) for one in caches.all())), None)
     except Exception:
         logger.warning("The progress of an upload could not be read.", exc_info=True)
         return None

@@ -291,7 +291,8 @@ def describe_limits(service):
 
 def list_memcached_addresses():
     """Return memcached's IP addresses on other machines, or None if one has only a name."""
-    hosts = {address.rpartition(":")[0] for address in settings.MEMCACHED} - {"localhost"}
+    servers = [settings.MEMCACHED, *settings.MEMCACHED_PEERS]
+    hosts = {address.rpartition(":")[0] for address in servers} - {"localhost"}
     if not all(map(is_ip_address, hosts)):
         return None
     return sorted(host for host in hosts if not ipaddress.ip_address(host).is_loopback)
