@@ -289,7 +289,8 @@ class OddInputTests(UploadTestCase):
         for value in self.VALUES:
             name = quote(value, safe="") or "x"
             for path in ("/", self.dish.get_absolute_url()):
-                self.assert_answered(path, 200, data={"page": value, "q": value})
+                for place in ("page", "before", "after"):
+                    self.assert_answered(path, 200, data={place: value, "q": value})
             self.assert_answered(f"/dishes/{name}/", 404)
             for page in ("take_back", "report", "caption"):
                 self.assert_answered(f"/pictures/{name}/{page}", 404, method="post", data={})

@@ -48,19 +48,38 @@ class PageTests(UploadTestCase):
         self.assertContains(response, picture.thumbnail.url)
         self.assertContains(response, "No photo yet", 1)
 
-    def test_the_list_is_paginated(self):
+    def test_the_list_leads_to_older_dishes_and_back(self):
         for number in range(DISHES_PER_PAGE):
             make_dish(f"Dish {number}")
 
-        first, second = self.client.get("/"), self.client.get("/?page=2")
+        first = self.client.get("/")
+        second = self.client.get(f"/?before={first.context['page'].older}")
 
         self.assertNotContains(first, self.dish.name)
-        self.assertContains(first, "Page 1 of 2")
+        self.assertNotContains(first, "Newe")
+        self.assertContains(first, "Older</a>")
         self.assertContains(second, self.dish.name)
+        self.assertContains(second, "<title>Older dishes · Gourmious</title>")
+        self.assertContains(second, 'rel="first" href="/">Newest</a>')
+        self.assertContains(second, f'rel="prev" href="?after={self.dish.pk}">Newer</a>')
+        self.assertNotContains(second, "Older</a>")
 
-    def test_a_page_that_does_not_exist_is_the_last_or_the_first(self):
+    def test_the_number_of_a_page_as_old_links_have_it_leads_to_the_first_page(self):
+        for page in ("3", "0", "x", ""):
+            response = self.client.get(f"/?page={page}")
+            self.assertEqual(list(response.context["page"]), [self.dish])
+
+    def test_a_page_of_a_dish_that_does_not_exist_is_the_last_or_the_first(self):
         for page in ("0", "-1", "99", "x", ""):
-            self.assertEqual(self.client.get(f"/?page={page}").status_code, 200)
+            response = self.client.get(f"/dishes/{self.dish.pk}/?page={page}")
+            self.assertEqual(response.status_code, 200)
+
+    def test_the_list_takes_as_many_queries_for_many_dishes_as_for_one(self):
+        for number in range(DISHES_PER_PAGE):
+            store(make_dish(f"Dish {number}"), photo(8, 8))
+
+        with self.assertNumQueries(1):
+            self.client.get("/")
 
     def test_a_dish_says_so_when_it_has_no_pictures(self):
         self.assertContains(self.client.get(f"/dishes/{self.dish.pk}/"), "the first photo")
@@ -139,8 +158,8 @@ class PageTests(UploadTestCase):
 
 
 class SearchTests(UploadTestCase):
-    def search(self, query, page=""):
-        return self.client.get("/", {"q": query, "page": page})
+    def search(self, query, **options):
+        return self.client.get("/", {"q": query, **options})
 
     def test_only_the_dishes_that_match_are_shown_with_the_query(self):
         found = make_dish("Crème brûlée", "<Chez> & 'Michel'")
@@ -170,11 +189,15 @@ class SearchTests(UploadTestCase):
         for number in range(DISHES_PER_PAGE + 1):
             make_dish(f"Aïoli & {number}")
 
-        first, second = self.search("aïoli &"), self.search("aïoli &", page=2)
+        first = self.search("aïoli &")
+        older = first.context["page"].older
+        second = self.search("aïoli &", before=older)
+        [last] = second.context["page"]
 
-        self.assertContains(first, 'href="?q=a%C3%AFoli%20%26&amp;page=2"')
-        self.assertEqual(len(second.context["page"]), 1)
-        self.assertContains(second, 'href="?q=a%C3%AFoli%20%26&amp;page=1"')
+        self.assertContains(first, f'href="?q=a%C3%AFoli%20%26&amp;before={older}"')
+        self.assertEqual(last.name, "Aïoli & 0")
+        self.assertContains(second, f'href="?q=a%C3%AFoli%20%26&amp;after={last.pk}"')
+        self.assertContains(second, 'href="/?q=a%C3%AFoli%20%26">Newest</a>')
 
     def test_a_query_is_cut_after_100_characters(self):
         dish = make_dish("x" * 100)

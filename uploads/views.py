@@ -4,7 +4,6 @@ import sys
 from http import HTTPStatus
 
 from django.core.exceptions import ValidationError
-from django.core.paginator import Paginator
 from django.db import transaction
 from django.http import HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -33,6 +32,7 @@ from .forms import (
 from .health import get_health
 from .metrics import IN_FLIGHT
 from .models import Dish, Picture, close_database
+from .paging import get_page
 from .progress import get_cancelled_ids, get_progress_id, get_record, progress_of
 from .responses import (
     dish_response,
@@ -54,7 +54,7 @@ QUERY_MAX_LENGTH = 100  # characters
 def dish_list(request):
     query = LineField().to_python(request.GET.get("q", ""))[:QUERY_MAX_LENGTH]  # as names are
     dishes = Dish.objects.search(query).with_cover()
-    page = Paginator(dishes, DISHES_PER_PAGE).get_page(request.GET.get("page"))
+    page = get_page(dishes, DISHES_PER_PAGE, request.GET.get("before"), request.GET.get("after"))
 
     context = {"page": page, "query": query, "query_max_length": QUERY_MAX_LENGTH}
     return form_response(request, "uploads/dish_list.html", context)
