@@ -37,7 +37,7 @@ class DishTests(UploadTestCase):
         store(self.dish, photo())
         newest = store(self.dish, photo())
 
-        with self.assertNumQueries(2):
+        with self.assertNumQueries(1):
             without, dish = Dish.objects.with_cover()
             self.assertEqual((without.cover, dish.cover), (None, newest))
 
@@ -47,7 +47,7 @@ class DishTests(UploadTestCase):
             hidden = store(self.dish, photo())
         hidden.hide()
 
-        with self.assertNumQueries(2):
+        with self.assertNumQueries(1):
             counts = [dish.photo_count for dish in Dish.objects.with_cover()]
         self.assertEqual(counts, [0, 2])
 

@@ -5,10 +5,12 @@ import unicodedata
 from functools import partial
 
 from django.db import IntegrityError, connection, models, transaction
+from django.db.models.functions import Coalesce, JSONObject
 from django.db.models.signals import pre_delete
 from django.dispatch import receiver
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.functional import cached_property
 
 from . import images, refusals, renderer
 from .storage import OriginalStorage, delete_files, move
@@ -18,6 +20,7 @@ THUMBNAIL_SUFFIX = f"-{images.THUMBNAIL_SIZE}.jpg"
 
 CAPTION_MAX_LENGTH = 140  # characters
 REASON_MAX_LENGTH = 140  # characters
+COVER_FIELDS = ("id", "display", "thumbnail", "width", "height")  # what the pages show of it
 SEARCH_MAX_WORDS = 10  # a character may be several: U+FDFA is four, and 100 of them took 50 ms
 
 # Letters that NFKD does not take apart, and the apostrophe that phones type.
@@ -38,10 +41,16 @@ class DishQuerySet(models.QuerySet):
         return dishes
 
     def with_cover(self):
-        """Fetch each dish with its newest shown picture, for Dish.cover and Dish.photo_count."""
-        count = models.Window(models.Count("pk"), partition_by="dish")
-        newest = Picture.objects.shown().annotate(photo_count=count)[:1]
-        return self.prefetch_related(models.Prefetch("pictures", newest, to_attr="newest_pictures"))
+        """Fetch each dish with its newest shown picture, for Dish.cover and Dish.photo_count.
+
+        Both are found in the index of the shown pictures, whatever their number.
+        """
+        shown = Picture.objects.shown().filter(dish=models.OuterRef("pk"))
+        newest = shown.values(fields=JSONObject(**{name: name for name in COVER_FIELDS}))[:1]
+        count = shown.order_by().values("dish").values(count=models.Count("pk"))
+        return self.annotate(
+            newest_picture=models.Subquery(newest), photo_count=Coalesce(models.Subquery(count), 0)
+        )
 
 
 class Dish(models.Model):
@@ -53,7 +62,7 @@ class Dish(models.Model):
     objects = DishQuerySet.as_manager()
 
     class Meta:
-        ordering = ["-created", "-pk"]
+        ordering = ["-pk"]
         verbose_name_plural = "dishes"
         constraints = [
             models.UniqueConstraint(
@@ -74,15 +83,10 @@ class Dish(models.Model):
     def get_absolute_url(self):
         return reverse("dish_detail", args=[self.pk])
 
-    @property
+    @cached_property
     def cover(self):
         """The newest shown picture, or None. Only dishes from with_cover() have it."""
-        return self.newest_pictures[0] if self.newest_pictures else None
-
-    @property
-    def photo_count(self):
-        """The number of shown pictures. Only dishes from with_cover() have it."""
-        return self.cover.photo_count if self.cover else 0
+        return Picture(dish=self, **self.newest_picture) if self.newest_picture else None
 
 
 class PictureQuerySet(models.QuerySet):
@@ -160,14 +164,25 @@ class Picture(models.Model):
     objects = PictureQuerySet.as_manager()
 
     class Meta:
-        ordering = ["-uploaded", "-pk"]
+        ordering = ["-pk"]
         constraints = [models.UniqueConstraint(fields=["dish", "digest"], name="once_for_a_dish")]
         indexes = [
             models.Index(
                 fields=["progress_id"],
                 name="picture_progress_id",
                 condition=~models.Q(progress_id=""),
-            )
+            ),
+            # The page of a dish, and its cover and count in the list.
+            models.Index(
+                fields=["dish", "-id"], name="picture_shown", condition=models.Q(hidden=False)
+            ),
+            # The staff's list of the hidden pictures, and that of a banned diner.
+            models.Index(fields=["-id"], name="picture_hidden", condition=models.Q(hidden=True)),
+            models.Index(fields=["diner", "-id"], name="picture_diner"),
+            # prune_uploads asks which of the files have a row.
+            models.Index(fields=["original"], name="picture_original"),
+            models.Index(fields=["display"], name="picture_display"),
+            models.Index(fields=["thumbnail"], name="picture_thumbnail"),
         ]
 
     def __str__(self):
@@ -302,7 +317,7 @@ class Report(models.Model):
     created = models.DateTimeField(default=timezone.now, db_index=True)
 
     class Meta:
-        ordering = ["-created", "-pk"]
+        ordering = ["-pk"]
         constraints = [
             models.UniqueConstraint(
                 fields=["picture", "diner"],
@@ -322,7 +337,7 @@ class Ban(models.Model):
     created = models.DateTimeField(default=timezone.now)
 
     class Meta:
-        ordering = ["-created", "-pk"]
+        ordering = ["-pk"]
 
     def __str__(self):
         return f"Ban of {self.diner}"
