@@ -137,6 +137,28 @@ def env_absolute_path(name):
     return Path(path) if path else None
 
 
+def env_database(name, pool_size):
+    """Return the database that a variable's URL names, or None if it is not set."""
+    url = os.environ.get(name)
+    if not url:
+        return None
+    try:
+        from gourmious.postgresql.url import read_url  # noqa: PLC0415
+
+        database = read_url(url)
+    except ImportError as error:
+        raise ImproperlyConfigured(
+            f"{name} needs psycopg; install the packages of gourmious/deploy/requirements.txt."
+        ) from error
+    except ValueError as error:  # Do not tell the value: it has a password.
+        raise ImproperlyConfigured(
+            f"{name} cannot be read; it must be postgresql://user:password@host:port/name, with "
+            "%40 for an @ in the password."
+        ) from error
+    database["OPTIONS"]["pool"] = {"max_size": pool_size}
+    return database
+
+
 def hash_text(text, seed):
     return crc32(text.encode(), seed)
 
@@ -294,22 +316,16 @@ DATA_DIR = env_folder("GOURMIOUS_DATA_DIR", BASE_DIR / "var")
 # The folder of the daily backups. The site starts without it: its disk may be away.
 BACKUP_DIR = env_absolute_path("GOURMIOUS_BACKUP_DIR")
 
-DATABASES = {
-    "default": {
-        "ENGINE": "gourmious.sqlite",
-        "NAME": DATA_DIR / "db.sqlite3",
-        "OPTIONS": {
-            # Other requests can read while an upload's row is written.
-            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
-            # Take the write lock at the beginning of each transaction, where it can wait. One that
-            # reads first and writes later fails at once if another wrote in between.
-            "transaction_mode": "IMMEDIATE",
-            # Seconds. Another writer, such as a migration, delays an upload and does not fail it. A
-            # page that writes gives up before nginx does: nginx waits for 60.
-            "timeout": 45,
-        },
-    },
-}
+# PostgreSQL, if it is set. Each process has at most so many connections to it.
+DATABASE_URL = os.environ.get("GOURMIOUS_DATABASE_URL", "")
+DATABASE_POOL = env_int("GOURMIOUS_DATABASE_POOL", 8)
+SQLITE = {"ENGINE": "gourmious.sqlite", "NAME": DATA_DIR / "db.sqlite3"}
+DATABASES = {"default": env_database("GOURMIOUS_DATABASE_URL", DATABASE_POOL) or SQLITE}
+if DATABASE_URL and BACKUP_DIR:
+    raise ImproperlyConfigured(
+        "GOURMIOUS_BACKUP_DIR is for a database in the data folder; leave it empty, and back up "
+        "PostgreSQL with pg_dump."
+    )
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 if MEMCACHED:
@@ -402,6 +418,8 @@ LOGGING = {
         "django.request": {"level": "ERROR"},
         # Requests with a foreign Host header would fill the log with tracebacks.
         "django.security.DisallowedHost": {"level": "CRITICAL"},
+        # The pool would log each use of a connection.
+        "psycopg.pool": {"level": "WARNING"},
     },
 }
 

@@ -11,8 +11,9 @@ from xml.etree import ElementTree
 
 from django.core.cache import cache
 from django.core.files.uploadedfile import SimpleUploadedFile, TemporaryUploadedFile
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.test import TestCase, override_settings
+from psycopg import errors
 
 from uploads.forms import read_banned_diners
 from uploads.models import Dish, Picture
@@ -50,11 +51,16 @@ def store(dish, content, name="dish.jpg", **options):
         return picture
 
 
-def database_error(code):
-    """Return the exception that Django raises for an error of SQLite with this code."""
+def database_error(kind):
+    """Return the exception that Django raises when the database is "full" or "unavailable"."""
     error = OperationalError()
-    error.__cause__ = sqlite3.OperationalError()
-    error.__cause__.sqlite_errorcode = code
+    if connection.vendor == "sqlite":
+        codes = {"full": sqlite3.SQLITE_FULL, "unavailable": sqlite3.SQLITE_BUSY}
+        error.__cause__ = sqlite3.OperationalError()
+        error.__cause__.sqlite_errorcode = codes[kind]
+    else:
+        causes = {"full": errors.DiskFull, "unavailable": errors.CannotConnectNow}
+        error.__cause__ = causes[kind]()
     return error
 
 

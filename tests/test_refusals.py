@@ -1,5 +1,4 @@
 import errno
-import sqlite3
 
 from django.core.exceptions import (
     RequestDataTooBig,
@@ -49,15 +48,21 @@ class GetRefusalTests(SimpleTestCase):
             (OSError(errno.ENOSPC, "No space left on device"), "storage_full"),
             (OSError(errno.EDQUOT, "Disk quota exceeded"), "storage_full"),
             (OSError(errno.EFBIG, "File too large"), "storage_full"),
-            (database_error(sqlite3.SQLITE_FULL), "storage_full"),
-            (database_error(sqlite3.SQLITE_IOERR_WRITE), "storage_full"),
-            (database_error(sqlite3.SQLITE_IOERR_SHMSIZE), "storage_full"),
+            (database_error("full"), "storage_full"),
         ):
             with self.subTest(error=error):
                 refusal = get_refusal(error)
                 self.assertEqual(refusal.code, code)
                 self.assertEqual(refusal[1:3], REFUSALS[code])
                 self.assertRegex(refusal.message, r"^[A-Z][^%]*\.$")
+
+    def test_an_upload_may_succeed_when_the_database_or_the_store_is_back(self):
+        for error in (database_error("unavailable"), ConnectionResetError(), TimeoutError()):
+            with self.subTest(error=error), self.assertLogs("uploads.refusals", "WARNING"):
+                refusal = get_refusal(error, "dish.jpg")
+
+            self.assertEqual(refusal[:3], ("server_error", 503, True))
+            self.assertEqual(refusal.file, "dish.jpg")
 
     def test_any_other_exception_is_logged(self):
         with self.assertLogs("uploads.refusals", "ERROR"):

@@ -3,8 +3,7 @@ from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connection
-from django.test import SimpleTestCase, TestCase
+from django.test import SimpleTestCase
 
 from .base import PRODUCTION, read_settings
 from .servers import manage
@@ -128,15 +127,54 @@ class SettingsTests(SimpleTestCase):
                 {"incoming", "originals", "media"},
             )
 
+    def test_a_url_names_the_database(self):
+        for url, expected in (
+            (
+                "postgresql://chef:p%40ss@db.example:5433/menu",
+                ["chef", "p@ss", "db.example", "5433"],
+            ),
+            ("postgresql://[2001:db8::1]/menu", ["", "", "2001:db8::1", ""]),
+            ("postgresql:///menu?host=/run/postgresql", ["", "", "/run/postgresql", ""]),
+        ):
+            with self.subTest(url):
+                database = read_settings(GOURMIOUS_DATABASE_URL=url)["DATABASES"]["default"]
+                self.assertEqual(database["NAME"], "menu")
+                parts = [database[name] for name in ("USER", "PASSWORD", "HOST", "PORT")]
+                self.assertEqual(parts, expected)
 
-class DatabaseTests(TestCase):
-    def test_readers_do_not_wait_for_a_writer(self):
-        with connection.cursor() as cursor:
-            cursor.execute("PRAGMA journal_mode")
-            self.assertEqual(cursor.fetchone(), ("wal",))
+    def test_the_url_may_have_parameters_and_another_variable_sizes_the_pool(self):
+        url = "postgresql://db.example/menu?sslmode=verify-full"
+        settings = read_settings(GOURMIOUS_DATABASE_URL=url, GOURMIOUS_DATABASE_POOL="3")
 
-    def test_a_transaction_takes_the_write_lock_at_its_beginning(self):
-        self.assertEqual(connection.transaction_mode, "IMMEDIATE")
+        options = settings["DATABASES"]["default"]["OPTIONS"]
+        self.assertEqual(options, {"sslmode": "verify-full", "pool": {"max_size": 3}})
 
-    def test_an_upload_waits_half_a_minute_for_a_writer_and_is_answered_before_nginx_gives_up(self):
-        self.assertIn(connection.settings_dict["OPTIONS"]["timeout"], range(31, 60))
+    def test_the_password_of_an_unreadable_url_is_not_told(self):
+        for url in (
+            "mysql://chef:secret@db.example/menu",
+            "postgresql://chef:secret@db.example",
+            "postgresql://chef:secret@db.example:port/menu",
+            "postgresql://chef:secret%@db.example/menu",
+            "postgresql://chef:secret@db.example/menu?speed=high",
+            "host=db.example password=secret dbname=menu",
+        ):
+            with self.subTest(url):
+                with self.assertRaises(ImproperlyConfigured) as caught:
+                    read_settings(GOURMIOUS_DATABASE_URL=url)
+                self.assertRegex(str(caught.exception), r"^GOURMIOUS_DATABASE_URL .*\.$")
+                self.assertNotIn("secret", str(caught.exception))
+
+    def test_a_site_without_the_packages_of_postgresql_is_told_so(self):
+        url = "postgresql://db.example/menu"
+        missing = {"psycopg": None, "gourmious.postgresql.url": None}
+        with (
+            patch.dict("sys.modules", missing),
+            self.assertRaisesRegex(ImproperlyConfigured, r"deploy/requirements\.txt\.$"),
+        ):
+            read_settings(GOURMIOUS_DATABASE_URL=url)
+
+    def test_the_daily_backup_is_for_local_rows(self):
+        url = "postgresql://db.example/menu"
+        self.assert_improper(
+            "GOURMIOUS_BACKUP_DIR", GOURMIOUS_DATABASE_URL=url, GOURMIOUS_BACKUP_DIR="/backup"
+        )

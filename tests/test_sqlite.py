@@ -1,16 +1,19 @@
+import sqlite3
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from django.db import DatabaseError, connection
+from django.conf import settings
+from django.db import DatabaseError, OperationalError, connection
 from django.test import SimpleTestCase
 
 from gourmious.sqlite.base import MAX_IDLE, DatabaseWrapper
 
 
-class PoolTests(SimpleTestCase):
+class DatabaseTestCase(SimpleTestCase):
     def setUp(self):
         folder = self.enterContext(TemporaryDirectory(prefix="gourmious-"))
-        self.settings = {**connection.settings_dict, "NAME": Path(folder, "db.sqlite3")}
+        defaults = {**connection.settings_dict, **settings.SQLITE, "OPTIONS": {}}
+        self.settings = {**defaults, "NAME": Path(folder, "db.sqlite3")}
         self.wrapper = self.connect()
         self.addCleanup(self.empty_pool)
 
@@ -23,6 +26,8 @@ class PoolTests(SimpleTestCase):
         while self.wrapper.pool:
             self.wrapper.pool.pop().close()
 
+
+class PoolTests(DatabaseTestCase):
     def test_a_closed_connection_is_used_again(self):
         first = self.wrapper.connection
         self.wrapper.close()
@@ -73,3 +78,79 @@ class PoolTests(SimpleTestCase):
             wrapper.close()
 
         self.assertEqual(len(self.wrapper.pool), MAX_IDLE)
+
+
+class TransactionTests(DatabaseTestCase):
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(self.wrapper.close)
+
+    def test_readers_do_not_wait_for_a_writer(self):
+        with self.wrapper.cursor() as cursor:
+            cursor.execute("PRAGMA journal_mode")
+            self.assertEqual(cursor.fetchone(), ("wal",))
+
+    def test_a_transaction_takes_the_write_lock_at_its_beginning(self):
+        self.assertEqual(self.wrapper.transaction_mode, "IMMEDIATE")
+
+    def test_an_upload_waits_half_a_minute_for_a_writer_and_is_answered_before_nginx_gives_up(self):
+        self.assertIn(self.wrapper.settings_dict["OPTIONS"]["timeout"], range(31, 60))
+
+
+class FaultTests(DatabaseTestCase):
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(self.wrapper.close)
+
+    def make_error(self, code):
+        error = OperationalError()
+        error.__cause__ = sqlite3.OperationalError()
+        error.__cause__.sqlite_errorcode = code
+        return error
+
+    def test_a_full_disk_has_several_codes(self):
+        for name in ("FULL", "IOERR_WRITE", "IOERR_SHMSIZE"):
+            error = self.make_error(getattr(sqlite3, f"SQLITE_{name}"))
+            self.assertTrue(self.wrapper.is_full(error), name)
+            self.assertFalse(self.wrapper.is_unavailable(error), name)
+
+    def test_a_writer_that_keeps_the_lock_makes_the_database_unavailable(self):
+        self.settings["OPTIONS"] = {"timeout": 0}
+        other = self.connect()
+        self.addCleanup(other.close)
+        self.wrapper.connection.execute("BEGIN IMMEDIATE")
+
+        with self.assertRaises(OperationalError) as caught, other.cursor() as cursor:
+            cursor.execute("BEGIN IMMEDIATE")
+        self.wrapper.connection.rollback()
+
+        self.assertTrue(other.is_unavailable(caught.exception))
+        self.assertFalse(other.is_full(caught.exception))
+
+    def test_an_invalid_regular_expression_is_a_value_that_is_not_accepted(self):
+        with self.assertRaises(OperationalError) as caught, self.wrapper.cursor() as cursor:
+            cursor.execute("SELECT 'x' REGEXP '['")
+
+        self.assertTrue(self.wrapper.is_value_error(caught.exception))
+
+    def test_an_error_of_the_app_is_none_of_the_databases(self):
+        for judge in (self.wrapper.is_full, self.wrapper.is_unavailable):
+            self.assertFalse(judge(KeyError()))
+
+
+class LockTests(DatabaseTestCase):
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(self.wrapper.close)
+
+    def is_free(self, name):
+        with self.wrapper.hold_lock(name, wait=False) as held:
+            return held
+
+    def test_one_holds_a_lock_and_the_others_are_told(self):
+        with self.wrapper.hold_lock("prune", wait=False) as held:
+            self.assertTrue(held)
+            self.assertFalse(self.is_free("prune"))
+            self.assertTrue(self.is_free("migrate"))
+
+        self.assertTrue(self.is_free("prune"))

@@ -1,5 +1,4 @@
 import json
-import sqlite3
 from datetime import UTC, datetime
 from http import HTTPStatus
 from struct import pack
@@ -353,7 +352,7 @@ class RefusedUploadTests(UploadTestCase):
         self.assertEqual((response.status_code, self.files()), (400, []))
 
     def test_a_full_database(self):
-        full = database_error(sqlite3.SQLITE_FULL)
+        full = database_error("full")
 
         with patch.object(Picture, "save", side_effect=full):
             self.assert_refused(self.post(upload_file(photo())), "storage_full", 507)
@@ -1181,7 +1180,7 @@ class CsrfTests(UploadTestCase):
         self.assert_told_by_all("must set GOURMIOUS_BALANCERS", headers=headers)
 
 
-class FullDiskTests(UploadTestCase):
+class FailedPageTests(UploadTestCase):
     """The forms that are no uploads."""
 
     def setUp(self):
@@ -1206,7 +1205,7 @@ class FullDiskTests(UploadTestCase):
             (f"{self.picture}/take_back", Picture, "delete"),
             (f"{self.picture}/report", Picture, "report"),
         ):
-            response = self.send(path, target, name, database_error(sqlite3.SQLITE_FULL))
+            response = self.send(path, target, name, database_error("full"))
             self.assertTemplateUsed(response, "uploads/refused.html")
             self.assertContains(response, "no room to save anything", status_code=507)
 
@@ -1215,13 +1214,19 @@ class FullDiskTests(UploadTestCase):
             (f"{self.picture}/caption", Picture, "write_caption"),
             ("/cancel_upload", PictureQuerySet, "cancel"),
         ):
-            full = database_error(sqlite3.SQLITE_IOERR_WRITE)
+            full = database_error("full")
             response = self.send(path, target, name, full, accept="*/*")
             self.assertEqual(response.status_code, 507)
             self.assertIn("no room to save anything", response.json()["error"])
 
+    def test_a_browser_may_try_again_when_the_database_is_back(self):
+        response = self.send("/dishes/new", Dish, "save", database_error("unavailable"))
+
+        self.assertTemplateUsed(response, "uploads/refused.html")
+        self.assertContains(response, "please try again in a minute", status_code=503)
+
     def test_any_other_error_has_the_usual_page(self):
-        for error in (database_error(sqlite3.SQLITE_BUSY), DatabaseError(), KeyError()):
+        for error in (DatabaseError(), KeyError()):
             response = self.send("/dishes/new", Dish, "save", error)
             self.assertContains(response, "Something burnt in our kitchen", status_code=500)
 

@@ -37,9 +37,14 @@ class DishAdmin(admin.ModelAdmin):
     def get_queryset(self, request):
         return super().get_queryset(request).with_cover()
 
+    def delete_model(self, request, obj):
+        self.delete_queryset(request, Dish.objects.filter(pk=obj.pk))
+
     def delete_queryset(self, request, queryset):
-        # Without a transaction, a photo that is stored in between would make it fail.
         with transaction.atomic():
+            # The lock waits for photos that are being stored. Those that come later are refused.
+            dishes = queryset.prefetch_related(None).order_by("pk").select_for_update()
+            [*dishes.values_list("pk")]
             super().delete_queryset(request, queryset)
 
     def cover(self, dish):

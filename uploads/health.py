@@ -33,10 +33,11 @@ def get_health(host_only=False):
 def database_fault():
     try:
         Dish.objects.exists()
+        return connection.find_fault()
     except DatabaseError as error:
+        if connection.is_unavailable(error):
+            return "The database is not available."
         return f"The database cannot be read: {error}."
-    file = connection.settings_dict["NAME"]
-    return None if os.access(file, os.W_OK) else "The database cannot be written to."
 
 
 def cache_fault():

@@ -1,14 +1,13 @@
 import logging
-import sqlite3
 
 from django.contrib import messages
 from django.contrib.admin.views.main import ERROR_FLAG
-from django.db import DataError, ProgrammingError
+from django.db import ProgrammingError, connection
 from django.shortcuts import redirect
 
 logger = logging.getLogger(__name__)
 
-VALUE_ERRORS = (DataError, IndexError, OverflowError, ProgrammingError, ValueError)
+VALUE_ERRORS = (IndexError, OverflowError, ProgrammingError, ValueError)
 
 
 class OddInputMiddleware:
@@ -37,6 +36,4 @@ class OddInputMiddleware:
 
 def is_value_error(error):
     """Return whether Django, the database or its driver did not accept a value."""
-    # SQLite has no code of its own for an invalid regular expression.
-    code = getattr(error.__cause__, "sqlite_errorcode", None)
-    return isinstance(error, VALUE_ERRORS) or code == sqlite3.SQLITE_ERROR
+    return isinstance(error, VALUE_ERRORS) or connection.is_value_error(error)

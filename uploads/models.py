@@ -243,16 +243,22 @@ class Picture(models.Model):
         self._replace(old)
 
     def write(self, file, renditions):
-        """Store the original and its renditions, then the row. If that fails, keep none of them."""
+        """Store the original and its renditions, then the row. If that fails, keep none of them.
+
+        If the database does not answer the commit, keep the files: the row may be there.
+        """
         self.original = f"{secrets.token_hex(16)}{renditions.suffix}"
         self.width, self.height = renditions.width, renditions.height
+        is_committing = False
         try:
             move(file, self.original)
             self._write_renditions(renditions)
             with transaction.atomic():
                 self.save(force_insert=True)
-        except BaseException:
-            delete_files(self.files())
+                is_committing = True
+        except BaseException as error:
+            if not (is_committing and connection.is_unavailable(error)):
+                delete_files(self.files())
             raise
 
     def write_caption(self, caption):
@@ -360,6 +366,7 @@ def close_database():
 @receiver(pre_delete, sender=Picture)
 def delete_files_with_row(instance, **kwargs):
     """Delete a picture's files after its row is deleted: alone, in bulk, or with its dish."""
-    # Read the row again: it may have new renditions since the instance was read.
-    for picture in Picture.objects.filter(pk=instance.pk):
+    # Read the row again: it may have new renditions since the instance was read. The lock waits for
+    # a report of the picture that is being stored, which is then deleted with it.
+    for picture in Picture.objects.select_for_update().filter(pk=instance.pk):
         transaction.on_commit(partial(delete_files, picture.files()))

@@ -5,7 +5,6 @@ Every other module may import this one, and this one imports none of them.
 
 import errno
 import logging
-import sqlite3
 from typing import NamedTuple
 
 from django.conf import settings
@@ -15,6 +14,7 @@ from django.core.exceptions import (
     TooManyFilesSent,
     ValidationError,
 )
+from django.db import connection
 from django.http.multipartparser import MultiPartParserError
 from django.middleware.csrf import REASON_NO_CSRF_COOKIE
 from django.template.defaultfilters import filesizeformat
@@ -102,6 +102,7 @@ HEADERS_TOO_LARGE = Refusal("bad_request", 431, False, "The headers of the reque
 SERVER_ERROR = Refusal("server_error", 500, True, "The server could not keep the photo; please try again later.")
 UNKNOWN_ENCODING = Refusal("bad_request", 501, False, "The server does not know the transfer encoding of the request.")
 UNREACHABLE = Refusal("server_error", 502, True, "The server cannot be reached at the moment; please try again in a minute.")
+UNAVAILABLE = Refusal("server_error", 503, True, "The server is not available at the moment; please try again in a minute.")
 STORAGE_FULL = Refusal("storage_full", 507, True, "There is no room for more photos; please try again later.")
 NOTHING_SAVED = Refusal("storage_full", 507, True, "The server has no room to save anything; please try again later.")
 # fmt: on
@@ -131,7 +132,7 @@ def get_refusal(error, file=""):
 
 
 def classify(error):
-    """Return the row for an exception of the parser, the database or the disk.
+    """Return the row for an exception of the parser, the database, the disk or the store.
 
     Log any other exception, and return SERVER_ERROR.
     """
@@ -142,6 +143,9 @@ def classify(error):
             return row.fill()
     if is_out_of_space(error):
         return STORAGE_FULL
+    if is_unavailable(error):
+        logger.warning("An upload failed: %s", error)
+        return UNAVAILABLE
     logger.error("An upload failed.", exc_info=error)
     return SERVER_ERROR
 
@@ -159,12 +163,12 @@ def get_csrf_refusal(request, reason):
 
 
 def is_out_of_space(error):
-    """Return whether the disk has no room for a file or for the database."""
+    """Return whether there is no room for a file or for the database."""
     if isinstance(error, OSError):
         return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-    # If a quota is exceeded, or the WAL's index does not fit, SQLite only reports a failed write.
-    return getattr(error.__cause__, "sqlite_errorcode", None) in {
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR_WRITE,
-        sqlite3.SQLITE_IOERR_SHMSIZE,
-    }
+    return connection.is_full(error)
+
+
+def is_unavailable(error):
+    """Return whether the database or the store is away, and may be back in a moment."""
+    return isinstance(error, (ConnectionError, TimeoutError)) or connection.is_unavailable(error)

@@ -1,10 +1,11 @@
 """The views: the pages, `upload`, `cancel_upload`, `get_upload_progress` and `healthz`."""
 
 import sys
+from contextlib import suppress
 from http import HTTPStatus
 
 from django.core.exceptions import ValidationError
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.http import HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -66,10 +67,10 @@ def dish_new(request):
         return render(request, "uploads/dish_new.html", {"form": DishForm()})
 
     form = DishForm(request.POST)
-    # SQLite runs transactions one after another, so the second of two equal posts sees the dish.
-    with transaction.atomic():
-        if form.is_valid():
+    if form.is_valid():
+        with suppress(IntegrityError), transaction.atomic():
             return redirect(form.save())
+        form = DishForm(request.POST)  # An equal post was faster. Now the form sees its dish.
 
     return render(request, "uploads/dish_new.html", {"form": form})
 
@@ -177,9 +178,12 @@ def not_found(request, exception):
 
 
 def server_error(request):
-    """Answer an exception that no view has caught; tell if the disk is full."""
-    if refusals.is_out_of_space(sys.exc_info()[1]):
+    """Answer an exception that no view has caught; tell if trying again may help."""
+    error = sys.exc_info()[1]
+    if refusals.is_out_of_space(error):
         return refused_response(request, refusals.NOTHING_SAVED)
+    if refusals.is_unavailable(error):
+        return refused_response(request, refusals.UNAVAILABLE)
 
     return defaults.server_error(request)
 

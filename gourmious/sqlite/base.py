@@ -6,19 +6,40 @@ GIL, for which the threads of all uploads wait.
 """
 
 import os
+import sqlite3
 from collections import defaultdict, deque
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
+from pathlib import Path
 
+from django.core.files import locks
 from django.db.backends.sqlite3 import base
 
+OPTIONS = {
+    # Other requests can read while an upload's row is written.
+    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
+    # Take the write lock at the beginning of each transaction, where it can wait. One that reads
+    # first and writes later fails at once if another wrote in between.
+    "transaction_mode": "IMMEDIATE",
+    # Seconds. Another writer, such as a migration, delays an upload and does not fail it. A page
+    # that writes gives up before nginx does: nginx waits for 60.
+    "timeout": 45,
+}
+
 MAX_IDLE = 8  # connections of a process that wait for their next use
+
+# If a quota is exceeded, or the WAL's index does not fit, SQLite only reports a failed write.
+FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 idle = defaultdict(deque)  # by process and database
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
     """A connection that comes from the pool, and returns to it when it is closed."""
+
+    def __init__(self, settings_dict, *args, **kwargs):
+        settings_dict["OPTIONS"] = {**OPTIONS, **settings_dict["OPTIONS"]}
+        super().__init__(settings_dict, *args, **kwargs)
 
     @property
     def pool(self):
@@ -49,6 +70,32 @@ class DatabaseWrapper(base.DatabaseWrapper):
         else:
             self.pool.append(self.connection)
 
+    def find_fault(self):
+        """Return a sentence if the database can be read but not written to, or else None."""
+        is_writable = os.access(self.settings_dict["NAME"], os.W_OK)
+        return None if is_writable else "The database cannot be written to."
+
+    def is_full(self, error):
+        """Return whether the disk has no room for the database."""
+        return get_code(error) in FULL
+
+    def is_unavailable(self, error):
+        """Return whether another writer had locked the database for too long."""
+        return get_code(error) == sqlite3.SQLITE_BUSY
+
+    def is_value_error(self, error):
+        """Return whether SQLite may not have accepted a value: a regular expression has no code."""
+        return get_code(error) == sqlite3.SQLITE_ERROR
+
+    @contextmanager
+    def hold_lock(self, name, wait=True):
+        """Hold a lock among all processes while the block runs, and yield True.
+
+        If others hold it, wait; or else yield False.
+        """
+        with Path(f"{self.settings_dict['NAME']}-{name}").open("w") as file:
+            yield locks.lock(file, locks.LOCK_EX | (0 if wait else locks.LOCK_NB))
+
 
 @cache
 def keep_open(process, database):
@@ -60,3 +107,8 @@ def keep_open(process, database):
     keeper = base.Database.connect(database, check_same_thread=False)
     keeper.execute("SELECT * FROM sqlite_master").fetchall()
     return keeper
+
+
+def get_code(error):
+    """Return SQLite's extended code of an error; None if it is not SQLite's."""
+    return getattr(error.__cause__, "sqlite_errorcode", None)

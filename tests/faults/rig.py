@@ -29,7 +29,9 @@ ANOTHER = "127.0.0.99"  # the address of a client that must not be kept out
 SEED = int(os.environ.get("SEED", "1"))
 
 # Other files and folders that may exist: in the data folder, and in each folder of nginx.
-DATA = re.compile(r"db\.sqlite3(-wal|-shm)?|lost\.json|incoming|originals|media|static")
+DATA = re.compile(
+    r"db\.sqlite3(-wal|-shm|-migrate|-prune)?|lost\.json|incoming|originals|media|static"
+)
 NGINX = re.compile(r"nginx\.conf|pid|(access|error)\.log")
 
 TOLERANCE = 15  # the colours of a photo and its rendition may differ by this much of 255

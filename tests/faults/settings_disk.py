@@ -10,4 +10,4 @@ from tests.settings_small import *  # noqa: F403
 UPLOAD_STALL_TIMEOUT = 60
 MIN_FREE_SPACE = 1
 if os.environ.get("TIMES", "1") == "1":
-    DATABASES["default"]["OPTIONS"]["timeout"] = 3  # noqa: F405
+    DATABASES["default"]["OPTIONS"] = {"timeout": 3}  # noqa: F405

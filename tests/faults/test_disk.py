@@ -31,6 +31,11 @@ LOCK = 30 if TIMES > 1 else 0.5  # seconds
 DELETE_ALL = "from uploads.models import Picture; Picture.objects.all().delete()"
 NO_ROOM = (507, "storage_full", "There is no room for more photos; please try again later.")
 NOT_STORED = (500, "server_error", "The server could not keep the photo; please try again later.")
+LOCKED_OUT = (
+    503,
+    "server_error",
+    "The server is not available at the moment; please try again in a minute.",
+)
 
 
 @contextmanager
@@ -422,7 +427,7 @@ class DiskTests(DiskTestCase):
     def test_an_upload_is_refused_when_the_database_stays_locked(self):
         with self.lock_database(), self.make_upload() as upload:
             self.send_up_to_the_row(upload)
-            self.assert_refused(upload, *NOT_STORED)
+            self.assert_refused(upload, *LOCKED_OUT)
             self.assert_pages_stay_up()
         self.assert_uploads_work()
         self.audit("The database is locked for longer than an upload waits", 1)

@@ -2,11 +2,16 @@ from pathlib import Path
 
 from django.conf import settings
 from django.core.management.commands import migrate
+from django.db import connections
 
 
 class Command(migrate.Command):
-    def handle(self, *args, **options):
-        """Make the folders of the pictures first. The database file goes into their parent."""
+    def handle(self, *args, database, **options):
+        """Make the folders of the pictures first. The database file goes into their parent.
+
+        Hosts that start a release at the same time migrate one after another.
+        """
         for folder in (settings.FILE_UPLOAD_TEMP_DIR, settings.ORIGINALS_ROOT, settings.MEDIA_ROOT):
             Path(folder).mkdir(parents=True, exist_ok=True)
-        super().handle(*args, **options)
+        with connections[database].hold_lock("migrate"):
+            super().handle(*args, database=database, **options)
