@@ -4,11 +4,11 @@ import ipaddress
 import os
 import re
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from zlib import crc32
 
 from csp.constants import NONE, SELF
-from django.conf import global_settings
 from django.core.exceptions import ImproperlyConfigured
 from pymemcache.client.rendezvous import RendezvousHash
 
@@ -157,6 +157,43 @@ def env_database(name, pool_size):
         ) from error
     database["OPTIONS"]["pool"] = {"max_size": pool_size}
     return database
+
+
+BUCKET = (r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "the name of a bucket")
+S3_VARIABLES = {
+    "endpoint": (r"https?://[\w.-]+(:[0-9]{1,5})?", "http:// or https:// with a host"),
+    "originals": BUCKET,
+    "renditions": BUCKET,
+    "access_key": (r"[!-~]+", "the id of a key"),
+    "secret_key": (r"[ -~]+", "the secret of that key"),
+    "region": (r"[\w-]*", "the name of a region, or empty"),
+}
+
+
+def env_s3():
+    """Return what the app must know of its S3 store, or None if no variable of it is set.
+
+    Raise for a value that cannot be used, and if a variable is missing.
+    """
+    store = {name: os.environ.get(f"GOURMIOUS_S3_{name.upper()}", "") for name in S3_VARIABLES}
+    if not any(store.values()):
+        return None
+
+    for name, (pattern, meaning) in S3_VARIABLES.items():
+        if not re.fullmatch(pattern, store[name], re.ASCII):
+            raise ImproperlyConfigured(
+                f"GOURMIOUS_S3_{name.upper()} must be {meaning}, as other variables of S3 are set."
+            )
+    if store["originals"] == store["renditions"]:
+        raise ImproperlyConfigured(
+            "GOURMIOUS_S3_ORIGINALS and GOURMIOUS_S3_RENDITIONS must be two buckets: anybody may "
+            "read the renditions."
+        )
+    if not find_spec("boto3"):
+        raise ImproperlyConfigured(
+            "GOURMIOUS_S3_ENDPOINT needs the packages of gourmious/deploy/requirements.txt."
+        )
+    return store | {"region": store["region"] or "us-east-1"}
 
 
 def hash_text(text, seed):
@@ -370,6 +407,10 @@ FILE_UPLOAD_TEMP_DIR = DATA_DIR / "incoming"
 DATA_UPLOAD_MAX_NUMBER_FILES = 10
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2**16  # bytes of a form's fields, which are held in memory
 
+# The S3 store that has the originals and the renditions in two buckets, so that no policy of one
+# publishes the other. Without it they are in folders.
+S3 = env_s3()
+
 # The originals, as they were sent. They have no public URL.
 ORIGINALS_ROOT = DATA_DIR / "originals"
 # Which files of pictures are lost, as prune_uploads has found.
@@ -393,7 +434,8 @@ STATIC_ROOT = DATA_DIR / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 
 STORAGES = {
-    **global_settings.STORAGES,
+    "default": {"BACKEND": f"uploads.{'s3' if S3 else 'storage'}.RenditionStorage"},
+    "originals": {"BACKEND": f"uploads.{'s3' if S3 else 'storage'}.OriginalStorage"},
     # Names with hashes: a browser may cache the files for ever, and gets those of a new release.
     "staticfiles": {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"

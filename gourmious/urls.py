@@ -1,13 +1,15 @@
 from django.conf import settings
-from django.conf.urls.static import static
 from django.contrib import admin
 from django.urls import include, path
+
+from uploads.views import media
 
 urlpatterns = [
     path("", include("uploads.urls")),
     path("admin/", admin.site.urls),
-    *static(settings.MEDIA_URL, document_root=settings.MEDIA_ROOT),
 ]
+if settings.DEBUG:  # In production nginx serves the renditions.
+    urlpatterns.append(path("media/<name>", media))
 
 handler400 = "uploads.views.bad_request"
 handler404 = "uploads.views.not_found"

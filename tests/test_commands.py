@@ -5,17 +5,14 @@ from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
 
-from django.core.files.storage import FileSystemStorage
 from django.core.files.uploadhandler import StopFutureHandlers
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 from django.utils import timezone
 
 from uploads import models, renderer
-from uploads.management.commands import prune_uploads
-from uploads.management.commands.prune_uploads import find_old_files
 from uploads.models import Cancellation, Dish, Picture
-from uploads.storage import read_lost_files
+from uploads.storage import FolderStorage, read_lost_files
 from uploads.uploadhandler import PictureFileUploadHandler
 
 from .base import UploadTestCase, store
@@ -129,17 +126,17 @@ class PruneUploadsTests(CommandTestCase):
         self.assertFalse(stored.exists())
 
     def test_pictures_that_are_stored_meanwhile_are_left_alone_however_old(self):
-        def store_and_look(*args):
-            picture = store(self.dish, photo())
-            for file in picture.files():
-                self.age(file.path, 48)
-            return find_old_files(*args)
+        left = self.leave("originals/left.jpg", 48)
+        is_in_use = FolderStorage.is_in_use
 
-        with patch.object(prune_uploads, "find_old_files", store_and_look):
+        def write_row_and_look(*args):
+            Picture.objects.update(original=left.name)
+            return is_in_use(*args)
+
+        with patch.object(FolderStorage, "is_in_use", write_row_and_look):
             self.call("prune_uploads")
 
-        self.assertEqual(Picture.objects.count(), 4)
-        self.assertEqual(len(self.files()), 3 * 4)
+        self.assertTrue(left.exists())
 
     def test_the_files_of_pictures_are_known_whatever_the_way_to_the_folder(self):
         for file in self.picture.files():
@@ -214,13 +211,14 @@ class PruneUploadsTests(CommandTestCase):
         self.assertFalse(Cancellation.objects.exists())
 
     def test_a_picture_that_is_deleted_while_its_files_are_looked_for_has_lost_nothing(self):
-        exists = FileSystemStorage.exists
+        get_sizes = FolderStorage.get_sizes
 
-        def deleted(storage, name):
-            Picture.objects.all().delete()
-            return exists(storage, name)
+        def deleted(storage, names):
+            with self.captureOnCommitCallbacks(execute=True):
+                Picture.objects.all().delete()
+            return get_sizes(storage, names)
 
-        with patch.object(FileSystemStorage, "exists", deleted):
+        with patch.object(FolderStorage, "get_sizes", deleted):
             self.call("prune_uploads")
 
         self.assertEqual(self.errors.getvalue(), "")
@@ -288,6 +286,19 @@ class MakeRenditionsTests(CommandTestCase):
 
         self.assertEqual(Picture.objects.get().display.name, self.picture.display.name)
         self.assertIn("0 of 0 pictures", self.output.getvalue())
+
+    def test_a_single_rendition_of_another_size_is_outdated(self):
+        for name in ("display", "thumbnail"):
+            old = self.picture.renditions()
+            path = Path(self.picture.display.path).with_name(f"x-{name}.jpg")
+            path.touch()
+            Picture.objects.update(**{name: path.name})
+
+            self.call("make_renditions")
+
+            self.assertIn("1 of 1 pictures", self.output.getvalue())
+            self.picture.refresh_from_db()
+            self.assertNotEqual(self.picture.renditions(), old)
 
     def test_lost_ones_are_made_again(self):
         Path(self.picture.thumbnail.path).unlink()

@@ -29,18 +29,18 @@ class HealthTests(FoldersMixin, TestCase):
         self.assertEqual(self.ask(), (200, dict.fromkeys(parts, "ok")))
 
     def test_lost_files_are_named_without_their_paths(self):
-        note_lost_files([f"original of picture {number}" for number in range(1, 14)])
+        note_lost_files(13, [f"original of picture {number}" for number in range(1, 11)])
 
         status, health = self.ask()
 
         self.assertEqual(status, 503)
         self.assertRegex(health["storage"], r"^Lost files: original of picture 1, .* and 3 more\.$")
         self.assertNotIn("/", health["storage"])
-        note_lost_files([])
+        note_lost_files(0, [])
         self.assertEqual(self.ask()[0], 200)
 
     def test_a_balancer_is_told_of_this_host_alone(self):
-        note_lost_files(["original of picture 1"])
+        note_lost_files(1, ["original of picture 1"])
 
         self.assertEqual(self.ask("?host"), (200, {"disk": "ok"}))
         with override_settings(MIN_FREE_SPACE=2**60):

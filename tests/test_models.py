@@ -247,21 +247,6 @@ class RenditionTests(UploadTestCase):
         for file in Picture.objects.get().files():
             self.assertTrue(Path(file.path).exists())
 
-    def test_renditions_of_other_sizes_are_outdated(self):
-        self.assertTrue(self.picture.has_present_renditions())
-
-        for name in ("display", "thumbnail"):
-            path = Path(self.picture.display.path).with_name("x-1200.jpg")
-            path.touch()
-            Picture.objects.update(**{name: path.name})
-            self.picture.refresh_from_db()
-            self.assertFalse(self.picture.has_present_renditions())
-
-    def test_a_lost_rendition_is_not_there(self):
-        Path(self.picture.thumbnail.path).unlink()
-
-        self.assertFalse(self.picture.has_present_renditions())
-
 
 class CancelTests(UploadTestCase):
     def test_no_file_is_kept_of_an_upload_that_was_cancelled(self):

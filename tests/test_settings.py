@@ -5,6 +5,7 @@ from unittest.mock import patch
 from django.core.exceptions import ImproperlyConfigured
 from django.test import SimpleTestCase
 
+from . import buckets
 from .base import PRODUCTION, read_settings
 from .servers import manage
 
@@ -73,6 +74,36 @@ class SettingsTests(SimpleTestCase):
         ):
             with self.subTest(value):
                 self.assert_improper(name, **{name: value})
+
+    def test_the_store_is_set_as_a_whole_or_not_at_all(self):
+        store = buckets.describe_buckets("http://s3.example:9000", "gourmious")
+        self.assertEqual(read_settings(**store)["S3"]["region"], "us-east-1")
+        self.assertIsNone(read_settings(**dict.fromkeys(store, ""))["S3"])
+
+        for name in store:
+            with self.subTest(name):
+                self.assert_improper(name, **{**store, name: ""})
+
+    def test_a_value_of_the_store_that_cannot_be_used_stops_the_start_and_is_named(self):
+        store = buckets.describe_buckets("https://s3.example", "gourmious")
+        for name, value in (
+            ("GOURMIOUS_S3_ENDPOINT", "s3.example:9000"),
+            ("GOURMIOUS_S3_ENDPOINT", "https://s3.example/bucket"),
+            ("GOURMIOUS_S3_ENDPOINT", "https://key@s3.example"),
+            ("GOURMIOUS_S3_ORIGINALS", "Originals"),
+            ("GOURMIOUS_S3_ORIGINALS", "originals/2026"),
+            ("GOURMIOUS_S3_RENDITIONS", "gourmious-originals"),
+            ("GOURMIOUS_S3_ACCESS_KEY", "a key"),
+            ("GOURMIOUS_S3_REGION", "eu west"),
+        ):
+            with self.subTest(value):
+                self.assert_improper(name, **{**store, name: value})
+
+    def test_without_the_packages_of_the_store_the_start_stops_and_names_them(self):
+        store = buckets.describe_buckets("https://s3.example", "gourmious")
+
+        with patch("importlib.util.find_spec", return_value=None):
+            self.assert_improper("gourmious/deploy/requirements.txt", **store)
 
     def test_hosts_may_be_names_wildcards_and_ip_addresses(self):
         hosts = ["gourmious.example", ".example", "*", "localhost", "127.0.0.1", "[::1]"]

@@ -5,7 +5,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import Count, OuterRef, Subquery
 from django.db.models.functions import Coalesce
-from django.http import FileResponse, Http404
+from django.http import Http404
 from django.shortcuts import get_object_or_404
 from django.template.defaultfilters import filesizeformat
 from django.urls import path, reverse
@@ -125,7 +125,7 @@ class PictureAdmin(PictureActions):
         "caption",
         "reports",
         "uploaded",
-        "size",
+        "pixels",
         "hidden",
         "original_link",
     ]
@@ -134,7 +134,16 @@ class PictureAdmin(PictureActions):
     list_select_related = ["dish"]
     list_per_page = 50
     date_hierarchy = "uploaded"
-    readonly_fields = ["preview", "dish", "reports", "uploaded", "size", "hidden", "original_link"]
+    readonly_fields = [
+        "preview",
+        "dish",
+        "reports",
+        "uploaded",
+        "pixels",
+        "size",
+        "hidden",
+        "original_link",
+    ]
     fields = [*readonly_fields, "caption"]
     search_fields = ["dish__name", "dish__restaurant", "caption"]
     actions = ["hide", "show", "ban"]
@@ -156,12 +165,12 @@ class PictureAdmin(PictureActions):
         ]
 
     def original(self, request, pk):
-        """Send an original, byte for byte, as a download."""
+        """Let staff download an original, byte for byte."""
         picture = get_object_or_404(Picture, pk=pk)
         if not self.has_view_permission(request, picture):
             raise PermissionDenied
         try:
-            return FileResponse(picture.original.open(), as_attachment=True)
+            return picture.original.storage.send(picture.original.name)
         except FileNotFoundError as error:
             raise Http404(f"{picture} has lost its original.") from error
 
@@ -169,13 +178,16 @@ class PictureAdmin(PictureActions):
     def preview(self, picture):
         return thumbnail(picture)
 
-    @admin.display(description="size", ordering="width")
+    @admin.display(ordering="width")
+    def pixels(self, picture):
+        return f"{picture.width} by {picture.height}"
+
     def size(self, picture):
-        pixels = f"{picture.width} by {picture.height}"
+        """Return the size of the original. The list would have to ask the store for each row."""
         try:
-            return f"{pixels}, {filesizeformat(picture.original.size)}"
+            return filesizeformat(picture.original.size)
         except FileNotFoundError:
-            return f"{pixels}, no original"
+            return "no original"
 
     @admin.display(description="original")
     def original_link(self, picture):

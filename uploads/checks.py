@@ -13,9 +13,11 @@ from django.contrib.staticfiles.finders import get_finders
 from django.contrib.staticfiles.storage import ManifestFilesMixin, staticfiles_storage
 from django.core.checks import Warning as CheckWarning
 from django.core.checks import register
+from django.core.files.storage import storages
 from pymemcache import Client, MemcacheError
 
 from .health import disk_fault
+from .storage import list_folders
 
 HANDLERS = [
     "uploads.uploadhandler.UploadProgressCachedHandler",
@@ -38,8 +40,7 @@ def check_handlers_are_first(**kwargs):
 
 @register
 def check_temporary_folder_is_on_the_pictures_disk(**kwargs):
-    folders = [settings.FILE_UPLOAD_TEMP_DIR, settings.ORIGINALS_ROOT, settings.MEDIA_ROOT]
-    devices = {get_device(folder) for folder in folders}
+    devices = {get_device(folder) for folder in list_folders()}
     if None not in devices and len(devices) == 1:
         return []
     return [
@@ -138,6 +139,19 @@ def check_failures_can_be_mailed(**kwargs):
             hint="Install one, such as Debian's package msmtp-mta.",
             id="uploads.W008",
         )
+    ]
+
+
+@register(deploy=True)
+def check_files_can_be_reached(**kwargs):
+    faults = [storages[alias].find_fault() for alias in ("originals", "default")]
+    return [
+        CheckWarning(
+            fault,
+            hint="Correct the variables that begin with GOURMIOUS_S3, or the store.",
+            id="uploads.W009",
+        )
+        for fault in filter(None, faults)
     ]
 
 

@@ -3,11 +3,12 @@
 import os
 
 from django.conf import settings
+from django.core.files.storage import storages
 from django.db import DatabaseError, connection
 
 from .models import Dish
 from .progress import cache_answers
-from .storage import has_room, read_lost_files
+from .storage import has_room, list_folders, read_lost_files
 
 # The original and the renditions of each photo.
 FILES_OF_UPLOAD = 3 * settings.DATA_UPLOAD_MAX_NUMBER_FILES
@@ -45,7 +46,7 @@ def cache_fault():
 
 
 def disk_fault():
-    for folder in (settings.FILE_UPLOAD_TEMP_DIR, settings.ORIGINALS_ROOT, settings.MEDIA_ROOT):
+    for folder in list_folders():
         if not os.access(folder, os.W_OK | os.X_OK):
             return f"The folder {folder.name} cannot be written to."
         disk = os.statvfs(folder)
@@ -55,7 +56,13 @@ def disk_fault():
 
 
 def storage_fault():
-    """Return what prune_uploads has found. To look for all files now would take too long."""
+    """Return whether the files can be reached, and what prune_uploads has found.
+
+    To look for all files now would take too long.
+    """
+    for alias in ("originals", "default"):
+        if fault := storages[alias].find_fault():
+            return fault
     lost = read_lost_files()
     if not lost.count:
         return None

@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.utils.functional import cached_property
 
 from . import images, refusals, renderer
-from .storage import OriginalStorage, delete_files, move
+from .storage import BATCH_SIZE, delete_files, get_original_storage
 
 DISPLAY_SUFFIX = f"-{images.DISPLAY_SIZE}.jpg"
 THUMBNAIL_SUFFIX = f"-{images.THUMBNAIL_SIZE}.jpg"
@@ -97,6 +97,16 @@ class PictureQuerySet(models.QuerySet):
         """Return the shown pictures of these diners, who may change them."""
         return self.shown().filter(diner__in=diners).exclude(diner="")
 
+    def in_batches(self, field):
+        """Yield the pictures in lists, in the order of a field that holds names of files.
+
+        A store lists its files in this order, too. No more than a list is held in memory.
+        """
+        pictures, last = self.order_by(field), ""
+        while batch := list(pictures.filter(**{f"{field}__gt": last})[:BATCH_SIZE]):
+            yield batch
+            last = getattr(batch[-1], field).name
+
     def cancel(self, diner, progress_ids):
         """Delete what these uploads of a diner have stored, and let them store nothing later."""
         rows = [Cancellation(diner=diner, progress_id=progress_id) for progress_id in progress_ids]
@@ -142,7 +152,7 @@ class PictureQuerySet(models.QuerySet):
 
 class Picture(models.Model):
     dish = models.ForeignKey(Dish, models.CASCADE, related_name="pictures")
-    original = models.FileField(storage=OriginalStorage, editable=False)
+    original = models.FileField(storage=get_original_storage, editable=False)
     display = models.FileField(editable=False)
     thumbnail = models.FileField(editable=False)
     width = models.PositiveIntegerField(editable=False, help_text="Of the original, in pixels.")
@@ -206,13 +216,10 @@ class Picture(models.Model):
     def renditions(self):
         return [self.display, self.thumbnail]
 
-    def has_present_renditions(self):
-        """Return whether the files of both renditions are there, and have the present sizes."""
-        return (
-            self.display.name.endswith(DISPLAY_SUFFIX)
-            and self.thumbnail.name.endswith(THUMBNAIL_SUFFIX)
-            and all(file.storage.exists(file.name) for file in self.renditions())
-        )
+    def has_present_sizes(self):
+        """Return whether both renditions have the present sizes, which are in their names."""
+        suffixes = DISPLAY_SUFFIX, THUMBNAIL_SUFFIX
+        return all(map(str.endswith, (self.display.name, self.thumbnail.name), suffixes))
 
     def files(self):
         return [self.original, *self.renditions()]
@@ -222,7 +229,11 @@ class Picture(models.Model):
 
         Raise DoesNotExist if somebody else deleted or changed the picture in the meantime.
         """
-        with renderer.render(self.original.path) as renditions:
+        original = self.original
+        with (
+            original.storage.open_path(original.name) as path,
+            renderer.render(path) as renditions,
+        ):
             old = self.renditions()
             try:
                 self._write_renditions(renditions)
@@ -251,11 +262,13 @@ class Picture(models.Model):
         self.width, self.height = renditions.width, renditions.height
         is_committing = False
         try:
-            move(file, self.original)
+            self.original.storage.save(self.original.name, file)
             self._write_renditions(renditions)
             with transaction.atomic():
                 self.save(force_insert=True)
                 is_committing = True
+        except (ConnectionError, TimeoutError):
+            raise  # The store is away, and each attempt takes seconds: prune_uploads deletes them.
         except BaseException as error:
             if not (is_committing and connection.is_unavailable(error)):
                 delete_files(self.files())
@@ -285,8 +298,8 @@ class Picture(models.Model):
         name = secrets.token_hex(16)
         # Set both names first: cleaning up after a failure must not delete the old files.
         self.display, self.thumbnail = f"{name}{DISPLAY_SUFFIX}", f"{name}{THUMBNAIL_SUFFIX}"
-        move(renditions.display, self.display)
-        move(renditions.thumbnail, self.thumbnail)
+        self.display.storage.save(self.display.name, renditions.display)
+        self.thumbnail.storage.save(self.thumbnail.name, renditions.thumbnail)
 
     def _replace(self, old):
         """Write the names of the renditions, and delete the old ones after the commit."""

@@ -1,23 +1,81 @@
-"""Where the files of pictures live: in folders below the data folder."""
+"""Where the files of pictures live: in folders below the data folder, or in buckets (see s3.py)."""
 
 import errno
 import json
 import logging
 import os
+from contextlib import nullcontext, suppress
+from itertools import islice
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import NamedTuple
 
 from django.conf import settings
 from django.core.files import locks
-from django.core.files.storage import FileSystemStorage
+from django.core.files.storage import FileSystemStorage, storages
+from django.http import FileResponse
 
+BATCH_SIZE = 1000  # files; a page of S3's listing has as many
 MAX_NAMES = 10  # lost files that are named
 
 logger = logging.getLogger(__name__)
 
 
-class OriginalStorage(FileSystemStorage):
+class FolderStorage(FileSystemStorage):
+    """Store files in one folder, each by renaming."""
+
+    def _save(self, name, content):
+        """Raise OSError if the stored file is shorter than the temporary file.
+
+        Between two file systems Django (5.2) copies the file, and does not notice when a full disk
+        takes only a part of the last write.
+        """
+        name = super()._save(name, content)
+        if self.size(name) != content.size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path(name))
+        return name
+
+    def open_path(self, name):
+        """Return a context manager that gives the path of a file for as long as its block runs."""
+        return nullcontext(self.path(name))
+
+    def send(self, name):
+        """Return a response that lets a browser download a file."""
+        return FileResponse(self.open(name), as_attachment=True)
+
+    def locate(self, name):
+        """Return where an operator finds a file."""
+        return self.path(name)
+
+    def get_sizes(self, names):
+        """Return the sizes of those files that exist, by their names."""
+        sizes = {}
+        for name in names:
+            with suppress(FileNotFoundError):
+                sizes[name] = self.size(name)
+        return sizes
+
+    def list_old(self, before):
+        """Yield batches of the names of all files that are older than a time."""
+        with os.scandir(self.location) as entries:
+            yield from batches(entry.name for entry in entries if is_old_file(entry, before))
+
+    def is_in_use(self, name):
+        """Return whether an upload has locked a file. It releases the lock when it is answered."""
+        try:
+            return is_locked(Path(self.path(name)))
+        except FileNotFoundError:  # It was moved or deleted in the meantime.
+            return True
+
+    def find_fault(self):
+        """Return None: health.disk_fault() tells of folders."""
+
+
+class RenditionStorage(FolderStorage):
+    """Store the renditions below MEDIA_ROOT."""
+
+
+class OriginalStorage(FolderStorage):
     """Store the originals below ORIGINALS_ROOT, without URLs, and readable only by the server."""
 
     base_url = None
@@ -26,6 +84,29 @@ class OriginalStorage(FileSystemStorage):
     @property
     def base_location(self):
         return settings.ORIGINALS_ROOT
+
+
+def get_original_storage():
+    return storages["originals"]
+
+
+def list_folders():
+    """Return the folders that uploads write to."""
+    if settings.S3:
+        return [settings.FILE_UPLOAD_TEMP_DIR]
+    return [settings.FILE_UPLOAD_TEMP_DIR, settings.ORIGINALS_ROOT, settings.MEDIA_ROOT]
+
+
+def batches(items):
+    items = iter(items)
+    while batch := list(islice(items, BATCH_SIZE)):
+        yield batch
+
+
+def is_old_file(entry, before):
+    with suppress(FileNotFoundError):  # It was moved or deleted in the meantime.
+        return entry.is_file() and entry.stat().st_mtime < before
+    return False
 
 
 def has_room():
@@ -45,22 +126,14 @@ def get_reserve(disk):
     return settings.MIN_FREE_SPACE or min(2**30, disk.f_blocks * disk.f_frsize // 20)
 
 
-def move(source, target):
-    """Store a temporary file by renaming; raise OSError if the stored file is shorter.
-
-    Between two file systems Django (5.2) copies the file, and does not notice when a full disk
-    takes only a part of the last write.
-    """
-    target.storage.save(target.name, source)
-    if target.size != source.size:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), target.path)
-
-
 def delete_files(files):
     """Delete what can be deleted; prune_uploads removes the rest, which no row names."""
     for file in filter(None, files):
         try:
             file.storage.delete(file.name)
+        except (ConnectionError, TimeoutError):
+            logger.exception("A file could not be deleted.")
+            return  # The store is away, and each attempt takes seconds.
         except OSError:
             logger.exception("A file could not be deleted.")
 
@@ -79,9 +152,9 @@ class LostFiles(NamedTuple):
     time: float = 0  # when it looked, in seconds since 1970
 
 
-def note_lost_files(names):
-    """Note the names of all lost files, for read_lost_files()."""
-    text = json.dumps({"count": len(names), "names": names[:MAX_NAMES]})
+def note_lost_files(count, names):
+    """Note how many files are lost, and the names of the first, for read_lost_files()."""
+    text = json.dumps({"count": count, "names": names})
     with NamedTemporaryFile("w", dir=settings.FILE_UPLOAD_TEMP_DIR, delete=False) as file:
         file.write(text)
     Path(file.name).replace(settings.LOST_FILES)

@@ -5,8 +5,9 @@ from contextlib import suppress
 from http import HTTPStatus
 
 from django.core.exceptions import ValidationError
+from django.core.files.storage import default_storage
 from django.db import IntegrityError, transaction
-from django.http import HttpResponse, JsonResponse
+from django.http import FileResponse, Http404, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views import defaults
@@ -225,6 +226,15 @@ def get_upload_progress(request):
 
     record = get_record(request, progress_id)
     return HttpResponse(record or "null", content_type="application/json")
+
+
+@require_safe
+def media(request, name):
+    """Serve a rendition from whatever stores it, for development."""
+    try:
+        return FileResponse(default_storage.open(name), content_type="image/jpeg")
+    except FileNotFoundError as error:
+        raise Http404 from error
 
 
 @never_cache

@@ -1,8 +1,10 @@
+from itertools import chain
+
+from django.core.files.storage import default_storage
 from django.core.management.base import BaseCommand, CommandError
 
+from uploads.management.progressbar import show_progress
 from uploads.models import Picture
-
-WIDTH = 40  # characters of the progress bar
 
 
 class Command(BaseCommand):
@@ -15,18 +17,17 @@ class Command(BaseCommand):
         parser.add_argument("--all", action="store_true", help="Renew all renditions.")
 
     def handle(self, **options):
-        pictures = Picture.objects.shown().order_by("pk")
         # Keep only the keys: a picture may be hidden or deleted before its turn.
         keys = [
             picture.pk
-            for picture in pictures.iterator()
-            if options["all"] or not picture.has_present_renditions()
+            for pictures in Picture.objects.shown().in_batches("display")
+            for picture in (pictures if options["all"] else find_outdated(pictures))
         ]
 
         failed = 0
         for number, pk in enumerate(keys, 1):
             failed += not self.make(pk)
-            self.show_progress(number, len(keys))
+            show_progress(self.stdout, number, len(keys))
 
         self.stdout.write(f"{len(keys) - failed} of {len(keys)} pictures are up to date now.")
         if failed:
@@ -42,9 +43,13 @@ class Command(BaseCommand):
                 return False
         return True
 
-    def show_progress(self, number, count):
-        if self.stdout.isatty():
-            done = WIDTH * number // count
-            bar = f"{'█' * done}{'░' * (WIDTH - done)}"
-            self.stdout.write(f"\r{bar} {number} of {count}", ending="\n" * (number == count))
-            self.stdout.flush()
+
+def find_outdated(pictures):
+    """Return the pictures that lack a rendition, or have one of another than the present size."""
+    names = {picture: [file.name for file in picture.renditions()] for picture in pictures}
+    present = default_storage.get_sizes(chain(*names.values()))
+    return [
+        picture
+        for picture in pictures
+        if not picture.has_present_sizes() or not present.keys() >= {*names[picture]}
+    ]

@@ -1,8 +1,9 @@
 from pathlib import Path
 
-from django.conf import settings
 from django.core.management.commands import migrate
 from django.db import connections
+
+from uploads.storage import list_folders
 
 
 class Command(migrate.Command):
@@ -11,7 +12,7 @@ class Command(migrate.Command):
 
         Hosts that start a release at the same time migrate one after another.
         """
-        for folder in (settings.FILE_UPLOAD_TEMP_DIR, settings.ORIGINALS_ROOT, settings.MEDIA_ROOT):
+        for folder in list_folders():
             Path(folder).mkdir(parents=True, exist_ok=True)
         with connections[database].hold_lock("migrate"):
             super().handle(*args, database=database, **options)

@@ -1,17 +1,22 @@
 import time
 from datetime import timedelta
-from pathlib import Path
+from tempfile import SpooledTemporaryFile
 
 from django.conf import settings
+from django.core.files.storage import default_storage, storages
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from uploads.models import Cancellation, Dish, Picture
-from uploads.storage import is_locked, note_lost_files
+from uploads.storage import MAX_NAMES, FolderStorage, note_lost_files
 
 # A killed process leaves a few orphaned originals. If there are more than this number and more than
 # this share of all, the database was probably lost or replaced: no photo is removed.
 MAX_ORPHANS, MAX_SHARE = 10, 0.1
+
+# Names of orphans are held in memory up to so many bytes. On a full disk nothing can be written
+# before files are removed.
+MAX_MEMORY = 2**20
 
 
 class Command(BaseCommand):
@@ -38,41 +43,50 @@ class Command(BaseCommand):
 
     def handle(self, *, dry_run, force, hours, **options):
         before = time.time() - 3600 * hours
-        # Read the rows last: photos may be stored in the meantime.
-        incoming = list(find_old_files(settings.FILE_UPLOAD_TEMP_DIR, before))
-        originals = list(find_old_files(settings.ORIGINALS_ROOT, before))
-        renditions = list(find_old_files(settings.MEDIA_ROOT, before))
-        known = read_known_names()
-        orphans = [path for path in originals + renditions if path.name not in known]
-        self.remove(incoming, dry_run)
-        if not (force or dry_run):
-            validate_share(sum(path.name not in known for path in originals))
-        self.remove(orphans, dry_run)
-        lost = self.report_lost_files()
+        incoming = FolderStorage(settings.FILE_UPLOAD_TEMP_DIR)
+        self.remove(incoming, find_orphans(incoming, [], before), dry_run)
+        self.remove_originals(before, dry_run, force)
+        renditions = find_orphans(default_storage, ["display", "thumbnail"], before)
+        self.remove(default_storage, renditions, dry_run)
+        count, names = self.report_lost_files()
         if not dry_run:  # On a full disk nothing can be written before files are removed.
-            note_lost_files(lost)
+            note_lost_files(count, names)
             prune_cancellations(hours)
             fill_search_text()
-        if lost:
-            raise CommandError(f"Files of pictures are lost: {len(lost)}.")
+        if count:
+            raise CommandError(f"Files of pictures are lost: {count}.")
 
-    def remove(self, paths, dry_run):
-        for path in paths:
-            self.stdout.write(f"{'Would remove' if dry_run else 'Removed'} {path}.")
+    def remove_originals(self, before, dry_run, force):
+        """Remove the originals that have no row. Count them first."""
+        storage, count = storages["originals"], 0
+        folder = settings.FILE_UPLOAD_TEMP_DIR
+        with SpooledTemporaryFile(MAX_MEMORY, "w+", dir=folder) as orphans:
+            for name in find_orphans(storage, ["original"], before):
+                orphans.write(f"{name}\n")
+                count += 1
+            if not (force or dry_run):
+                validate_share(count)
+            orphans.seek(0)
+            self.remove(storage, (line.rstrip("\n") for line in orphans), dry_run)
+
+    def remove(self, storage, names, dry_run):
+        for name in names:
+            self.stdout.write(f"{'Would remove' if dry_run else 'Removed'} {storage.locate(name)}.")
             if not dry_run:
-                path.unlink(missing_ok=True)
+                storage.delete(name)
 
     def report_lost_files(self):
-        """Return the names of the files that pictures have lost, those of originals first."""
-        names = []
-        keys = [picture.pk for picture in Picture.objects.iterator() if find_lost_files(picture)]
-        for pk in keys:
-            # Read the row again: it may have been hidden, changed or deleted in the meantime.
-            for picture in Picture.objects.filter(pk=pk):
-                for file in find_lost_files(picture):
-                    self.stderr.write(f"{picture} has lost {file.path}.")
-                    names.append(f"{file.field.name} of picture {pk}")
-        return sorted(names, key=lambda name: not name.startswith("original"))
+        """Return the number of files that pictures have lost, and the names of the first.
+
+        Those of originals come first.
+        """
+        count, names = 0, []
+        for picture, file in find_lost_files():
+            self.stderr.write(f"{picture} has lost {file.storage.locate(file.name)}.")
+            count += 1
+            if len(names) < MAX_NAMES:
+                names.append(f"{file.field.name} of picture {picture.pk}")
+        return count, names
 
 
 def prune_cancellations(hours):
@@ -92,7 +106,7 @@ def fill_search_text():
 
 def validate_share(orphans):
     """Raise CommandError if too many originals have no row."""
-    count = sum(1 for _ in Path(settings.ORIGINALS_ROOT).iterdir())
+    count = Picture.objects.count() + orphans
     if orphans > max(MAX_ORPHANS, MAX_SHARE * count):
         raise CommandError(
             f"{orphans} of {count} originals have no row, so no photo was removed. Check that this "
@@ -101,23 +115,38 @@ def validate_share(orphans):
         )
 
 
-def find_lost_files(picture):
-    return [file for file in picture.files() if file and not file.storage.exists(file.name)]
+def find_orphans(storage, fields, before):
+    """Yield the names of old files that no upload uses, and that no row has in these fields."""
+    for names in storage.list_old(before):
+        unknown = set(names) - read_known_names(fields, names)
+        unused = [name for name in unknown if not storage.is_in_use(name)]
+        # Read the rows again: an upload may have written one, and released its lock.
+        yield from set(unused) - read_known_names(fields, unused)
 
 
-def find_old_files(folder, before):
-    """Yield the files of a folder that are older than this time and that no upload has locked.
-
-    An upload releases the locks when it is answered.
-    """
-    for path in Path(folder).iterdir():
-        try:
-            if path.is_file() and path.stat().st_mtime < before and not is_locked(path):
-                yield path
-        except FileNotFoundError:
-            continue  # It was moved or deleted in the meantime.
+def read_known_names(fields, names):
+    """Return those names that a row has in one of the fields."""
+    rows = [Picture.objects.filter(**{f"{field}__in": names}) for field in fields]
+    return {
+        name
+        for field, found in zip(fields, rows, strict=True)
+        for name in found.values_list(field, flat=True)
+    }
 
 
-def read_known_names():
-    rows = Picture.objects.values_list("original", "display", "thumbnail")
-    return {name for names in rows.iterator() for name in names}
+def find_lost_files():
+    """Yield each picture that has lost a file, with that file: first those of originals."""
+    for fields in (["original"], ["display", "thumbnail"]):
+        for pictures in Picture.objects.in_batches(fields[0]):
+            files = [(one, getattr(one, field)) for one in pictures for field in fields]
+            storage = files[0][1].storage
+            sizes = storage.get_sizes([file.name for _, file in files])
+            for picture, file in files:
+                if file.name not in sizes and is_lost(picture, file):
+                    yield picture, file
+
+
+def is_lost(picture, file):
+    """Look again: the picture may have been hidden, changed or deleted in the meantime."""
+    row = Picture.objects.filter(pk=picture.pk, **{file.field.name: file.name})
+    return row.exists() and not file.storage.exists(file.name)
