@@ -2,6 +2,7 @@
 
 import base64
 import errno
+import logging
 from contextlib import contextmanager
 from functools import cache
 from tempfile import NamedTemporaryFile
@@ -20,6 +21,8 @@ from django.core.files import File, locks
 from django.core.files.storage import Storage
 from django.http import HttpResponseRedirect
 from django.utils.encoding import filepath_to_uri
+
+logger = logging.getLogger(__name__)
 
 LINK_LIFETIME = 60  # seconds
 
@@ -187,8 +190,9 @@ class BucketStorage(Storage):
         try:
             with os_errors():
                 self.client.list_objects_v2(Bucket=self.bucket, MaxKeys=1)
-        except OSError as error:
-            return f"The bucket of the {self.kind} cannot be read: {error.strerror}."
+        except OSError as error:  # It has the address of the store, which is not for everybody.
+            logger.warning("The bucket of the %s cannot be read: %s", self.kind, error)
+            return f"The bucket of the {self.kind} cannot be read."
         return None
 
 

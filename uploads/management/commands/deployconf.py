@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from csp.utils import build_policy
 from django.conf import settings
@@ -52,6 +53,31 @@ SPARE_TASKS = 128
 
 # Connections of each nginx worker besides those of uploads.
 SPARE_CONNECTIONS = 8192
+
+# Headers of S3 stores that are no business of a browser.
+STORE_HEADERS = [
+    "Content-Disposition",
+    "Seaweed-X-Amz-ETag",
+    "Seaweed-X-Amz-Owner",
+    "Set-Cookie",
+    "Vary",
+    "X-Amz-Bucket-Region",
+    "X-Amz-Checksum-CRC32",
+    "X-Amz-Checksum-CRC64NVME",
+    "X-Amz-Checksum-SHA256",
+    "X-Amz-Checksum-Type",
+    "X-Amz-Expiration",
+    "X-Amz-Id-2",
+    "X-Amz-Replication-Status",
+    "X-Amz-Request-Id",
+    "X-Amz-Server-Side-Encryption",
+    "X-Amz-Storage-Class",
+    "X-Amz-Version-Id",
+    "X-Ratelimit-Limit",
+    "X-Ratelimit-Remaining",
+    "X-Rgw-Object-Type",
+    "X-XSS-Protection",
+]
 
 VARIABLE = re.compile(r"^(GOURMIOUS_\w+=)(.+)$", re.MULTILINE)
 
@@ -158,6 +184,7 @@ def render_nginx(listen=None, version=None):
         "refusals": list_refusals(),
         "sockets": {name: clean_path(path) for name, path in settings.SOCKETS.items()},
         "headers": list_headers(),
+        **describe_store(),
     }
     return render_template("nginx.conf", context)
 
@@ -223,6 +250,21 @@ def list_headers():
         "X-Frame-Options": settings.X_FRAME_OPTIONS,
     }
     return [(name, name.lower().replace("-", "_"), value) for name, value in headers.items()]
+
+
+def describe_store():
+    """Return how nginx reaches the S3 store, if there is one."""
+    if not settings.S3:
+        return {}
+    endpoint = urlsplit(settings.S3["endpoint"])
+    port = endpoint.port or {"http": 80, "https": 443}[endpoint.scheme]
+    return {
+        "store_scheme": endpoint.scheme,
+        "store_host": endpoint.netloc,
+        "store_name": endpoint.hostname,
+        "store_address": f"{endpoint.hostname}:{port}",
+        "store_headers": STORE_HEADERS,
+    }
 
 
 def list_refusals():

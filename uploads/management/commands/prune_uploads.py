@@ -1,11 +1,11 @@
 import time
-from datetime import timedelta
+from datetime import UTC, datetime
 from tempfile import SpooledTemporaryFile
 
 from django.conf import settings
 from django.core.files.storage import default_storage, storages
 from django.core.management.base import BaseCommand, CommandError
-from django.utils import timezone
+from django.db import connection
 
 from uploads.models import Cancellation, Dish, Picture
 from uploads.storage import MAX_NAMES, FolderStorage, note_lost_files
@@ -45,13 +45,22 @@ class Command(BaseCommand):
         before = time.time() - 3600 * hours
         incoming = FolderStorage(settings.FILE_UPLOAD_TEMP_DIR)
         self.remove(incoming, find_orphans(incoming, [], before), dry_run)
+        with connection.hold_lock("prune_uploads", wait=False) as held:
+            if held:
+                self.prune(before, dry_run, force)
+            else:  # This host forgets what it has found earlier.
+                note_lost_files(0, [])
+                self.stdout.write("Another process, perhaps of another host, prunes the rest.")
+
+    def prune(self, before, dry_run, force):
+        """Prune what all hosts share."""
         self.remove_originals(before, dry_run, force)
         renditions = find_orphans(default_storage, ["display", "thumbnail"], before)
         self.remove(default_storage, renditions, dry_run)
         count, names = self.report_lost_files()
         if not dry_run:  # On a full disk nothing can be written before files are removed.
             note_lost_files(count, names)
-            prune_cancellations(hours)
+            prune_cancellations(before)
             fill_search_text()
         if count:
             raise CommandError(f"Files of pictures are lost: {count}.")
@@ -89,11 +98,11 @@ class Command(BaseCommand):
         return count, names
 
 
-def prune_cancellations(hours):
+def prune_cancellations(before):
     """Repeat all cancellations, since a killed process may have left a picture. Delete old ones."""
     for diner, progress_id in Cancellation.objects.values_list("diner", "progress_id"):
         Picture.objects.cancel(diner, [progress_id])
-    old = Cancellation.objects.filter(created__lt=timezone.now() - timedelta(hours=hours))
+    old = Cancellation.objects.filter(created__lt=datetime.fromtimestamp(before, UTC))
     if old.exists():  # Otherwise the command would wait for a locked database in vain.
         old.delete()
 
