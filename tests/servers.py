@@ -1,5 +1,6 @@
 """The real servers that the tests talk to, on loopback ports: how each is started and stopped."""
 
+import csv
 import json
 import os
 import re
@@ -377,6 +378,45 @@ def write_nginx_conf(folder, main, site):
     config = folder / "nginx.conf"
     config.write_text(main)
     return config
+
+
+class HAProxy(Server):
+    """HAProxy with the configuration that deployconf prints, and with its files in a folder."""
+
+    def __init__(self, folder, port, config, log=subprocess.DEVNULL):
+        self.folder = Path(folder)
+        path = write_haproxy_conf(self.folder, config)
+        super().__init__(port, ["haproxy", "-f", str(path)], stdout=log, stderr=log)
+
+    def ask(self, command):
+        """Return the answer to a command of HAProxy's socket for its operator."""
+        with closing(socket.socket(socket.AF_UNIX)) as client:
+            client.connect(str(self.folder / "admin.sock"))
+            client.sendall(f"{command}\n".encode())
+            return b"".join(iter(lambda: client.recv(4096), b"")).decode()
+
+    def list_up(self, backend="uploads"):
+        """Return the names of the web hosts that get new requests."""
+        rows = csv.DictReader(self.ask("show stat").removeprefix("# ").splitlines())
+        return {
+            row["svname"]
+            for row in rows
+            if row["pxname"] == backend and row["status"].startswith(("UP", "no check"))
+        } - {"BACKEND"}
+
+
+def write_haproxy_conf(folder, config, **replacements):
+    """Write HAProxy's file, and have HAProxy run as this user, with all its files in the folder."""
+    for text, replacement in {
+        "    user haproxy\n    group haproxy\n    chroot /var/lib/haproxy\n": "",
+        "/run/haproxy/": f"{folder}/",
+        **replacements,
+    }.items():
+        assert text in config, text
+        config = config.replace(text, replacement)
+    path = Path(folder, "haproxy.cfg")
+    path.write_text(config)
+    return path
 
 
 class Runserver(Server):

@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from .servers import (
     ADDRESS,
     Granian,
+    HAProxy,
     Instance,
     Memcached,
     Nginx,
@@ -110,6 +111,28 @@ class InstanceStack(Stack):
         """Start one more server of a service, and return it when it serves."""
         listener = self.listeners[service]
         return self.enter_context(Instance(service, listener, self.log, **self.environment))
+
+
+class Balancer(HAProxy):
+    """HAProxy over TLS, with the redirect from HTTP, on free ports of all loopback addresses."""
+
+    def __init__(self, folder, hosts, environment):
+        environment = {"GOURMIOUS_MAX_UPLOADS": "500", **environment}  # for a few descriptors
+        certificate = folder / "both.pem"
+        files = make_certificate(folder).values()
+        certificate.write_text("".join(Path(file).read_text() for file in files))
+        config = manage(
+            "deployconf", "balancer", f"--certificate={certificate}", *hosts, **environment
+        )
+        self.plain_port, port = free_port(), free_port()
+        for standard, free in ((80, self.plain_port), (443, port)):
+            config = config.replace(f" :{standard}", f" {ADDRESS}:{free}")
+            config = config.replace(f" :::{standard}", f" {loopback_hosts()[-1]}:{free}")
+        super().__init__(folder, port, config)
+
+    @property
+    def plain_address(self):
+        return f"{ADDRESS}:{self.plain_port}"
 
 
 def print_nginx(port, environment):

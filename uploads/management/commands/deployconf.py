@@ -17,6 +17,7 @@ from django.urls import reverse
 
 from uploads import refusals
 from uploads.progress import PROGRESS_ID, cache_key
+from uploads.responses import xml_response
 
 # The units, as suffixes of the site's name, and their templates. Those of the backup are printed
 # where its folder is set.
@@ -41,6 +42,9 @@ MAIN_SITE = "gourmious"
 # The ports that nginx listens on if no other addresses are given.
 HTTP = ("80", "[::]:80")
 HTTPS = ("443", "[::]:443")
+
+# A web host of the balancer, by its name or address: an IPv6 address is in brackets.
+WEB_HOST = re.compile(r"([\w.-]+|\[[0-9a-fA-F:]+\])(?::([0-9]{1,5}))?", re.ASCII)
 
 # nginx has a directive for HTTP/2 since this version. It warns of the older parameter of `listen`.
 HTTP2_DIRECTIVE = (1, 25, 1)
@@ -79,11 +83,18 @@ STORE_HEADERS = [
     "X-XSS-Protection",
 ]
 
+# What HAProxy itself answers, by the status.
+BALANCER_ERRORS = {
+    400: refusals.BAD_REQUEST,
+    408: refusals.INTERRUPTED,
+    **dict.fromkeys((500, 502, 503, 504), refusals.UNREACHABLE),
+}
+
 VARIABLE = re.compile(r"^(GOURMIOUS_\w+=)(.+)$", re.MULTILINE)
 
 
 class Command(BaseCommand):
-    help = "Print nginx's files, systemd's units or the environment file, made from the settings."
+    help = "Print files of nginx, systemd or HAProxy, or that of the settings, from the settings."
     requires_system_checks = []
 
     def add_arguments(self, parser):
@@ -113,6 +124,22 @@ class Command(BaseCommand):
                 default=Path("/srv", settings.SITE),
                 help="The folder of the deployments (default: %(default)s).",
             )
+        balancer = kinds.add_parser(
+            "balancer", help="Print haproxy.cfg for a load balancer in front of several web hosts."
+        )
+        balancer.add_argument("hosts", metavar="HOST[:PORT]", nargs="+", help="A web host.")
+        balancer.add_argument(
+            "--certificate",
+            metavar="FILE",
+            help="The file with the certificate chain and the key, on the balancer.",
+        )
+        balancer.add_argument(
+            "--listen",
+            metavar="ADDRESS",
+            action="append",
+            help="Listen only on this address; without --certificate over plain HTTP. May be given "
+            "more than once.",
+        )
         kinds.add_parser("env", help="Print the environment file that holds the settings.")
 
     def handle(self, *, kind, **options):
@@ -147,6 +174,21 @@ class Command(BaseCommand):
             files["etc/nginx/nginx.conf"] = render_nginx_main()
         self.stdout.write(json.dumps(files))
 
+    def balancer(self, *, hosts, certificate, listen, **options):
+        if not settings.BALANCERS:
+            raise CommandError(
+                "Set GOURMIOUS_BALANCERS to the address of the balancer first: without it nginx "
+                "takes the balancer for the client of all uploads."
+            )
+        if settings.TLS_CERTIFICATE:
+            raise CommandError(
+                "Empty GOURMIOUS_TLS_CERTIFICATE and GOURMIOUS_TLS_KEY first: HTTPS ends at the "
+                "balancer."
+            )
+        if not certificate and not listen:
+            raise CommandError("Give a --certificate, or --listen for plain HTTP.")
+        self.stdout.write(render_balancer(list_web_hosts(hosts), certificate, listen))
+
     def env(self, **options):
         text = render_template("gourmious.env", {})
         # systemd and shells read quotes alike.
@@ -171,12 +213,8 @@ def render_nginx(listen=None, version=None):
         "media_root": clean_path(settings.MEDIA_ROOT),
         "upload_url": reverse("upload"),
         "cancel_url": reverse("cancel_upload"),
-        "upload_burst": max(1, settings.UPLOADS_PER_MINUTE // 3),
-        "limited_posts": {
-            "new_dish": reverse("dish_new"),
-            "login": reverse("admin:login"),
-            "report": reverse("report", args=[0]).replace("0", "[0-9]+"),
-        },
+        "upload_burst": get_upload_burst(),
+        "limited_posts": list_limited_posts(),
         "progress_url": reverse("get_upload_progress"),
         "progress_id": PROGRESS_ID.pattern,
         "cache_key": cache.make_key(cache_key("${remote_addr}", f"${{{site}_progress_id}}")),
@@ -185,8 +223,97 @@ def render_nginx(listen=None, version=None):
         "sockets": {name: clean_path(path) for name, path in settings.SOCKETS.items()},
         "headers": list_headers(),
         **describe_store(),
+        "sentence": f"${site}_sentence",
     }
     return render_template("nginx.conf", context)
+
+
+def list_limited_posts():
+    """Return the forms whose posts are limited: the patterns of their paths by their names."""
+    return {
+        "new_dish": reverse("dish_new"),
+        "login": reverse("admin:login"),
+        "report": reverse("report", args=[0]).replace("0", "[0-9]+"),
+    }
+
+
+def get_upload_burst():
+    """Return how many of a minute's uploads may come at once."""
+    return max(1, settings.UPLOADS_PER_MINUTE // 3)
+
+
+def list_web_hosts(hosts):
+    """Return the addresses of web hosts with their ports; raise CommandError for anything else."""
+    addresses = []
+    for host in hosts:
+        match = WEB_HOST.fullmatch(host)
+        if not match or not 0 < int(match[2] or 80) < 65536:
+            raise CommandError(f"{host!r} is not a web host: it must be HOST or HOST:PORT.")
+        addresses.append(f"{match[1]}:{match[2] or 80}")
+    if len(set(addresses)) < len(addresses):
+        raise CommandError("A web host is given twice.")
+    return addresses
+
+
+def render_balancer(addresses, certificate=None, listen=None):
+    tls = f' ssl crt "{clean_path(certificate)}" alpn h2,http/1.1' if certificate else ""
+    context = {
+        "addresses": addresses,
+        "certificate": certificate,
+        "listens": [f"{address}{tls}" for address in listen or (":443", ":::443 v6only")],
+        "redirect_listens": () if listen else (":80", ":::80 v6only"),
+        "connections": len(addresses) * settings.MAX_UPLOADS + SPARE_CONNECTIONS,
+        "hosts_pattern": make_hosts_pattern(),
+        # For a wildcard any name that it covers.
+        "host": settings.ALLOWED_HOSTS[0].lstrip(".").replace("*", "localhost"),
+        "progress_url": reverse("get_upload_progress"),
+        "health_url": reverse("healthz"),
+        "limits": list_limits(),
+        "upload_backends": ("uploads", "plain_uploads"),
+        "xml_errors": {status: print_xml(row) for status, row in BALANCER_ERRORS.items()},
+        "page_errors": {status: print_page(row) for status, row in BALANCER_ERRORS.items()},
+        "busy_xml": print_xml(refusals.BUSY),
+        "busy_page": print_page(refusals.BUSY),
+        "too_often_page": print_page(refusals.TOO_OFTEN),
+        "headers": list_headers(),
+    }
+    return render_template("haproxy.cfg", context)
+
+
+def make_hosts_pattern():
+    """Return the pattern of the Host headers that belong to the site, for HAProxy."""
+    names = [
+        ".*" if host == "*" else re.sub(r"^\\\.", r"(.+\\.)?", re.escape(host))
+        for host in settings.ALLOWED_HOSTS
+    ]
+    return quote(f"^({'|'.join(names)})(:[0-9]+)?$")
+
+
+def list_limits():
+    """Return how many requests HAProxy lets a client send to a path in so many seconds."""
+    uploads = {"count": get_upload_burst(), "seconds": 20}
+    posts = {"count": settings.POSTS_PER_MINUTE, "seconds": 60, "method": "POST"}
+    return {
+        "upload": {"path": reverse("upload"), **uploads},
+        "cancel": {"path": reverse("cancel_upload"), **uploads},
+        **{name: {"path": path, **posts} for name, path in list_limited_posts().items()},
+    }
+
+
+def print_xml(refusal):
+    """Return a refusal as the XML of an upload, in quotes for HAProxy."""
+    return quote(xml_response([], [refusal], [], refusal.status).content.decode())
+
+
+def print_page(refusal):
+    """Return a refusal as a page, in quotes for HAProxy."""
+    return quote(render_template("refusal.html", {"sentence": refusal.message}))
+
+
+def quote(text):
+    for character in ("\\", '"', "$"):
+        text = text.replace(character, f"\\{character}")
+    return '"{}"'.format(text.replace("\n", "\\n"))
 
 
 def read_version(text):
