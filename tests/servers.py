@@ -237,6 +237,10 @@ class PostgreSQL(Server):
         guardian.remove(self.folder)
         guardian.forget(self.folder)
 
+    def begin(self):
+        """Start the server, and do not wait until it lets clients in."""
+        Program.start(self)
+
     def stop(self, number=signal.SIGQUIT):
         """End the server: at once, or as another signal asks it to; it ends its processes."""
         self.process.send_signal(number)
@@ -247,10 +251,7 @@ class PostgreSQL(Server):
 
     def listens(self):
         """Return whether it lets clients in; it listens before that."""
-        with suppress(psycopg.OperationalError):
-            self.execute("SELECT 1")
-            return True
-        return False
+        return not self.find_refusal()
 
     def hung(self):
         return stopped(self.process.pid, *children(self.process.pid))
@@ -258,12 +259,34 @@ class PostgreSQL(Server):
     def get_url(self, database, role="gourmious"):
         return f"postgresql://{role}@{self.address}/{database}"
 
+    def get_path(self, name):
+        """Return the path of a file of the cluster."""
+        return Path(self.folder, "data", name)
+
+    def find_refusal(self):
+        """Return why the server lets nobody in, or an empty text."""
+        try:
+            self.execute("SELECT 1")
+        except psycopg.OperationalError as error:
+            return str(error)
+        return ""
+
+    def connect(self, database):
+        """Return a connection of the superuser, which the block ends."""
+        url = self.get_url(database, "postgres")
+        return psycopg.connect(url, autocommit=True, connect_timeout=10)
+
     def execute(self, command, database="postgres"):
         """Execute a command as the superuser, and return the rows that it may have."""
-        url = self.get_url(database, "postgres")
-        with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
+        with self.connect(database) as connection:
             cursor = connection.execute(command)
             return cursor.fetchall() if cursor.description else []
+
+    def end_sessions(self, database):
+        """Have the server end all connections to a database; return how many there were."""
+        mine = "datname = current_database() AND pid != pg_backend_pid()"
+        ended = f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE {mine}"
+        return len(self.execute(ended, database))
 
     def create_database(self, name, template="template1"):
         """Make a database of the app, or copy one that nobody uses; return its URL."""

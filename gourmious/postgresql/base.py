@@ -112,7 +112,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def hold_lock(self, name, wait=True):
         """Hold a lock among all hosts while the block runs, and yield True.
 
-        If others hold it, wait; or else yield False.
+        If others hold it, wait, or yield False at once.
         """
         # On a connection of its own: the thread may give its own back. A statement that waits for
         # the lock would keep indexes from being built.

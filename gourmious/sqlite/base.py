@@ -91,7 +91,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def hold_lock(self, name, wait=True):
         """Hold a lock among all processes while the block runs, and yield True.
 
-        If others hold it, wait; or else yield False.
+        If others hold it, wait, or yield False at once.
         """
         with Path(f"{self.settings_dict['NAME']}-{name}").open("w") as file:
             yield locks.lock(file, locks.LOCK_EX | (0 if wait else locks.LOCK_NB))
