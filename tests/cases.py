@@ -191,6 +191,10 @@ class GranianTestCase(FoldersMixin, SimpleTestCase):
             "GOURMIOUS_WORKERS": "1",
         }
 
+    def prepare(self):
+        """Make the data of a site, with a database of its own unless the test has one."""
+        self.environment = {**prepare_data(self.folder), **self.environment}
+
     def serve(self, service="uploads", **environment):
         """Start a server, and return it when it answers."""
         server = self.enterContext(Granian(service, **{**self.environment, **environment}))
@@ -203,7 +207,7 @@ class GranianTestCase(FoldersMixin, SimpleTestCase):
 
     def serve_a_dish(self, service="uploads", **environment):
         """Serve the app, and add its first dish."""
-        prepare_data(self.folder)
+        self.prepare()
         server = self.serve(service, **environment)
         return server, add_dish(server.address)
 

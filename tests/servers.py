@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import secrets
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
+from urllib.parse import urlsplit
 
 import psycopg
 
@@ -73,23 +75,48 @@ def manage(command, *arguments, **environment):
 
 @cache
 def make_data():
-    """Return the data folder of a new site: it has the static files, and an empty database."""
+    """Make a new site; return its data folder, with the static files, and its variables.
+
+    Its database is empty.
+    """
     folder = mkdtemp(prefix="gourmious-")
     guardian.watch(folder)
+    variables = make_database()
     environment = {
         "GOURMIOUS_SECRET_KEY": "a secret of production",
         "GOURMIOUS_ALLOWED_HOSTS": ADDRESS,
         "GOURMIOUS_MEMCACHED": f"{ADDRESS}:11211",
         "GOURMIOUS_DATA_DIR": folder,
+        **variables,
     }
     manage("collectstatic", "--no-input", **environment)
     manage("migrate", **environment)
-    return folder
+    return folder, variables
 
 
 def prepare_data(folder):
-    """Fill the data folder of a new site. It is made once in a process, and then copied."""
-    shutil.copytree(make_data(), folder, dirs_exist_ok=True)
+    """Fill the data folder of a new site, and return the variables of its database.
+
+    A site is made once in a process, and then copied.
+    """
+    data, variables = make_data()
+    shutil.copytree(data, folder, dirs_exist_ok=True)
+    return make_database(variables)
+
+
+def make_database(copied=None):
+    """Make a database where the tests run on PostgreSQL, and return its variable.
+
+    It is empty, or a copy of the database of other variables.
+    """
+    url = os.environ.get("GOURMIOUS_DATABASE_URL")
+    if not url:
+        return {}
+    template = urlsplit(copied["GOURMIOUS_DATABASE_URL"]).path[1:] if copied else "template1"
+    name = f"site_{secrets.token_hex(8)}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    return {"GOURMIOUS_DATABASE_URL": urlsplit(url)._replace(path=f"/{name}").geturl()}
 
 
 def free_port():

@@ -68,9 +68,9 @@ class Stack(ExitStack):
             "GOURMIOUS_MAX_MB_PER_DAY": "999999",
             "GOURMIOUS_UPLOADS_PER_MINUTE": "999999",
             "GOURMIOUS_POSTS_PER_MINUTE": "999999",
+            **prepare_data(self.data),
             **self.variables,
         }
-        prepare_data(self.data)
         self.pages, self.uploads = map(self._serve, ("pages", "uploads"))
         self.http = self._nginx("http")
         self.https = self._nginx("https", **make_certificate(self.folder))

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from .cases import GranianTestCase
 from .client import Upload, get
 from .photos import photo
-from .servers import ADDRESS, ROOT, Exporter, free_port, prepare_data
+from .servers import ADDRESS, ROOT, Exporter, free_port
 from .waiting import wait_for
 
 DEPLOY = ROOT / "gourmious" / "deploy"
@@ -100,7 +100,7 @@ class FiguresTests(ExporterTestCase):
 
 class MachineTests(ExporterTestCase):
     def test_without_a_worker_the_figures_of_the_machine_are_served(self):
-        prepare_data(self.folder)
+        self.prepare()
         lost = {"count": 12, "names": ["original of picture 1"]}
         (self.folder / "lost.json").write_text(json.dumps(lost))
         self.export()

@@ -5,7 +5,6 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from threading import Barrier
-from unittest import skipUnless
 from unittest.mock import DEFAULT, patch
 
 from django.apps import apps
@@ -19,6 +18,7 @@ from uploads import models, renderer
 from uploads.models import Dish, Picture, Report
 
 from .base import FoldersMixin, UploadTestCase, make_dish, store
+from .local import local_only
 from .photos import photo
 
 
@@ -261,7 +261,7 @@ class CancelTests(UploadTestCase):
         self.assertEqual((caught.exception.code, self.files()), ("cancelled", []))
         self.assertFalse(Picture.objects.exists())
 
-    @skipUnless(connection.vendor == "sqlite", "PostgreSQL scans a small table without the index")
+    @local_only  # PostgreSQL scans a small table without the index.
     def test_the_pictures_of_an_upload_are_found_by_the_index(self):
         pictures = Picture.objects.owned_by("diner").exclude(progress_id="")
 

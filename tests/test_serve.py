@@ -14,7 +14,7 @@ from .cases import GranianTestCase
 from .client import add_dish, get
 from .photos import photo
 from .processes import has_mapped
-from .servers import ROOT, Granian, Server, free_port, listening, prepare_data
+from .servers import ROOT, Granian, Server, free_port, listening
 from .waiting import wait_for
 
 SERVICES = ("pages", "uploads")
@@ -115,12 +115,12 @@ class ReadyTests(GranianTestCase):
 
 class CheckTests(GranianTestCase):
     def test_an_app_that_works_passes_in_silence(self):
-        prepare_data(self.folder)
+        self.prepare()
 
         self.assertEqual(run_serve("check", **self.environment), (0, ""))
 
     def test_each_page_that_does_not_work_is_told(self):
-        prepare_data(self.folder)
+        self.prepare()
         [manifest] = (self.folder / "static").glob("staticfiles.*.json")
         manifest.unlink()
 
@@ -166,7 +166,7 @@ class FiguresTests(GranianTestCase):
         self.assertEqual(len(server.workers()), 2)
 
     def test_a_server_whose_folder_for_figures_cannot_be_made_works_without(self):
-        prepare_data(self.folder)
+        self.prepare()
         self.metrics.parent.mkdir(parents=True)
         self.metrics.touch()
         server = self.serve()
@@ -190,7 +190,7 @@ class FiguresTests(GranianTestCase):
 
 class ImportTests(GranianTestCase):
     def test_all_modules_that_requests_need_are_imported_before_the_first_request(self):
-        prepare_data(self.folder)
+        self.prepare()
         for service in SERVICES:
             log = self.folder / f"{service}.log"
             variables = {**self.environment, "PYTHONVERBOSE": "1"}
