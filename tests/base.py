@@ -4,12 +4,16 @@ import hashlib
 import os
 import runpy
 import sqlite3
+from contextlib import contextmanager
+from functools import cache as remember
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
 from xml.etree import ElementTree
 
+from django.conf import settings
 from django.core.cache import cache
+from django.core.files.storage import storages
 from django.core.files.uploadedfile import SimpleUploadedFile, TemporaryUploadedFile
 from django.db import OperationalError, connection
 from django.test import TestCase, override_settings
@@ -18,6 +22,7 @@ from psycopg import errors
 from uploads.forms import read_banned_diners
 from uploads.models import Dish, Picture
 
+from . import buckets
 from .servers import ROOT
 
 PRODUCTION = {
@@ -25,6 +30,9 @@ PRODUCTION = {
     "GOURMIOUS_ALLOWED_HOSTS": "gourmious.example, www.gourmious.example",
     "GOURMIOUS_MEMCACHED": "127.0.0.1:11211",
 }
+
+
+FOLDERS = {"originals": "originals", "renditions": "media"}  # by the kind of a bucket
 
 
 def read_settings(**environment):
@@ -64,11 +72,34 @@ def database_error(kind):
     return error
 
 
+@contextmanager
+def use_buckets(environment):
+    """Keep the files in these buckets, which are emptied, and let programs do so, too."""
+    new = read_settings(**environment)
+    buckets.empty(environment)
+    field = Picture._meta.get_field("original")
+    with (
+        patch.dict(os.environ, environment),
+        override_settings(S3=new["S3"], STORAGES=new["STORAGES"]),
+        patch.object(field, "storage", storages["originals"]),
+    ):
+        yield
+
+
+@remember
+def make_own_buckets(endpoint, process):
+    """Make the buckets of a process of the tests."""
+    return buckets.make_buckets(endpoint, f"process-{process}")
+
+
 class FoldersMixin:
-    """Give each test empty folders for its files, and empty caches."""
+    """Give each test empty folders for its files, empty buckets if there are any, and caches."""
 
     def setUp(self):
         super().setUp()
+        if settings.S3:
+            environment = make_own_buckets(settings.S3["endpoint"], os.getpid())
+            self.enterContext(use_buckets(environment))
         self.folder = Path(self.enterContext(TemporaryDirectory(prefix="gourmious-")))
         notes = Path(self.enterContext(TemporaryDirectory(prefix="gourmious-")))
         for name in ("incoming", "originals", "media"):
@@ -89,7 +120,13 @@ class FoldersMixin:
         return type(self), (self._testMethodName,)
 
     def files(self, folder="."):
-        return sorted(path for path in (self.folder / folder).rglob("*") if path.is_file())
+        """Return the paths of files; those in buckets have the paths that they have in folders."""
+        found = [path for path in (self.folder / folder).rglob("*") if path.is_file()]
+        for kind, key in buckets.list_all(settings.S3):
+            path = self.folder / FOLDERS[kind] / key
+            if path.is_relative_to(self.folder / folder):
+                found.append(path)
+        return sorted(found)
 
 
 class UploadTestCase(FoldersMixin, TestCase):

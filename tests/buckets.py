@@ -51,14 +51,25 @@ def describe_buckets(endpoint, name):
     }
 
 
-def make_buckets(client, originals, renditions):
-    """Make the buckets. Anybody may get renditions by their names, and do nothing else."""
-    client.create_bucket(Bucket=originals)
-    client.create_bucket(Bucket=renditions)
+def make_buckets(endpoint, name):
+    """Make two buckets, and return the environment of an app that uses them.
+
+    Anybody may get renditions by their names, and do nothing else.
+    """
+    environment = describe_buckets(endpoint, name)
+    originals, renditions = get_names(environment)
     everybody = {"Effect": "Allow", "Principal": "*"}
     reading = {"Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{renditions}/*"}
     policy = {"Version": "2012-10-17", "Statement": [everybody | reading]}
-    client.put_bucket_policy(Bucket=renditions, Policy=json.dumps(policy))
+    with closing(connect(endpoint)) as client:
+        client.create_bucket(Bucket=originals)
+        client.create_bucket(Bucket=renditions)
+        client.put_bucket_policy(Bucket=renditions, Policy=json.dumps(policy))
+    return environment
+
+
+def get_names(environment):
+    return [environment[f"GOURMIOUS_S3_{kind}"] for kind in ("ORIGINALS", "RENDITIONS")]
 
 
 def list_keys(client, bucket):
@@ -67,6 +78,21 @@ def list_keys(client, bucket):
     return [found["Key"] for page in pages for found in page.get("Contents", ())]
 
 
-def empty(client, bucket):
-    for key in list_keys(client, bucket):
-        client.delete_object(Bucket=bucket, Key=key)
+def list_all(store):
+    """Return the kind and the key of all files of an app, whose settings.S3 these are."""
+    if not store:
+        return []
+    with closing(connect(store["endpoint"])) as client:
+        return [
+            (kind, key)
+            for kind in ("originals", "renditions")
+            for key in list_keys(client, store[kind])
+        ]
+
+
+def empty(environment):
+    """Delete all files of an app."""
+    with closing(connect(environment["GOURMIOUS_S3_ENDPOINT"])) as client:
+        for bucket in get_names(environment):
+            for key in list_keys(client, bucket):
+                client.delete_object(Bucket=bucket, Key=key)

@@ -14,6 +14,7 @@ import sys
 import unittest
 from contextlib import closing, contextmanager, suppress
 from functools import cache
+from multiprocessing import util
 from pathlib import Path
 from tempfile import mkdtemp
 from urllib.parse import urlsplit
@@ -385,11 +386,16 @@ class SeaweedFS(Server):
 
     def make_buckets(self, name):
         """Make two empty buckets, and return the environment of an app that uses them."""
-        environment = buckets.describe_buckets(self.endpoint, name)
-        names = [environment[f"GOURMIOUS_S3_{kind}"] for kind in ("ORIGINALS", "RENDITIONS")]
-        with closing(buckets.connect(self.endpoint)) as client:
-            buckets.make_buckets(client, *names)
-        return environment
+        return buckets.make_buckets(self.endpoint, name)
+
+
+@cache
+def share_store():
+    """Start the S3 store of this process, and return it. It is stopped at exit."""
+    store = SeaweedFS()
+    store.__enter__()
+    util.Finalize(None, store.__exit__, exitpriority=0)
+    return store
 
 
 class Nginx(ServerWithWorkers):

@@ -8,14 +8,8 @@ from functools import cache
 from tempfile import NamedTemporaryFile
 
 import boto3
+from botocore import exceptions
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectTimeoutError,
-    HTTPClientError,
-    ReadTimeoutError,
-)
 from django.conf import settings
 from django.core.files import File, locks
 from django.core.files.storage import Storage
@@ -30,7 +24,7 @@ LINK_LIFETIME = 60  # seconds
 # milliseconds, and may close an idle connection just before it is used.
 CONFIG = Config(
     connect_timeout=2,
-    read_timeout=4,
+    read_timeout=3.5,
     retries={"mode": "standard", "total_max_attempts": 2},
     # Connections to keep, one for each thread: botocore would close more, and log each.
     max_pool_connections=max(settings.THREADS.values()),
@@ -64,16 +58,16 @@ def os_errors():
     """
     try:
         yield
-    except (BotoCoreError, ClientError) as error:
+    except (exceptions.BotoCoreError, exceptions.ClientError) as error:
         raise OSError(get_errno(error), str(error)) from error
 
 
 def get_errno(error):
-    if isinstance(error, (ConnectTimeoutError, ReadTimeoutError)):
+    if isinstance(error, (exceptions.ConnectTimeoutError, exceptions.ReadTimeoutError)):
         return errno.ETIMEDOUT
-    if isinstance(error, HTTPClientError):
+    if isinstance(error, (exceptions.ConnectionError, exceptions.HTTPClientError)):
         return errno.ECONNABORTED
-    if isinstance(error, BotoCoreError):
+    if isinstance(error, exceptions.BotoCoreError):
         return errno.EIO
     status = error.response["ResponseMetadata"]["HTTPStatusCode"]
     if status == 507 or error.response["Error"]["Code"] in FULL:

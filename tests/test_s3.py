@@ -1,0 +1,361 @@
+import hashlib
+import threading
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from io import StringIO
+from unittest.mock import patch
+from urllib.error import HTTPError
+from urllib.request import Request
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage, storages
+from django.core.management import CommandError, call_command
+from django.test import RequestFactory, SimpleTestCase, override_settings
+
+from uploads import s3
+from uploads.checks import check_files_can_be_reached
+from uploads.models import Picture
+from uploads.views import media
+
+from .base import FoldersMixin, UploadTestCase, store, upload_file, use_buckets
+from .photos import photo
+from .proxy import Proxy, answer, reset
+from .servers import share_store
+from .waiting import wait_for
+
+FULL = "<Error><Code>XMinioStorageFull</Code><Message>No space left.</Message></Error>"
+NAME = f"{'0' * 32}.jpg"
+
+
+@cache
+def make_buckets():
+    return share_store().make_buckets("own")
+
+
+class BucketsMixin:
+    """Keep the files in two empty buckets of a store that the test may stop."""
+
+    def setUp(self):
+        super().setUp()
+        self.store = share_store()
+        self.enterContext(use_buckets(make_buckets()))
+        self.originals, self.renditions = storages["originals"], default_storage
+
+    @contextmanager
+    def proxied(self):
+        """Put a proxy before the store."""
+        with (
+            Proxy(self.store.address) as proxy,
+            override_settings(S3={**settings.S3, "endpoint": f"http://{proxy.address}"}),
+        ):
+            yield proxy
+
+    def call(self, name, **options):
+        """Run a command, and return what it prints."""
+        output = StringIO()
+        with self.captureOnCommitCallbacks(execute=True):
+            call_command(name, stdout=output, stderr=output, **options)
+        return output.getvalue()
+
+    def get_status(self, link, method="GET"):
+        try:
+            with urllib.request.urlopen(Request(link, method=method)) as response:
+                return response.status
+        except HTTPError as error:
+            with error:
+                return error.code
+
+
+class UploadTests(BucketsMixin, UploadTestCase):
+    def upload(self, content=None):
+        return self.post(upload_file(content or photo()))
+
+    def assert_unavailable(self, response):
+        self.assertEqual(response.status_code, 503, response.content)
+        self.assertContains(response, 'code="server_error"', status_code=503)
+        self.assertContains(response, 'retry="true"', status_code=503)
+        self.assertFalse(self.dish.pictures.exists())
+
+    def test_a_photo_is_kept_byte_for_byte_with_its_renditions(self):
+        content = photo()
+
+        self.assertContains(self.upload(content), "<status>ok</status>")
+
+        picture = self.dish.pictures.get()
+        self.assertEqual(len(self.files()), 3)
+        with picture.original.open() as original:
+            self.assertEqual(original.read(), content)
+        self.assertEqual(picture.display.url, f"/media/{picture.display.name}")
+
+    def test_the_same_photo_is_kept_once(self):
+        content = photo()
+        self.upload(content)
+
+        self.assertContains(self.upload(content), 'known="true"')
+
+        self.assertEqual(len(self.files()), 3)
+
+    def test_the_store_refuses_an_original_that_changes_on_its_way(self):
+        file = ContentFile(photo())
+        file.digest = hashlib.sha256(b"another").hexdigest()
+
+        with self.assertRaises(OSError):
+            self.originals.save(NAME, file)
+
+        self.assertEqual(self.files(), [])
+
+    def test_a_picture_can_be_hidden_shown_and_deleted(self):
+        picture = store(self.dish, photo())
+
+        with self.captureOnCommitCallbacks(execute=True):
+            picture.hide()
+        self.assertEqual(len(self.files()), 1)
+        with self.captureOnCommitCallbacks(execute=True):
+            picture.show()
+        self.assertEqual(len(self.files()), 3)
+        with self.captureOnCommitCallbacks(execute=True):
+            picture.delete()
+        self.assertEqual(self.files(), [])
+
+    def test_a_store_that_is_stopped_can_be_tried_again(self):
+        self.upload()
+        self.store.stop()
+        try:
+            response = self.upload()
+        finally:
+            self.store.start()
+
+        self.assertEqual(response.status_code, 503)
+        self.assertContains(response, 'retry="true"', status_code=503)
+        self.assertEqual(len(self.files()), 3)
+        self.assertContains(self.upload(), "<status>ok</status>")
+
+    def test_a_store_that_hangs_costs_less_than_ten_seconds(self):
+        with self.store.hung():
+            start = time.monotonic()
+            response = self.upload()
+            seconds = time.monotonic() - start
+
+        self.assert_unavailable(response)
+        self.assertLess(seconds, 10)
+
+    def test_a_store_that_hangs_while_files_are_deleted_costs_less_than_ten_seconds(self):
+        picture = store(self.dish, photo())
+
+        with self.store.hung(), self.assertLogs("uploads.storage", "ERROR") as logs:
+            start = time.monotonic()
+            with self.captureOnCommitCallbacks(execute=True):
+                picture.delete()
+            seconds = time.monotonic() - start
+
+        self.assertLess(seconds, 10)
+        self.assertEqual(len(logs.records), 1)
+
+    def test_a_cut_in_the_middle_of_a_photo_leaves_nothing(self):
+        with self.proxied() as proxy, proxy.fault("/", reset(after=1000)):
+            self.assert_unavailable(self.upload(photo(640, 480)))
+
+        self.assertEqual(self.files(), [])
+
+    def test_a_single_cut_is_not_noticed(self):
+        with self.proxied() as proxy, proxy.fault("/", reset(after=1000), times=1):
+            self.assertContains(self.upload(photo(640, 480)), "<status>ok</status>")
+
+        self.assertEqual(len(self.files()), 3)
+
+    def test_what_a_store_that_went_away_has_kept_is_pruned_a_day_later(self):
+        with self.proxied() as proxy, proxy.fault(f"/{settings.S3['renditions']}", reset()):
+            self.assert_unavailable(self.upload())
+        self.assertEqual(len(self.files()), 1)
+
+        self.call("prune_uploads")
+        self.assertEqual(len(self.files()), 1)
+        with patch("time.time", return_value=time.time() + 25 * 3600):
+            self.call("prune_uploads")
+
+        self.assertEqual(self.files(), [])
+
+    def test_a_full_store_is_told(self):
+        for status in (507, 400, 500):
+            with (
+                self.subTest(status),
+                self.proxied() as proxy,
+                proxy.fault("/own-originals", answer(status, FULL, "application/xml")),
+            ):
+                response = self.upload()
+
+            self.assertEqual(response.status_code, 507)
+            self.assertContains(response, 'code="storage_full"', status_code=507)
+            self.assertEqual(self.files(), [])
+
+    def test_a_wrong_key_is_logged_and_nothing_that_a_retry_could_help(self):
+        wrong = {**settings.S3, "secret_key": "wrong"}
+
+        with override_settings(S3=wrong), self.assertLogs("uploads.refusals", "ERROR"):
+            response = self.upload()
+
+        self.assert_refused(response, "server_error", 500)
+
+
+class StorageTests(BucketsMixin, FoldersMixin, SimpleTestCase):
+    def test_the_bucket_of_the_originals_is_closed_to_the_public(self):
+        for storage, status in ((self.originals, 403), (self.renditions, 200)):
+            storage.save(NAME, ContentFile(b"content"))
+            link = f"{self.store.endpoint}/{storage.bucket}"
+
+            self.assertEqual(self.get_status(f"{link}/{NAME}"), status)
+            self.assertEqual(self.get_status(link), 403)
+
+    def test_a_rendition_has_the_headers_that_browsers_need(self):
+        self.renditions.save(NAME, ContentFile(b"content"))
+
+        with urllib.request.urlopen(
+            f"{self.store.endpoint}/{self.renditions.bucket}/{NAME}"
+        ) as response:
+            self.assertEqual(response.headers["Content-Type"], "image/jpeg")
+            self.assertIn("immutable", response.headers["Cache-Control"])
+
+    def test_no_file_is_split(self):
+        self.originals.save(NAME, ContentFile(bytes(20 * 2**20)))
+
+        head = self.originals.client.head_object(Bucket=self.originals.bucket, Key=NAME)
+        self.assertEqual(head["ContentLength"], 20 * 2**20)
+        self.assertNotIn("-", head["ETag"])  # S3 adds the number of parts
+
+    def test_a_file_that_is_missing_is_told_as_a_disk_tells_it(self):
+        for ask in (self.originals.open, self.originals.size, self.originals.send):
+            with self.assertRaises(FileNotFoundError):
+                ask(NAME)
+        self.assertFalse(self.originals.exists(NAME))
+        self.originals.delete(NAME)
+
+    def test_the_sizes_of_files_are_found_among_others(self):
+        for number in range(6):
+            self.originals.save(f"{number}.jpg", ContentFile(b"x" * number))
+
+        sizes = self.originals.get_sizes(["4.jpg", "1.jpg", "2.png"])
+
+        self.assertEqual(sizes, {"1.jpg": 1, "4.jpg": 4})
+
+    def test_more_files_than_a_page_holds_are_listed(self):
+        names = [f"{number:04}.jpg" for number in range(1100)]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda name: self.originals.save(name, ContentFile(b"")), names))
+
+        pages = list(self.originals.list_old(time.time() + 3600))
+
+        self.assertEqual([len(page) for page in pages], [1000, 100])
+        self.assertEqual(list(self.originals.get_sizes(names[1:])), names[1:])
+
+    def test_many_threads_share_one_client(self):
+        barrier, clients = threading.Barrier(200), set()
+
+        def save(number):
+            barrier.wait()
+            clients.add(self.originals.client)
+            return self.originals.save(f"{number}.jpg", ContentFile(b"content"))
+
+        with ThreadPoolExecutor(200) as pool:
+            names = set(pool.map(save, range(200)))
+
+        self.assertEqual(len(clients), 1)
+        self.assertEqual(set(self.originals.get_sizes(names)), names)
+
+    def test_a_file_can_be_opened_by_its_path_and_the_copy_is_deleted(self):
+        self.originals.save(NAME, ContentFile(b"content"))
+
+        with self.originals.open_path(NAME):
+            [path] = self.files("incoming")
+            self.assertEqual(path.read_bytes(), b"content")
+
+        self.assertEqual(self.files("incoming"), [])
+
+    def test_in_development_a_view_serves_renditions(self):
+        self.renditions.save(NAME, ContentFile(b"content"))
+
+        response = media(RequestFactory().get("/"), NAME)
+
+        self.assertEqual(b"".join(response), b"content")
+        self.assertEqual(response["Content-Type"], "image/jpeg")
+
+    def test_a_store_that_cannot_be_reached_is_told_without_its_address(self):
+        self.assertEqual(check_files_can_be_reached(), [])
+
+        with (
+            override_settings(S3={**settings.S3, "secret_key": "wrong"}),
+            self.assertLogs("uploads.s3", "WARNING"),
+        ):
+            faults = [warning.msg for warning in check_files_can_be_reached()]
+
+        self.assertEqual(faults[0], "The bucket of the originals cannot be read.")
+
+
+class LinkTests(BucketsMixin, UploadTestCase):
+    def setUp(self):
+        super().setUp()
+        self.client.force_login(User.objects.create_superuser("cook"))
+        self.content = photo()
+        self.picture = store(self.dish, self.content)
+
+    def fetch_link(self):
+        response = self.client.get(f"/admin/uploads/picture/{self.picture.pk}/original")
+        self.assertEqual(response.status_code, 302)
+        return response["Location"]
+
+    def test_staff_download_an_original_by_a_link(self):
+        with urllib.request.urlopen(self.fetch_link()) as response:
+            self.assertEqual(response.read(), self.content)
+            self.assertEqual(
+                response.headers["Content-Disposition"],
+                f'attachment; filename="{self.picture.original.name}"',
+            )
+
+    def test_a_link_is_good_for_a_minute(self):
+        self.assertIn("X-Amz-Expires=60&", self.fetch_link())
+
+        with patch.object(s3, "LINK_LIFETIME", 1):
+            link = self.fetch_link()
+        self.assertEqual(wait_for(lambda: self.get_status(link) != 200 and 403), 403)
+
+    def test_a_link_is_good_for_one_file_and_for_reading(self):
+        other = store(self.dish, photo(30, 20))
+        link = self.fetch_link()
+
+        moved = link.replace(self.picture.original.name, other.original.name)
+        self.assertEqual(self.get_status(moved), 403)
+        for method in ("PUT", "DELETE"):
+            self.assertEqual(self.get_status(link, method), 403)
+
+    def test_an_original_that_is_lost_is_not_linked(self):
+        self.picture.original.storage.delete(self.picture.original.name)
+
+        response = self.client.get(f"/admin/uploads/picture/{self.picture.pk}/original")
+
+        self.assertEqual(response.status_code, 404)
+
+
+class CommandTests(BucketsMixin, UploadTestCase):
+    def setUp(self):
+        super().setUp()
+        self.picture = store(self.dish, photo())
+
+    def test_lost_files_are_reported(self):
+        for file in self.picture.files():
+            file.storage.delete(file.name)
+
+        with self.assertRaisesMessage(CommandError, "Files of pictures are lost: 3."):
+            self.call("prune_uploads")
+
+    def test_lost_renditions_are_made_again(self):
+        store(self.dish, photo())
+        self.renditions.delete(self.picture.thumbnail.name)
+
+        self.assertIn("1 of 1", self.call("make_renditions"))
+
+        self.assertEqual(len(self.files()), 6)
+        self.assertEqual(Picture.objects.exclude(display=self.picture.display.name).count(), 2)
