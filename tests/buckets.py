@@ -1,7 +1,8 @@
 """The buckets of the tests on SeaweedFS, as an operator makes them, and what is in them."""
 
 import json
-from contextlib import closing, suppress
+from contextlib import suppress
+from functools import cache
 
 import boto3
 from botocore.config import Config
@@ -22,8 +23,9 @@ IDENTITIES = [
 ]
 
 
+@cache
 def connect(endpoint, keys=ADMIN):
-    """Return a client of a store; it must be closed."""
+    """Return the client of a store that this process has: to make one takes long."""
     config = Config(
         s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}, read_timeout=5
     )
@@ -33,8 +35,8 @@ def connect(endpoint, keys=ADMIN):
 
 def is_ready(endpoint):
     """Tell whether SeaweedFS can write an object. It makes this bucket for an admin."""
-    with closing(connect(endpoint)) as client, suppress(BotoCoreError, ClientError):
-        client.put_object(Bucket="ready", Key="ready", Body=b"ready")
+    with suppress(BotoCoreError, ClientError):
+        connect(endpoint).put_object(Bucket="ready", Key="ready", Body=b"ready")
         return True
     return False
 
@@ -61,10 +63,10 @@ def make_buckets(endpoint, name):
     everybody = {"Effect": "Allow", "Principal": "*"}
     reading = {"Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{renditions}/*"}
     policy = {"Version": "2012-10-17", "Statement": [everybody | reading]}
-    with closing(connect(endpoint)) as client:
-        client.create_bucket(Bucket=originals)
-        client.create_bucket(Bucket=renditions)
-        client.put_bucket_policy(Bucket=renditions, Policy=json.dumps(policy))
+    client = connect(endpoint)
+    client.create_bucket(Bucket=originals)
+    client.create_bucket(Bucket=renditions)
+    client.put_bucket_policy(Bucket=renditions, Policy=json.dumps(policy))
     return environment
 
 
@@ -82,17 +84,17 @@ def list_all(store):
     """Return the kind and the key of all files of an app, whose settings.S3 these are."""
     if not store:
         return []
-    with closing(connect(store["endpoint"])) as client:
-        return [
-            (kind, key)
-            for kind in ("originals", "renditions")
-            for key in list_keys(client, store[kind])
-        ]
+    client = connect(store["endpoint"])
+    return [
+        (kind, key)
+        for kind in ("originals", "renditions")
+        for key in list_keys(client, store[kind])
+    ]
 
 
 def empty(environment):
     """Delete all files of an app."""
-    with closing(connect(environment["GOURMIOUS_S3_ENDPOINT"])) as client:
-        for bucket in get_names(environment):
-            for key in list_keys(client, bucket):
-                client.delete_object(Bucket=bucket, Key=key)
+    client = connect(environment["GOURMIOUS_S3_ENDPOINT"])
+    for bucket in get_names(environment):
+        for key in list_keys(client, bucket):
+            client.delete_object(Bucket=bucket, Key=key)

@@ -3,12 +3,13 @@ import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from io import StringIO
 from unittest.mock import patch
 from urllib.error import HTTPError
 from urllib.request import Request
+from xml.etree import ElementTree
 
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -17,15 +18,18 @@ from django.core.files.storage import default_storage, storages
 from django.core.management import CommandError, call_command
 from django.test import RequestFactory, SimpleTestCase, override_settings
 
-from uploads import s3
+from uploads import s3, storage
 from uploads.checks import check_files_can_be_reached
 from uploads.models import Picture
 from uploads.views import media
 
 from .base import FoldersMixin, UploadTestCase, store, upload_file, use_buckets
+from .cases import StackTestCase
+from .client import Upload, connect, get
 from .photos import photo
-from .proxy import Proxy, answer, reset
+from .proxy import Proxy, answer, hang, reset
 from .servers import share_store
+from .test_nginx import SECURITY_HEADERS
 from .waiting import wait_for
 
 FULL = "<Error><Code>XMinioStorageFull</Code><Message>No space left.</Message></Error>"
@@ -204,9 +208,9 @@ class UploadTests(BucketsMixin, UploadTestCase):
 
 class StorageTests(BucketsMixin, FoldersMixin, SimpleTestCase):
     def test_the_bucket_of_the_originals_is_closed_to_the_public(self):
-        for storage, status in ((self.originals, 403), (self.renditions, 200)):
-            storage.save(NAME, ContentFile(b"content"))
-            link = f"{self.store.endpoint}/{storage.bucket}"
+        for bucket, status in ((self.originals, 403), (self.renditions, 200)):
+            bucket.save(NAME, ContentFile(b"content"))
+            link = f"{self.store.endpoint}/{bucket.bucket}"
 
             self.assertEqual(self.get_status(f"{link}/{NAME}"), status)
             self.assertEqual(self.get_status(link), 403)
@@ -221,10 +225,10 @@ class StorageTests(BucketsMixin, FoldersMixin, SimpleTestCase):
             self.assertIn("immutable", response.headers["Cache-Control"])
 
     def test_no_file_is_split(self):
-        self.originals.save(NAME, ContentFile(bytes(20 * 2**20)))
+        self.originals.save(NAME, ContentFile(bytes(9 * 2**20)))
 
         head = self.originals.client.head_object(Bucket=self.originals.bucket, Key=NAME)
-        self.assertEqual(head["ContentLength"], 20 * 2**20)
+        self.assertEqual(head["ContentLength"], 9 * 2**20)
         self.assertNotIn("-", head["ETag"])  # S3 adds the number of parts
 
     def test_a_file_that_is_missing_is_told_as_a_disk_tells_it(self):
@@ -243,14 +247,16 @@ class StorageTests(BucketsMixin, FoldersMixin, SimpleTestCase):
         self.assertEqual(sizes, {"1.jpg": 1, "4.jpg": 4})
 
     def test_more_files_than_a_page_holds_are_listed(self):
-        names = [f"{number:04}.jpg" for number in range(1100)]
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda name: self.originals.save(name, ContentFile(b"")), names))
+        names = [f"{number}.jpg" for number in range(5)]
+        for name in names:
+            self.originals.save(name, ContentFile(b""))
 
-        pages = list(self.originals.list_old(time.time() + 3600))
+        with patch.object(storage, "BATCH_SIZE", 2):
+            pages = list(self.originals.list_old(time.time() + 3600))
+            sizes = self.originals.get_sizes(names[1:])
 
-        self.assertEqual([len(page) for page in pages], [1000, 100])
-        self.assertEqual(list(self.originals.get_sizes(names[1:])), names[1:])
+        self.assertEqual(pages, [names[:2], names[2:4], names[4:]])
+        self.assertEqual(list(sizes), names[1:])
 
     def test_many_threads_share_one_client(self):
         barrier, clients = threading.Barrier(200), set()
@@ -359,3 +365,140 @@ class CommandTests(BucketsMixin, UploadTestCase):
 
         self.assertEqual(len(self.files()), 6)
         self.assertEqual(Picture.objects.exclude(display=self.picture.display.name).count(), 2)
+
+
+class NginxTests(StackTestCase):
+    """nginx before the real store, with a proxy between them that tells what the store is asked."""
+
+    @classmethod
+    def setUpClass(cls):
+        store = share_store()
+        cls.proxy = cls.enterClassContext(Proxy(store.address))
+        endpoint = f"http://{cls.proxy.address}"
+        cls.variables = {**store.make_buckets("nginx"), "GOURMIOUS_S3_ENDPOINT": endpoint}
+        super().setUpClass()
+
+    def setUp(self):
+        super().setUp()
+        self.path = self.upload_photo()
+        self.proxy.requests.clear()
+
+    def upload_photo(self):
+        """Upload a photo, and return the path of its display rendition."""
+        with Upload(self.http, self.dish, photo()) as upload:
+            return ElementTree.fromstring(upload.answer().text).find("picture").get("url")
+
+    def ask(self, path, method="GET", address=None, secure=False, **headers):
+        """Return the response to a request, and its body."""
+        with closing(connect(address or self.http, secure)) as connection:
+            connection.request(method, path, headers=headers)
+            response = connection.getresponse()
+            return response, response.read()
+
+    def test_a_rendition_may_be_kept_for_ever_and_has_the_headers_of_the_site(self):
+        for address, secure in ((self.http, False), (self.https, True)):
+            response, body = self.ask(self.path, address=address, secure=secure)
+            page = get(address, "/", secure=secure)
+
+            self.assertEqual((response.status, body[:3]), (200, b"\xff\xd8\xff"))
+            self.assertEqual(response.headers["Content-Type"], "image/jpeg")
+            caching = response.headers["Cache-Control"]
+            self.assertEqual(caching, "private, max-age=31536000, immutable")
+            for name in ("server", "strict-transport-security", *SECURITY_HEADERS):
+                found, expected = response.headers.get_all(name), page.headers.get(name)
+                if name == "content-security-policy":
+                    found = ["; ".join(sorted(found[0].split("; ")))]
+                    expected = "; ".join(sorted(expected.split("; ")))
+                self.assertEqual(found, expected and [expected], name)
+
+    def test_a_browser_learns_nothing_of_the_store(self):
+        for path in (self.path, f"/media/{'0' * 32}-480.jpg"):
+            response, body = self.ask(path)
+            self.assertNotRegex(str(response.headers), r"(?i)amz|seaweed|set-cookie|owner")
+            self.assertNotIn(b"<Error>", body)
+
+    def test_a_part_of_a_rendition_and_one_that_is_cached_can_be_asked_for(self):
+        response, whole = self.ask(self.path)
+
+        part, body = self.ask(self.path, Range="bytes=2-5")
+        self.assertEqual((part.status, body), (206, whole[2:6]))
+        tag = response.headers["ETag"]
+        cached, body = self.ask(self.path, **{"If-None-Match": tag})
+        self.assertEqual((cached.status, body), (304, b""))
+        self.assertEqual(self.ask(self.path, Range="bytes=99999999-")[0].status, 416)
+        self.assertEqual(self.ask(self.path, "HEAD")[0].status, 200)
+
+    def test_the_store_learns_nothing_of_the_client(self):
+        secrets = {
+            "Cookie": "sessionid=secret",
+            "Authorization": "Basic secret",
+            "X-Forwarded-For": "192.0.2.7",
+            "User-Agent": "secret",
+            "Referer": "http://secret/",
+            "x-amz-acl": "secret",
+        }
+
+        response, _ = self.ask(f"{self.path}?acl&secret", **secrets)
+
+        self.assertEqual(response.status, 200)
+        [request] = self.proxy.requests
+        bucket = self.variables["GOURMIOUS_S3_RENDITIONS"]
+        self.assertEqual(request.path, f"/{bucket}/{self.path.removeprefix('/media/')}")
+        self.assertEqual(dict(request.head.headers), {"Host": self.proxy.address})
+
+    def test_only_reading_reaches_the_store(self):
+        for method in ("POST", "PUT", "DELETE", "OPTIONS", "PROPFIND"):
+            self.assertEqual(self.ask(self.path, method)[0].status, 405, method)
+
+        self.assertEqual(self.proxy.requests, [])
+
+    def test_no_other_address_reaches_the_store(self):
+        name = self.path.removeprefix("/media/")
+        other = self.variables["GOURMIOUS_S3_ORIGINALS"]
+        for path in (
+            "/media/",
+            "/media/?list-type=2",
+            "/media/?acl",
+            f"/media/../{other}/{name}",
+            f"/media/%2e%2e/{other}/{name}",
+            f"/media/..%2f{other}%2f{name}",
+            f"/media/{name}/",
+            f"/media/{name}/../../{other}/{name}",
+            f"/media/{name}%3Facl",
+            f"/media/{name}%00",
+            f"/media/{name}%0d%0aCookie:a",
+            f"/media/{name};a",
+            f"/media/x{name}",
+            f"/media/{name[1:]}",
+            f"/media/{name.upper()}",
+            f"/media/{other}/{name}",
+            f"/{other}/{name}",
+        ):
+            self.assertIn(self.ask(path)[0].status, (400, 404), path)
+
+        self.assertEqual(self.proxy.requests, [])
+
+    def test_a_rendition_that_is_not_there_is_not_found(self):
+        response, _ = self.ask(f"/media/{'0' * 32}-480.jpg")
+
+        self.assertEqual(response.status, 404)
+        self.assertNotIn("Cache-Control", response.headers)
+        for status in (403, 404):
+            with self.proxy.fault("/", answer(status)):
+                self.assertEqual(self.ask(self.path)[0].status, 404)
+
+    def test_a_store_that_fails_gets_a_page_of_the_site(self):
+        for status in (500, 503, 307):
+            with self.proxy.fault("/", answer(status, "secret")):
+                response, body = self.ask(self.path)
+            self.assertEqual(response.status, 503)
+            self.assertIn(b"The server cannot be reached at the moment", body)
+            self.assertNotIn("Cache-Control", response.headers)
+
+    def test_a_store_that_hangs_is_given_up_soon(self):
+        with self.proxy.fault("/", hang()):
+            start = time.monotonic()
+            response, _ = self.ask(self.path)
+
+        self.assertEqual(response.status, 503)
+        self.assertLess(time.monotonic() - start, 10)

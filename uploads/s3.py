@@ -16,6 +16,8 @@ from django.core.files.storage import Storage
 from django.http import HttpResponseRedirect
 from django.utils.encoding import filepath_to_uri
 
+from . import storage
+
 logger = logging.getLogger(__name__)
 
 LINK_LIFETIME = 60  # seconds
@@ -171,7 +173,10 @@ class BucketStorage(Storage):
         """Yield the files of the bucket, page by page, in the order of their names."""
         with os_errors():
             paginator = self.client.get_paginator("list_objects_v2")
-            for page in paginator.paginate(Bucket=self.bucket, **parameters):
+            paging = {"PageSize": storage.BATCH_SIZE}
+            for page in paginator.paginate(
+                Bucket=self.bucket, PaginationConfig=paging, **parameters
+            ):
                 if files := page.get("Contents"):
                     yield files
 
