@@ -185,8 +185,8 @@ class OddInputTests(UploadTestCase):
     PARAMETERS = {
         "uploads/picture": (
             *("uploaded__year", "uploaded__month", "uploaded__day", "uploaded__range", "hidden"),
-            *("hidden__exact", "hidden__isnull", "dish", "dish__exact", "dish__restaurant"),
-            *("dish__restaurant__regex", "id", "id__in", "id__range", "width__range", "caption"),
+            *("hidden__exact", "hidden__isnull", "dish", "dish__exact", "caption__regex"),
+            *("id", "id__in", "id__range", "width__range", "caption"),
         ),
         "uploads/dish": ("created__year", "created__month", "id", "id__in", "name__regex"),
         "uploads/report": ("created__year", "created__month", "picture", "picture__exact", "id"),
@@ -221,7 +221,7 @@ class OddInputTests(UploadTestCase):
             self.assert_answered("/admin/uploads/picture/", 200, 302, data=dates)
 
     def test_staff_are_told_and_the_log_keeps_the_error(self):
-        response = self.client.get("/admin/uploads/picture/?uploaded__year=9999", follow=True)
+        response = self.client.get("/admin/uploads/picture/?uploaded__year=0", follow=True)
 
         self.assertContains(response, "A value in the address or in the form was not accepted.")
         self.assertContains(response, self.picture.thumbnail.url)
@@ -245,7 +245,7 @@ class OddInputTests(UploadTestCase):
         self.assertTrue(Picture.objects.filter(pk=self.picture.pk, hidden=False).exists())
 
     def test_an_action_on_a_list_with_an_odd_query(self):
-        for query in ("uploaded__year=99999999999", "dish__restaurant__regex=(", "id__in=x"):
+        for query in ("uploaded__year=99999999999", "caption__regex=(", "id__in=x"):
             path = f"/admin/uploads/picture/?{query}"
             data = {"action": "hide", "_selected_action": self.picture.pk}
             self.assert_answered(path, 302, method="post", data=data)

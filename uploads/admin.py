@@ -2,17 +2,21 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.widgets import AdminTextInputWidget
 from django.core.exceptions import PermissionDenied
+from django.core.paginator import Paginator
 from django.db import transaction
-from django.db.models import Count, OuterRef, Subquery
+from django.db.models import Count, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce
 from django.http import Http404
 from django.shortcuts import get_object_or_404
 from django.template.defaultfilters import filesizeformat
 from django.urls import path, reverse
+from django.utils.functional import cached_property
 from django.utils.html import format_html
 
 from .forms import CaptionField, DishForm
 from .models import Ban, Dish, Picture, Report
+
+MAX_LISTED = 10_000  # rows
 
 
 def thumbnail(picture):
@@ -27,15 +31,49 @@ def thumbnail(picture):
     )
 
 
+class NewestPaginator(Paginator):
+    """Pages of the newest rows alone: counting all and skipping most of them takes seconds."""
+
+    @cached_property
+    def count(self):
+        return self.object_list[:MAX_LISTED].count()
+
+
+class LongList(admin.ModelAdmin):
+    """A list that takes as long with a million rows as with a thousand."""
+
+    paginator = NewestPaginator
+    show_full_result_count = False
+    actions_selection_counter = False  # It would offer to select all rows, and count the newest.
+    search_help_text = f"At most {MAX_LISTED:,} are listed and counted: the newest that match."
+    sortable_by = []
+
+    def get_search_results(self, request, queryset, search_term):
+        return (queryset.search(search_term) if search_term else queryset), False
+
+
 @admin.register(Dish)
-class DishAdmin(admin.ModelAdmin):
+class DishAdmin(LongList):
     form = DishForm
     list_display = ["name", "restaurant", "created", "cover"]
-    search_fields = ["name", "restaurant"]
-    date_hierarchy = "created"
+    search_fields = ["search_text"]
 
     def get_queryset(self, request):
         return super().get_queryset(request).with_cover()
+
+    def get_deleted_objects(self, objs, request):
+        """Count the pictures and their reports. Django would list each of them."""
+        pictures = Picture.objects.filter(dish__in=[dish.pk for dish in objs])
+        reports = Report.objects.filter(picture__in=pictures)
+        counts = {Dish: len(objs), Picture: pictures.count(), Report: reports.count()}
+        found = {model: count for model, count in counts.items() if count}
+        forbidden = {
+            model._meta.verbose_name
+            for model in found
+            if not self.admin_site.get_model_admin(model).has_delete_permission(request)
+        }
+        named = {model._meta.verbose_name_plural: count for model, count in found.items()}
+        return [str(dish) for dish in objs], named, forbidden, []
 
     def delete_model(self, request, obj):
         self.delete_queryset(request, Dish.objects.filter(pk=obj.pk))
@@ -63,7 +101,7 @@ def link_reports(pk, count):
     return format_html('<a href="{}?picture={}">{}</a>', url, pk, count) if count else 0
 
 
-class PictureActions(admin.ModelAdmin):
+class PictureActions(LongList):
     """The actions on the pictures of the selected rows."""
 
     def get_pictures(self, rows):
@@ -130,10 +168,9 @@ class PictureAdmin(PictureActions):
         "original_link",
     ]
     list_display_links = ["dish"]
-    list_filter = ["hidden", "uploaded", "dish__restaurant"]
+    list_filter = ["hidden"]
     list_select_related = ["dish"]
     list_per_page = 50
-    date_hierarchy = "uploaded"
     readonly_fields = [
         "preview",
         "dish",
@@ -145,7 +182,7 @@ class PictureAdmin(PictureActions):
         "original_link",
     ]
     fields = [*readonly_fields, "caption"]
-    search_fields = ["dish__name", "dish__restaurant", "caption"]
+    search_fields = ["dish__search_text", "caption"]
     actions = ["hide", "show", "ban"]
 
     def get_queryset(self, request):
@@ -194,7 +231,6 @@ class PictureAdmin(PictureActions):
         url = reverse("admin:uploads_picture_original", args=[picture.pk])
         return format_html('<a href="{}">Fetch</a>', url)
 
-    @admin.display(ordering="report_count")
     def reports(self, picture):
         return link_reports(picture.pk, picture.report_count)
 
@@ -207,13 +243,17 @@ class ReportAdmin(PictureActions):
     list_display_links = ["reason"]
     list_select_related = ["picture__dish"]
     list_per_page = 50
-    date_hierarchy = "created"
+    list_filter = ["created"]
     fields = list_display
-    search_fields = ["reason", "picture__dish__name", "picture__dish__restaurant"]
+    search_fields = ["picture__dish__search_text", "reason"]
     actions = ["hide", "ban"]
 
     def get_queryset(self, request):
         return super().get_queryset(request).annotate(report_count=count_reports("picture"))
+
+    def get_search_results(self, request, queryset, search_term):
+        of_dishes = Q(picture__dish__in=Dish.objects.search(search_term))
+        return queryset.filter(of_dishes | Q(reason__icontains=search_term)), False
 
     def get_pictures(self, rows):
         return Picture.objects.filter(pk__in=rows.values("picture")).select_related("dish")
@@ -228,13 +268,11 @@ class ReportAdmin(PictureActions):
     def preview(self, report):
         return thumbnail(report.picture)
 
-    @admin.display(ordering="picture__dish__name")
     def dish(self, report):
         """Link to the picture, as the list of pictures does."""
         url = reverse("admin:uploads_picture_change", args=[report.picture_id])
         return format_html('<a href="{}">{}</a>', url, report.picture.dish)
 
-    @admin.display(ordering="report_count")
     def reports(self, report):
         return link_reports(report.picture_id, report.report_count)
 

@@ -93,6 +93,16 @@ class PictureQuerySet(models.QuerySet):
     def shown(self):
         return self.filter(hidden=False)
 
+    def search(self, text):
+        """Return the pictures of the dishes that a text finds, and those with it in their caption.
+
+        As a union, since no index serves both conditions at once.
+        """
+        of_dishes = Picture.objects.filter(dish__in=Dish.objects.search(text))
+        captioned = Picture.objects.filter(caption__icontains=text.replace("\0", " "))
+        found = [rows.order_by().values("pk") for rows in (of_dishes, captioned)]
+        return self.filter(pk__in=found[0].union(found[1]))
+
     def owned_by(self, *diners):
         """Return the shown pictures of these diners, who may change them."""
         return self.shown().filter(diner__in=diners).exclude(diner="")
