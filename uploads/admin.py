@@ -36,7 +36,7 @@ class NewestPaginator(Paginator):
 
     @cached_property
     def count(self):
-        return self.object_list[:MAX_LISTED].count()
+        return self.object_list.values("pk")[:MAX_LISTED].count()
 
 
 class LongList(admin.ModelAdmin):

@@ -5,7 +5,7 @@ import unicodedata
 from functools import partial
 
 from django.db import IntegrityError, connection, models, transaction
-from django.db.models.functions import Coalesce, JSONObject
+from django.db.models.functions import Coalesce
 from django.db.models.signals import pre_delete
 from django.dispatch import receiver
 from django.urls import reverse
@@ -43,14 +43,12 @@ class DishQuerySet(models.QuerySet):
     def with_cover(self):
         """Fetch each dish with its newest shown picture, for Dish.cover and Dish.photo_count.
 
-        Both are found in the index of the shown pictures, whatever their number.
+        The index of the shown pictures has the first and their number, however many there are.
         """
         shown = Picture.objects.shown().filter(dish=models.OuterRef("pk"))
-        newest = shown.values(fields=JSONObject(**{name: name for name in COVER_FIELDS}))[:1]
+        newest = {f"cover_{name}": models.Subquery(shown.values(name)[:1]) for name in COVER_FIELDS}
         count = shown.order_by().values("dish").values(count=models.Count("pk"))
-        return self.annotate(
-            newest_picture=models.Subquery(newest), photo_count=Coalesce(models.Subquery(count), 0)
-        )
+        return self.annotate(**newest, photo_count=Coalesce(models.Subquery(count), 0))
 
 
 class Dish(models.Model):
@@ -86,7 +84,8 @@ class Dish(models.Model):
     @cached_property
     def cover(self):
         """The newest shown picture, or None. Only dishes from with_cover() have it."""
-        return Picture(dish=self, **self.newest_picture) if self.newest_picture else None
+        fields = {name: getattr(self, f"cover_{name}") for name in COVER_FIELDS}
+        return Picture(dish=self, **fields) if self.cover_id else None
 
 
 class PictureQuerySet(models.QuerySet):
