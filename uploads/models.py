@@ -160,7 +160,8 @@ class PictureQuerySet(models.QuerySet):
 
 
 class Picture(models.Model):
-    dish = models.ForeignKey(Dish, models.CASCADE, related_name="pictures")
+    # The constraint below has an index of all pictures of a dish.
+    dish = models.ForeignKey(Dish, models.CASCADE, related_name="pictures", db_index=False)
     original = models.FileField(storage=get_original_storage, editable=False)
     display = models.FileField(editable=False)
     thumbnail = models.FileField(editable=False)
@@ -197,7 +198,7 @@ class Picture(models.Model):
             ),
             # The staff's list of the hidden pictures, and that of a banned diner.
             models.Index(fields=["-id"], name="picture_hidden", condition=models.Q(hidden=True)),
-            models.Index(fields=["diner", "-id"], name="picture_diner"),
+            models.Index(fields=["diner"], name="picture_diner"),
             # prune_uploads asks which of the files have a row.
             models.Index(fields=["original"], name="picture_original"),
             models.Index(fields=["display"], name="picture_display"),
