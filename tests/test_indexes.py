@@ -33,8 +33,9 @@ class IndexTests(TestCase):
             for number in range(PICTURES)
         )
         cls.dish = dishes[0]
-        with connection.cursor() as cursor:
-            cursor.execute("ANALYZE")
+        if connection.vendor == "postgresql":  # It does so now and then; SQLite never does.
+            with connection.cursor() as cursor:
+                cursor.execute("ANALYZE")
 
     def assert_found_by(self, *indexes, rows):
         plan = rows.explain()

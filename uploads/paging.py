@@ -1,5 +1,15 @@
 """Pages of rows, newest first, that take as long at the end of a long list as at its beginning."""
 
+from django.core.paginator import Paginator
+
+
+class IndexPaginator(Paginator):
+    """Numbered pages, for lists of which an index has the ids: it alone is counted and skipped."""
+
+    def _get_page(self, rows, *args):
+        found = self.object_list.model.objects.filter(pk__in=rows.values("pk"))
+        return super()._get_page(found, *args)
+
 
 class Page:
     """A page of rows, found by the primary key: a count or an offset would read all rows before it.

@@ -5,7 +5,6 @@ from http import HTTPStatus
 from xml.etree import ElementTree
 
 from django.conf import settings
-from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -14,6 +13,7 @@ from django.utils import dateformat
 from gourmious.cookies import get_cookie_name
 
 from .forms import UploadForm
+from .paging import IndexPaginator
 from .progress import MAX_CANCELLED
 
 PICTURES_PER_PAGE = 24
@@ -96,7 +96,7 @@ def refused_response(request, refusal):
 
 def dish_response(request, dish, refused=(), status=HTTPStatus.OK):
     pictures = dish.pictures.shown()
-    page = Paginator(pictures, PICTURES_PER_PAGE).get_page(request.GET.get("page"))
+    page = IndexPaginator(pictures, PICTURES_PER_PAGE).get_page(request.GET.get("page"))
 
     context = {
         "dish": dish,
