@@ -6,7 +6,7 @@ import uploads.storage
 class Migration(migrations.Migration):
     """Note that originals live in the storage of the settings. The database stays as it is."""
 
-    dependencies = [("uploads", "0005_indexes")]
+    dependencies = [("uploads", "0006_trigram_indexes")]
 
     operations = [
         migrations.SeparateDatabaseAndState(
