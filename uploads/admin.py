@@ -215,7 +215,6 @@ class PictureAdmin(PictureActions):
     def preview(self, picture):
         return thumbnail(picture)
 
-    @admin.display(ordering="width")
     def pixels(self, picture):
         return f"{picture.width} by {picture.height}"
 
