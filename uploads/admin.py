@@ -14,7 +14,7 @@ from django.utils.functional import cached_property
 from django.utils.html import format_html
 
 from .forms import CaptionField, DishForm
-from .models import Ban, Dish, Picture, Report
+from .models import MAX_FOUND, Ban, Dish, Picture, Report
 
 MAX_LISTED = 10_000  # rows
 
@@ -49,7 +49,10 @@ class LongList(admin.ModelAdmin):
     sortable_by = []
 
     def get_search_results(self, request, queryset, search_term):
-        return (queryset.search(search_term) if search_term else queryset), False
+        return (self.search(queryset, search_term) if search_term else queryset), False
+
+    def search(self, rows, text):
+        return rows.search(text)
 
 
 @admin.register(Dish)
@@ -250,9 +253,9 @@ class ReportAdmin(PictureActions):
     def get_queryset(self, request):
         return super().get_queryset(request).annotate(report_count=count_reports("picture"))
 
-    def get_search_results(self, request, queryset, search_term):
-        of_dishes = Q(picture__dish__in=Dish.objects.search(search_term))
-        return queryset.filter(of_dishes | Q(reason__icontains=search_term)), False
+    def search(self, rows, text):
+        of_dishes = Q(picture__dish__in=Dish.objects.search(text)[:MAX_FOUND])
+        return rows.filter(of_dishes | Q(reason__icontains=text))
 
     def get_pictures(self, rows):
         return Picture.objects.filter(pk__in=rows.values("picture")).select_related("dish")
