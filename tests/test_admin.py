@@ -154,6 +154,33 @@ class AdminTests(UploadTestCase):
             self.assertContains(response, "&lt;script&gt;alert(1)")
             self.assertNotContains(response, "<script>alert(1)")
 
+    def test_no_more_than_the_newest_rows_are_listed_and_counted(self):
+        newest = make_dish("Aïoli")
+
+        with patch("uploads.admin.MAX_LISTED", 1):
+            response = self.client.get("/admin/uploads/dish/")
+
+        self.assertEqual(response.context["cl"].result_count, 1)
+        self.assertEqual(response.context["cl"].result_list[0], newest)
+
+    def test_the_pictures_of_a_dish_are_counted_before_it_is_deleted(self):
+        store(self.dish, photo()).report("first", "Not food")
+
+        response = self.client.get(f"/admin/uploads/dish/{self.dish.pk}/delete/")
+
+        self.assertContains(response, "<li>Pictures: 2</li>", html=True)
+        self.assertContains(response, "<li>Reports: 1</li>", html=True)
+        self.assertNotContains(response, f"Picture {self.picture.pk}")
+
+    def test_a_dish_is_kept_from_staff_who_may_not_delete_its_pictures(self):
+        waiter = User.objects.create_user("waiter", is_staff=True)
+        waiter.user_permissions.add(Permission.objects.get(codename="delete_dish"))
+        self.client.force_login(waiter)
+
+        self.client.post(f"/admin/uploads/dish/{self.dish.pk}/delete/", {"post": "yes"})
+
+        self.assertTrue(Dish.objects.exists())
+
     def test_deleting_a_dish_deletes_its_files(self):
         with self.captureOnCommitCallbacks(execute=True):
             self.client.post(f"/admin/uploads/dish/{self.dish.pk}/delete/", {"post": "yes"})
