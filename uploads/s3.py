@@ -5,6 +5,7 @@ import errno
 import logging
 from contextlib import contextmanager
 from functools import cache
+from io import BytesIO
 from tempfile import NamedTemporaryFile
 
 import boto3
@@ -109,18 +110,20 @@ class BucketStorage(Storage):
 
     def _open(self, name, mode="rb"):
         with os_errors():
-            return File(self.client.get_object(Bucket=self.bucket, Key=name)["Body"], name)
+            return File(BytesIO(self._get(name).read()), name)
 
     @contextmanager
     def open_path(self, name):
         """Give the path of a local copy of a file, which is deleted after the block."""
         with NamedTemporaryFile(dir=settings.FILE_UPLOAD_TEMP_DIR) as copy:
             locks.lock(copy, locks.LOCK_SH)  # This tells prune_uploads that the file is in use.
-            with os_errors(), self.open(name) as file:
-                for chunk in file.chunks():
-                    copy.write(chunk)
+            with os_errors():
+                copy.writelines(self._get(name).iter_chunks(File.DEFAULT_CHUNK_SIZE))
             copy.flush()
             yield copy.name
+
+    def _get(self, name):
+        return self.client.get_object(Bucket=self.bucket, Key=name)["Body"]
 
     def delete(self, name):
         """Delete a file, if it is there."""
