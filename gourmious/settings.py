@@ -358,11 +358,6 @@ DATABASE_URL = os.environ.get("GOURMIOUS_DATABASE_URL", "")
 DATABASE_POOL = env_int("GOURMIOUS_DATABASE_POOL", 8)
 SQLITE = {"ENGINE": "gourmious.sqlite", "NAME": DATA_DIR / "db.sqlite3"}
 DATABASES = {"default": env_database("GOURMIOUS_DATABASE_URL", DATABASE_POOL) or SQLITE}
-if DATABASE_URL and BACKUP_DIR:
-    raise ImproperlyConfigured(
-        "GOURMIOUS_BACKUP_DIR is for a database in the data folder; leave it empty, and back up "
-        "PostgreSQL with pg_dump."
-    )
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 if MEMCACHED:
@@ -410,6 +405,11 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 2**16  # bytes of a form's fields, which are held 
 # The S3 store that has the originals and the renditions in two buckets, so that no policy of one
 # publishes the other. Without it they are in folders.
 S3 = env_s3()
+if BACKUP_DIR and (DATABASE_URL or S3):
+    raise ImproperlyConfigured(
+        "GOURMIOUS_BACKUP_DIR is for SQLite and local files; leave it empty, and back up "
+        "PostgreSQL with pg_dump and the buckets by the means of their store."
+    )
 
 # The originals, as they were sent. They have no public URL.
 ORIGINALS_ROOT = DATA_DIR / "originals"

@@ -14,7 +14,8 @@ from unittest import skipUnless
 from unittest.mock import patch
 
 from django.core.management import CommandError, call_command
-from django.test import TransactionTestCase, override_settings
+from django.db import connection
+from django.test import SimpleTestCase, TransactionTestCase, override_settings
 
 from uploads import backups, snapshot
 from uploads.backups import find_generations
@@ -29,6 +30,17 @@ NOBODY = 65534
 
 def read_mode(path):
     return path.stat().st_mode & 0o777
+
+
+class ElsewhereTests(SimpleTestCase):
+    def test_neither_postgresql_nor_a_store_is_backed_up_or_restored(self):
+        for patched in (
+            patch.object(connection, "vendor", "postgresql"),
+            override_settings(S3={"endpoint": "http://10.0.0.9"}),
+        ):
+            for command in ("backup", "restore"):
+                with patched, self.assertRaisesRegex(CommandError, "Use pg_dump .*\\.$"):
+                    call_command(command, "/nowhere")
 
 
 class BackupTestCase(FoldersMixin, TransactionTestCase):

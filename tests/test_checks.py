@@ -6,6 +6,7 @@ from unittest.mock import patch
 from django.conf import settings
 from django.core.checks import run_checks
 from django.core.management import call_command
+from django.db import connection
 from django.test import SimpleTestCase, override_settings
 
 from .base import PRODUCTION, FoldersMixin
@@ -115,6 +116,15 @@ class DeployCheckTests(FoldersMixin, SimpleTestCase):
                 self.assert_warned("uploads.W008")
             with patch("shutil.which", return_value="/usr/sbin/sendmail"):
                 self.assert_warned()
+
+    def test_more_connections_than_the_database_allows_are_warned_of(self):
+        with (
+            override_settings(WORKERS=2, DATABASE_POOL=8, MEMCACHED_PEERS=["10.0.0.8:11211"]),
+            patch.object(connection, "count_places", return_value=64) as places,
+        ):
+            self.assert_warned()
+            places.return_value = 63
+            self.assert_warned("uploads.W010")
 
     @requires("memcached")
     def test_a_server_that_is_set_up_as_the_readme_says_has_no_warning(self):

@@ -14,6 +14,7 @@ from django.core.management import CommandError, call_command
 from django.test import SimpleTestCase, override_settings
 
 from .base import PRODUCTION, read_settings
+from .buckets import describe_buckets
 from .servers import manage, requires, write_nginx_conf
 from .stack import make_certificate
 
@@ -325,6 +326,18 @@ class SystemdTests(DeployconfTestCase):
             for unit in self.read_services(**servers):
                 self.assertEqual(re.findall("(?m)^IPAddressAllow=(.*)$", unit), allowed)
                 self.assertEqual("\nIPAddressDeny=any\n" in unit, bool(allowed))
+
+    def test_so_can_the_database_and_the_store(self):
+        store = describe_buckets("http://10.0.0.9:8333", "gourmious")
+        for url, allowed in (
+            ("postgresql://10.0.0.7/menu", ["localhost 10.0.0.7 10.0.0.9"]),
+            ("postgresql://10.0.0.7,10.0.0.8:5433/menu", ["localhost 10.0.0.7 10.0.0.8 10.0.0.9"]),
+            ("postgresql:///menu?host=/run/postgresql", ["localhost 10.0.0.9"]),
+            ("postgresql://db.example/menu", []),
+        ):
+            memcached = {"GOURMIOUS_MEMCACHED": "localhost:11211"}
+            for unit in self.read_services(GOURMIOUS_DATABASE_URL=url, **memcached, **store):
+                self.assertEqual(re.findall("(?m)^IPAddressAllow=(.*)$", unit), allowed, url)
 
     def test_only_the_figures_are_served_on_a_port(self):
         for name in UNITS:

@@ -140,6 +140,12 @@ class BackendTests(ServerMixin, SimpleTestCase):
         self.assertEqual(self.ask(wrapper), first)
         wrapper.close()
 
+    def test_the_places_of_superusers_are_not_the_apps(self):
+        wrapper = self.connect()
+
+        self.assertEqual(wrapper.count_places(), 97)
+        wrapper.close()
+
     def test_errors_are_told_apart(self):
         wrapper = self.connect()
         self.addCleanup(wrapper.close)

@@ -204,8 +204,9 @@ class SettingsTests(SimpleTestCase):
         ):
             read_settings(GOURMIOUS_DATABASE_URL=url)
 
-    def test_the_daily_backup_is_for_local_rows(self):
-        url = "postgresql://db.example/menu"
-        self.assert_improper(
-            "GOURMIOUS_BACKUP_DIR", GOURMIOUS_DATABASE_URL=url, GOURMIOUS_BACKUP_DIR="/backup"
-        )
+    def test_the_daily_backup_is_for_local_rows_and_files(self):
+        database = {"GOURMIOUS_DATABASE_URL": "postgresql://db.example/menu"}
+        for environment in (database, buckets.describe_buckets("https://s3.example", "gourmious")):
+            self.assert_improper(
+                "GOURMIOUS_BACKUP_DIR", GOURMIOUS_BACKUP_DIR="/backup", **environment
+            )

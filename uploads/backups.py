@@ -179,6 +179,7 @@ class Backup:
 
 def back_up(folder, *, keep, force):
     """Add a generation to a folder, remove old ones, and return the finished Backup."""
+    snapshot.validate_site()
     if folder.resolve().is_relative_to(settings.DATA_DIR):
         raise CommandError(f"{folder} is in the data folder; back up to another disk.")
     with set_umask(0o077):

@@ -14,6 +14,7 @@ from django.contrib.staticfiles.storage import ManifestFilesMixin, staticfiles_s
 from django.core.checks import Warning as CheckWarning
 from django.core.checks import register
 from django.core.files.storage import storages
+from django.db import connection
 from pymemcache import Client, MemcacheError
 
 from .health import disk_fault
@@ -152,6 +153,22 @@ def check_files_can_be_reached(**kwargs):
             id="uploads.W009",
         )
         for fault in filter(None, faults)
+    ]
+
+
+@register(deploy=True)
+def check_database_lets_all_hosts_in(**kwargs):
+    processes = (1 + len(settings.MEMCACHED_PEERS)) * len(settings.SOCKETS) * settings.WORKERS
+    needed, places = processes * settings.DATABASE_POOL, connection.count_places()
+    if needed <= places:
+        return []
+    return [
+        CheckWarning(
+            f"The {processes} processes of all hosts may open {needed} connections to the "
+            f"database, which allows {places}.",
+            hint="Raise max_connections of PostgreSQL, or lower GOURMIOUS_DATABASE_POOL.",
+            id="uploads.W010",
+        )
     ]
 
 

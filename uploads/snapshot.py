@@ -1,4 +1,4 @@
-"""The database in a backup: a copy of the SQLite file. Another engine needs these functions too."""
+"""The database in a backup: a copy of the SQLite file."""
 
 import shutil
 import sqlite3
@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import connection
 
@@ -18,6 +19,15 @@ class Row(NamedTuple):
     pk: int
     original: str
     digest: str
+
+
+def validate_site():
+    """Raise CommandError unless the rows and the files of the site are on this machine."""
+    if connection.vendor != "sqlite" or settings.S3:
+        raise CommandError(
+            "Only SQLite and local files are backed up and restored here. Use pg_dump and "
+            "pg_restore for PostgreSQL, and the means of their store for the buckets."
+        )
 
 
 def get_database():

@@ -136,7 +136,8 @@ def validate_settings(host, variables):
     if host.get_run(before) != host.get_run(variables) and host.list_instances():
         raise Failure(f"To change GOURMIOUS_RUN_DIR, first stop the site: {host.site} stop")
     old, new = (host.get_data(one) / "db.sqlite3" for one in (before, variables))
-    if old.exists() and not new.exists():
+    url = "GOURMIOUS_DATABASE_URL"
+    if not variables.get(url) and (before.get(url) or old.exists()) and not new.exists():
         raise Failure(
             f"There is no database {new}. To move the data, first stop the site: {host.site} stop"
         )

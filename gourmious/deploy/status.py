@@ -130,7 +130,9 @@ def add_disk(lines, host, variables):
 
 def add_backup(lines, variables):
     folder = variables.get("GOURMIOUS_BACKUP_DIR")
-    if not folder:
+    if any(map(variables.get, ("GOURMIOUS_DATABASE_URL", "GOURMIOUS_S3_ENDPOINT"))):
+        lines.add("Backup", "not made here; use pg_dump, and the means of the store")
+    elif not folder:
         lines.add("Backup", "none each night; set GOURMIOUS_BACKUP_DIR")
     elif date := find_last_backup(folder):
         is_old = (datetime.now(UTC) - date).total_seconds() > MAX_AGE

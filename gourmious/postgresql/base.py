@@ -94,6 +94,13 @@ class DatabaseWrapper(base.DatabaseWrapper):
             [read_only] = cursor.fetchone()
         return "The database cannot be written to." if read_only == "on" else None
 
+    def count_places(self):
+        """Return how many connections the server lets in, without those for superusers."""
+        names = ("max_connections", "superuser_reserved_connections")
+        with self.cursor() as cursor:
+            cursor.execute("SELECT current_setting(%s)::int - current_setting(%s)::int", names)
+            return cursor.fetchone()[0]
+
     def is_full(self, error):
         """Return whether the server's disk has no room."""
         return get_code(error) == DISK_FULL

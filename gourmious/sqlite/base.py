@@ -5,6 +5,7 @@ registers some sixty SQL functions with each connection. Closing it drops each o
 GIL, for which the threads of all uploads wait.
 """
 
+import math
 import os
 import sqlite3
 from collections import defaultdict, deque
@@ -74,6 +75,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
         """Return a sentence if the database can be read but not written to, or else None."""
         is_writable = os.access(self.settings_dict["NAME"], os.W_OK)
         return None if is_writable else "The database cannot be written to."
+
+    def count_places(self):
+        """Return how many connections there may be."""
+        return math.inf
 
     def is_full(self, error):
         """Return whether the disk has no room for the database."""

@@ -30,7 +30,7 @@ SEED = int(os.environ.get("SEED", "1"))
 
 # Other files and folders that may exist: in the data folder, and in each folder of nginx.
 DATA = re.compile(
-    r"db\.sqlite3(-wal|-shm|-migrate|-prune)?|lost\.json|incoming|originals|media|static"
+    r"db\.sqlite3(-wal|-shm|-migrate|-prune_uploads)?|lost\.json|incoming|originals|media|static"
 )
 NGINX = re.compile(r"nginx\.conf|pid|(access|error)\.log")
 

@@ -438,7 +438,7 @@ def render_unit(suffix, home):
         "runtime_dir": context["run_dir"].removeprefix("/run/"),
         "deployment": f"{context['home']}/{folder}",
         "python": f"{context['home']}/{folder}/release/.venv/bin/python",
-        "memcached_addresses": list_memcached_addresses(),
+        "server_addresses": list_server_addresses(),
     }
     return render_template(UNITS[suffix], context | describe_limits(context["service"]))
 
@@ -458,10 +458,14 @@ def describe_limits(service):
     }
 
 
-def list_memcached_addresses():
-    """Return memcached's IP addresses on other machines, or None if one has only a name."""
-    servers = [settings.MEMCACHED, *settings.MEMCACHED_PEERS]
-    hosts = {address.rpartition(":")[0] for address in servers} - {"localhost"}
+def list_server_addresses():
+    """Return the IP addresses of the servers on other machines, or None if one has only a name."""
+    memcached = [settings.MEMCACHED, *settings.MEMCACHED_PEERS]
+    hosts = {address.rpartition(":")[0] for address in memcached}
+    hosts.update(settings.DATABASES["default"].get("HOST", "").split(","))
+    if settings.S3:
+        hosts.add(urlsplit(settings.S3["endpoint"]).hostname)
+    hosts = {host for host in hosts if not host.startswith("/")} - {"", "localhost"}
     if not all(map(is_ip_address, hosts)):
         return None
     return sorted(host for host in hosts if not ipaddress.ip_address(host).is_loopback)

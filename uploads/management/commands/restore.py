@@ -41,6 +41,7 @@ class Command(BaseCommand):
 
     def handle(self, *, folder, generation, force, **options):
         start = time.monotonic()
+        snapshot.validate_site()
         generation = find_generation(folder.absolute(), generation)
         try:
             validate(generation, force)
