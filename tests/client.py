@@ -96,11 +96,15 @@ def get(address, path, headers=(), **options):
 
 def add_dish(address, name="Aïoli"):
     """Fill in the form for a new dish, as a browser does, and return the dish."""
+    return Dish(post_dish(address, name).headers["location"])
+
+
+def post_dish(address, name):
     form = urlencode({"name": name, "restaurant": "Chez Fonfon"})
     headers = {"Content-Type": "application/x-www-form-urlencoded", **client_headers(address)}
     with closing(connect(address)) as connection:
         connection.request("POST", "/dishes/new", form, headers)
-        return Dish(get_answer(connection).headers["location"])
+        return get_answer(connection)
 
 
 def client_headers(address, secure=False):

@@ -117,9 +117,11 @@ class DeployCheckTests(FoldersMixin, SimpleTestCase):
             with patch("shutil.which", return_value="/usr/sbin/sendmail"):
                 self.assert_warned()
 
+    @requires("memcached")
     def test_more_connections_than_the_database_allows_are_warned_of(self):
         with (
-            override_settings(WORKERS=2, DATABASE_POOL=8, MEMCACHED_PEERS=["10.0.0.8:11211"]),
+            Memcached() as peer,
+            override_settings(WORKERS=2, DATABASE_POOL=8, MEMCACHED_PEERS=[peer.address]),
             patch.object(connection, "count_places", return_value=64) as places,
         ):
             self.assert_warned()

@@ -4,6 +4,8 @@ import json
 import re
 import subprocess
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -16,7 +18,16 @@ from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 from .base import upload_file
 from .browser import BrowserTestCase
 from .cases import PIECE, StackTestCase
-from .client import Upload, add_dish, client_headers, connect, get, get_answer, poll
+from .client import (
+    Upload,
+    add_dish,
+    client_headers,
+    connect,
+    get,
+    get_answer,
+    poll,
+    post_dish,
+)
 from .photos import photo
 from .servers import ADDRESS, Memcached, manage, requires
 from .stack import PROGRAMS, Stack, loopback_hosts
@@ -409,6 +420,16 @@ class RefusalTests(StackTestCase):
         self.addCleanup(self.stack.uploads.start)
 
         self.refuse("server_error", 502, ONE_PIXEL.ljust(2**20))
+
+    def test_of_equal_dishes_that_are_posted_at_once_one_is_kept_and_the_others_are_told(self):
+        with ThreadPoolExecutor(20) as threads:
+            posts = [threads.submit(post_dish, self.http, "Pistou") for _ in range(20)]
+            answers = [post.result() for post in posts]
+
+        refused = [answer.text for answer in answers if answer.status == 200]
+        self.assertEqual(Counter(answer.status for answer in answers), {302: 1, 200: 19})
+        for text in refused:
+            self.assertIn("This dish of this restaurant is here already.", text)
 
     def test_a_browser_without_scripts_gets_a_page(self):
         body = b"x" * (8 * 2**20 + 1)
