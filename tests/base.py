@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 from django.conf import settings
 from django.core.cache import cache
+from django.core.files.base import ContentFile
 from django.core.files.storage import storages
 from django.core.files.uploadedfile import SimpleUploadedFile, TemporaryUploadedFile
 from django.db import OperationalError, connection
@@ -127,6 +128,26 @@ class FoldersMixin:
             if path.is_relative_to(self.folder / folder):
                 found.append(path)
         return sorted(found)
+
+    def path_of(self, file):
+        """Return the path of a picture's file among files()."""
+        folder = "originals" if file.field.name == "original" else "media"
+        return self.folder / folder / file.name
+
+
+def read(file):
+    """Return the content of a picture's file."""
+    with file.storage.open(file.name) as content:
+        return content.read()
+
+
+def lose(file):
+    file.storage.delete(file.name)
+
+
+def overwrite(file, content):
+    lose(file)
+    file.storage.save(file.name, ContentFile(content))
 
 
 class UploadTestCase(FoldersMixin, TestCase):

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.signals import request_finished, request_started
 from django.test import SimpleTestCase, override_settings
@@ -16,6 +17,7 @@ from PIL import Image
 from uploads import decoder, images, refusals, renderer
 from uploads.renderer import FairQueue
 
+from . import buckets
 from .base import PRODUCTION, FoldersMixin, read_settings
 from .bombs import jpeg_of_scans
 from .client import Upload, add_dish, get, poll
@@ -314,7 +316,12 @@ class StackTestCase(SimpleTestCase):
         self.assertIn("<status>ok</status>", answer.text)
 
     def files(self, folder):
-        return [path for path in (self.stack.data / folder).iterdir() if path.is_file()]
+        """Return the paths of the files of a folder, or of the bucket that replaces it."""
+        path = self.stack.data / folder
+        if settings.S3 and folder != "incoming":
+            kind = "originals" if folder == "originals" else "renditions"
+            return [path / key for found, key in buckets.list_all(settings.S3) if found == kind]
+        return [path for path in path.iterdir() if path.is_file()]
 
     def count_incoming(self, length):
         """Return how many files of this length have arrived, and are not stored yet."""

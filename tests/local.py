@@ -5,4 +5,6 @@ import unittest
 
 LOCAL = "It is tested with SQLite and local files."
 
-local_only = unittest.skipIf(os.environ.get("GOURMIOUS_DATABASE_URL"), LOCAL)
+local_only = unittest.skipIf(
+    os.environ.keys() & {"GOURMIOUS_DATABASE_URL", "GOURMIOUS_S3_ENDPOINT"}, LOCAL
+)

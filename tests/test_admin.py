@@ -14,7 +14,8 @@ from django.test.utils import CaptureQueriesContext
 from uploads.admin import PictureAdmin
 from uploads.models import Ban, Dish, Picture, Report
 
-from .base import FoldersMixin, UploadTestCase, make_dish, store
+from .base import FoldersMixin, UploadTestCase, lose, make_dish, store
+from .local import local_only
 from .photos import photo
 
 
@@ -73,7 +74,7 @@ class AdminTests(UploadTestCase):
 
     def test_a_picture_that_cannot_be_shown_is_told(self):
         self.run_action("hide")
-        Path(self.picture.original.path).unlink()
+        lose(self.picture.original)
 
         self.assertContains(self.run_action("show"), "could not be shown again")
 
@@ -84,6 +85,7 @@ class AdminTests(UploadTestCase):
             response = self.client.get(f"/admin/uploads/picture/?hidden__exact={hidden}")
             self.assertEqual(response.context["cl"].result_count, count)
 
+    @local_only
     def test_staff_can_fetch_an_original_byte_for_byte(self):
         response = self.client.get(f"/admin/uploads/picture/{self.picture.pk}/original")
 
@@ -92,7 +94,7 @@ class AdminTests(UploadTestCase):
         self.assertIn("attachment", response["Content-Disposition"])
 
     def test_an_original_that_is_lost_is_not_found(self):
-        Path(self.picture.original.path).unlink()
+        lose(self.picture.original)
 
         response = self.client.get(f"/admin/uploads/picture/{self.picture.pk}/original")
 

@@ -5,6 +5,8 @@ from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
 
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
 from django.core.files.uploadhandler import StopFutureHandlers
 from django.core.management import CommandError, call_command
 from django.test import override_settings
@@ -15,7 +17,8 @@ from uploads.models import Cancellation, Dish, Picture
 from uploads.storage import FolderStorage, read_lost_files
 from uploads.uploadhandler import PictureFileUploadHandler
 
-from .base import UploadTestCase, store
+from .base import UploadTestCase, lose, overwrite, read, store
+from .local import local_only
 from .photos import photo
 
 
@@ -47,6 +50,7 @@ class PruneUploadsTests(CommandTestCase):
         then = time.time() - 3600 * hours
         os.utime(path, (then, then))
 
+    @local_only
     def test_old_files_that_belong_to_nothing_are_removed(self):
         left = [self.leave(f"{name}/left", 24.1) for name in ("incoming", "originals", "media")]
         for file in self.picture.files():
@@ -59,6 +63,7 @@ class PruneUploadsTests(CommandTestCase):
             self.assertFalse(path.exists())
             self.assertIn(f"Removed {path}.", self.output.getvalue())
 
+    @local_only
     def test_many_originals_without_a_row_are_left_alone_unless_that_is_forced(self):
         left = [self.leave(f"originals/{number}.jpg", 48) for number in range(11)]
         incoming = self.leave("incoming/left", 48)
@@ -72,6 +77,7 @@ class PruneUploadsTests(CommandTestCase):
         self.call("prune_uploads", force=True)
         self.assertFalse(any(path.exists() for path in left))
 
+    @local_only
     def test_a_tenth_of_the_originals_may_be_removed(self):
         for number in range(110):
             self.leave(f"originals/{number}.jpg", 48)
@@ -85,6 +91,7 @@ class PruneUploadsTests(CommandTestCase):
 
         self.assertEqual(len(self.files("originals")), 100)
 
+    @local_only
     def test_young_files_are_left_alone(self):
         young = [self.leave(f"{name}/young", 23.9) for name in ("incoming", "originals", "media")]
 
@@ -93,6 +100,7 @@ class PruneUploadsTests(CommandTestCase):
         self.assertTrue(all(path.exists() for path in young))
         self.assertEqual(self.output.getvalue(), "")
 
+    @local_only
     def test_the_files_of_a_running_upload_are_left_alone_however_old(self):
         handler = PictureFileUploadHandler(self.client.get("/").wsgi_request)
         with self.assertRaises(StopFutureHandlers):
@@ -111,6 +119,7 @@ class PruneUploadsTests(CommandTestCase):
         self.call("prune_uploads")
         self.assertFalse(stored.exists())
 
+    @local_only
     def test_renditions_are_left_alone_until_their_row_is_written(self):
         original = self.folder / "original.jpg"
         original.write_bytes(photo())
@@ -125,6 +134,7 @@ class PruneUploadsTests(CommandTestCase):
         self.call("prune_uploads")
         self.assertFalse(stored.exists())
 
+    @local_only
     def test_pictures_that_are_stored_meanwhile_are_left_alone_however_old(self):
         left = self.leave("originals/left.jpg", 48)
         is_in_use = FolderStorage.is_in_use
@@ -138,6 +148,7 @@ class PruneUploadsTests(CommandTestCase):
 
         self.assertTrue(left.exists())
 
+    @local_only
     def test_the_files_of_pictures_are_known_whatever_the_way_to_the_folder(self):
         for file in self.picture.files():
             self.age(file.path, 48)
@@ -171,36 +182,37 @@ class PruneUploadsTests(CommandTestCase):
         self.assertFalse(path.exists())
 
     def test_a_row_without_a_file_is_reported_and_kept(self):
-        os.remove(self.picture.thumbnail.path)  # noqa: PTH107
+        thumbnail = self.picture.thumbnail
+        lose(thumbnail)
 
         with self.assertRaisesMessage(CommandError, "Files of pictures are lost: 1."):
             self.call("prune_uploads")
 
         self.assertIn(
-            f"{self.picture} has lost {self.picture.thumbnail.path}", self.errors.getvalue()
+            f"{self.picture} has lost {thumbnail.storage.locate(thumbnail.name)}.",
+            self.errors.getvalue(),
         )
         self.assertTrue(Picture.objects.exists())
 
     def test_lost_files_are_noted_until_they_are_there_again(self):
-        paths = [Path(file.path) for file in self.picture.files()]
-        contents = [path.read_bytes() for path in paths]
-        for path in paths:
-            path.unlink()
+        contents = {file: read(file) for file in self.picture.files()}
+        for file in contents:
+            lose(file)
 
         with self.assertRaises(CommandError):
             self.call("prune_uploads")
         lost = read_lost_files()
         self.assertEqual((lost.count, lost.names[0]), (3, f"original of picture {self.picture.pk}"))
 
-        for path, content in zip(paths, contents, strict=True):
-            path.write_bytes(content)
+        for file, content in contents.items():
+            overwrite(file, content)
         self.call("prune_uploads", dry_run=True)
         self.assertEqual(read_lost_files().count, 3)
         self.call("prune_uploads")
         self.assertEqual(read_lost_files().count, 0)
 
     def test_what_nothing_needs_is_removed_even_if_files_are_lost(self):
-        os.remove(self.picture.original.path)  # noqa: PTH107
+        lose(self.picture.original)
         left = self.leave("incoming/left", 24.1)
         self.cancel("old", 24.1)
 
@@ -210,6 +222,7 @@ class PruneUploadsTests(CommandTestCase):
         self.assertFalse(left.exists())
         self.assertFalse(Cancellation.objects.exists())
 
+    @local_only
     def test_a_picture_that_is_deleted_while_its_files_are_looked_for_has_lost_nothing(self):
         get_sizes = FolderStorage.get_sizes
 
@@ -290,9 +303,8 @@ class MakeRenditionsTests(CommandTestCase):
     def test_a_single_rendition_of_another_size_is_outdated(self):
         for name in ("display", "thumbnail"):
             old = self.picture.renditions()
-            path = Path(self.picture.display.path).with_name(f"x-{name}.jpg")
-            path.touch()
-            Picture.objects.update(**{name: path.name})
+            other = default_storage.save(f"x-{name}.jpg", ContentFile(b""))
+            Picture.objects.update(**{name: other})
 
             self.call("make_renditions")
 
@@ -301,7 +313,7 @@ class MakeRenditionsTests(CommandTestCase):
             self.assertNotEqual(self.picture.renditions(), old)
 
     def test_lost_ones_are_made_again(self):
-        Path(self.picture.thumbnail.path).unlink()
+        lose(self.picture.thumbnail)
         store(self.dish, photo())
 
         self.call("make_renditions")
@@ -325,8 +337,7 @@ class MakeRenditionsTests(CommandTestCase):
         self.assertIn("0 of 0 pictures", self.output.getvalue())
 
     def test_a_picture_that_cannot_be_made_is_reported_and_the_others_go_on(self):
-        with open(self.picture.original.path, "wb"):  # noqa: PTH123
-            pass
+        overwrite(self.picture.original, b"")
         store(self.dish, photo())
         self.change_sizes()
 

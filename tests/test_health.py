@@ -9,6 +9,7 @@ from django.test import TestCase, override_settings
 from uploads.storage import note_lost_files
 
 from .base import PRODUCTION, FoldersMixin, read_settings
+from .local import local_only
 from .servers import Memcached, free_port, requires
 
 
@@ -62,6 +63,7 @@ class HealthTests(FoldersMixin, TestCase):
             with override_settings(CACHES=read_settings(**environment)["CACHES"]):
                 self.assertEqual(self.ask()[0], 200)
 
+    @local_only
     def test_a_folder_that_is_gone(self):
         shutil.rmtree(settings.MEDIA_ROOT)
 

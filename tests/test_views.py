@@ -509,7 +509,7 @@ class PictureTests(UploadTestCase):
                 content = encoded(noise(60, 40), exif=exif)
                 self.assertEqual(self.post(upload_file(content)).status_code, 200)
                 picture = self.dish.pictures.first()
-                with Image.open(picture.display.path) as shown:
+                with picture.display.open() as file, Image.open(file) as shown:
                     self.assertEqual(shown.size, (picture.width, picture.height))
 
     def test_a_bomb_is_refused(self):
