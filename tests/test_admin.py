@@ -207,8 +207,11 @@ class AdminTests(UploadTestCase):
         validate_password("aïoli for all of us", cook)
 
 
-class OddInputTests(UploadTestCase):
-    """Odd input is answered with a page, a redirect or a 404, and never fails."""
+class OddInputTests(FoldersMixin, TransactionTestCase):
+    """Odd input is answered with a page, a redirect or a 404, and never fails.
+
+    After an error PostgreSQL refuses the rest of a transaction, such as that of a TestCase.
+    """
 
     VALUES = ("9" * 19, "9" * 5000, "-1", "10000", "abc", "", "1\0", "(", "9999-12-31T23:59:59Z")
     PARAMETERS = {
@@ -227,6 +230,7 @@ class OddInputTests(UploadTestCase):
 
     def setUp(self):
         super().setUp()
+        self.dish = make_dish()
         self.cook = User.objects.create_superuser("cook")
         self.client.force_login(self.cook)
         self.picture = store(self.dish, photo(8, 8))
