@@ -1,4 +1,4 @@
-"""The buckets of the tests on SeaweedFS, as an operator makes them, and what is in them."""
+"""The buckets of the tests on SeaweedFS: an operator makes them in the same way."""
 
 import json
 from contextlib import suppress

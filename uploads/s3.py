@@ -36,7 +36,7 @@ CONFIG = Config(
     s3={"addressing_style": "path"},  # The names of buckets need no DNS and no certificate.
 )
 
-# What stores answer when they have no room, some of them with the status 400 or 500.
+# Codes of stores that have no room. Some come with the status 400 or 500.
 FULL = {
     "InsufficientStorage",
     "QuotaExceeded",
