@@ -63,7 +63,13 @@ def unmount_below(folder):
 
 
 def remove(folder):
-    """Remove a folder, to which killed processes may still write for a moment."""
+    """Remove a folder, to which killed processes may still write for a moment.
+
+    A file below /run/netns is a network namespace.
+    """
+    if folder.startswith("/run/netns/"):
+        subprocess.run(["ip", "netns", "delete", Path(folder).name], check=False)
+        return
     unmount_below(f"{folder}/")
 
     def is_removed():

@@ -17,6 +17,7 @@ from functools import cache
 from multiprocessing import util
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import psycopg
@@ -133,9 +134,9 @@ def free_port():
         return server.getsockname()[1]
 
 
-def listens(port):
+def listens(port, host=ADDRESS):
     with closing(socket.socket()) as client:
-        return client.connect_ex((ADDRESS, port)) == 0
+        return client.connect_ex((host, port)) == 0
 
 
 class Program:
@@ -165,19 +166,29 @@ class Program:
         guardian.forget(self.process.pid)
 
 
+class Place(NamedTuple):
+    """Where a server listens: its address, and the command that runs it in another network."""
+
+    host: str = ADDRESS
+    prefix: tuple = ()
+
+
+HERE = Place()
+
+
 class Server(Program):
     """A program that listens on a port, and has started when it does."""
 
-    def __init__(self, port, command, **options):
+    def __init__(self, port, command, host=ADDRESS, **options):
         super().__init__(command, **options)
-        self.port = port
+        self.port, self.host = port, host
 
     @property
     def address(self):
-        return f"{ADDRESS}:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def listens(self):
-        return listens(self.port)
+        return listens(self.port, self.host)
 
     def start(self):
         if self.listens():
@@ -212,14 +223,15 @@ class ServerWithWorkers(Server):
 
 
 class Memcached(Server):
-    def __init__(self, port=None):
+    def __init__(self, port=None, place=HERE):
         port = port or free_port()
         user = ["-u", "nobody"] if os.geteuid() == 0 else []
-        super().__init__(port, ["memcached", "-l", ADDRESS, "-p", str(port), "-U", "0", *user])
+        options = ["-l", place.host, "-p", str(port), "-U", "0", *user]
+        super().__init__(port, [*place.prefix, "memcached", *options], place.host)
 
     def ask(self, command):
         """Return the answer to a command of memcached's text protocol."""
-        with closing(socket.create_connection((ADDRESS, self.port))) as client:
+        with closing(socket.create_connection((self.host, self.port))) as client:
             client.sendall(f"{command}\r\nquit\r\n".encode())
             return b"".join(iter(lambda: client.recv(4096), b"")).decode()
 
@@ -404,11 +416,11 @@ class Nginx(ServerWithWorkers):
     It keeps its files in a folder that is empty before.
     """
 
-    def __init__(self, folder, port, main, site):
+    def __init__(self, folder, port, main, site, place=HERE):
         self.folder = Path(folder)
         config = write_nginx_conf(self.folder, main, site)
-        log = f"{folder}/error.log"
-        super().__init__(port, ["nginx", "-e", log, "-c", str(config), "-g", "daemon off;"])
+        options = ["-e", f"{folder}/error.log", "-c", str(config), "-g", "daemon off;"]
+        super().__init__(port, [*place.prefix, "nginx", *options], place.host)
 
     def reload(self):
         """Begin to replace the workers by new ones."""
@@ -443,6 +455,10 @@ class HAProxy(Server):
         self.folder = Path(folder)
         path = write_haproxy_conf(self.folder, config)
         super().__init__(port, ["haproxy", "-f", str(path)], stdout=log, stderr=log)
+
+    def listens(self):
+        """Return whether it listens on its port and, a moment later, for its operator."""
+        return super().listens() and (self.folder / "admin.sock").exists()
 
     def ask(self, command):
         """Return the answer to a command of HAProxy's socket for its operator."""

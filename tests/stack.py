@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 
 from .servers import (
     ADDRESS,
+    HERE,
     Granian,
     HAProxy,
     Instance,
@@ -38,6 +39,8 @@ SERVERS = ("http", "https", "memcached")  # on ports
 class Stack(ExitStack):
     """The servers, while the block runs; further variables of the environment are arguments."""
 
+    place = HERE
+
     def __init__(self, *, ports=None, log=subprocess.DEVNULL, **variables):
         super().__init__()
         self.ports = {name: (ports or {}).get(name) or free_port() for name in SERVERS}
@@ -56,7 +59,7 @@ class Stack(ExitStack):
     def _start(self):
         self.folder = Path(self.enter_context(TemporaryDirectory(prefix="gourmious-")))
         self.data = Path(self.variables.get("GOURMIOUS_DATA_DIR", self.folder / "data"))
-        self.memcached = self.enter_context(Memcached(self.ports["memcached"]))
+        self.memcached = self.enter_context(Memcached(self.ports["memcached"], self.place))
         self.environment = {
             "GOURMIOUS_SECRET_KEY": secrets.token_urlsafe(48),
             "GOURMIOUS_ALLOWED_HOSTS": f"localhost,{ADDRESS},[::1]",
@@ -73,6 +76,9 @@ class Stack(ExitStack):
         }
         self.pages, self.uploads = map(self._serve, ("pages", "uploads"))
         self.http = self._nginx("http")
+        self._start_https()
+
+    def _start_https(self):
         self.https = self._nginx("https", **make_certificate(self.folder))
 
     def _serve(self, service):
@@ -83,7 +89,12 @@ class Stack(ExitStack):
         folder.mkdir()
         port = self.ports[name]
         environment = {**self.environment, **variables}
-        return self.enter_context(Nginx(folder, port, *print_nginx(port, environment)))
+        texts = print_nginx(port, environment, self.list_addresses())
+        return self.enter_context(Nginx(folder, port, *texts, self.place))
+
+    def list_addresses(self):
+        """Return the addresses that nginx listens on."""
+        return loopback_hosts()
 
     def addresses(self):
         """Yield a line for each server, and for the folder with the database and the photos."""
@@ -135,9 +146,12 @@ class Balancer(HAProxy):
         return f"{ADDRESS}:{self.plain_port}"
 
 
-def print_nginx(port, environment):
-    """Return nginx's main file and the site, as deployconf prints them for a port of loopback."""
-    listen = [f"--listen={host}:{port}" for host in loopback_hosts()]
+def print_nginx(port, environment, hosts=()):
+    """Return nginx's main file and the site, as deployconf prints them for a port.
+
+    Without `hosts`, it is a port of loopback.
+    """
+    listen = [f"--listen={host}:{port}" for host in hosts or loopback_hosts()]
     main = manage("deployconf", "nginx-main", **environment)
     return main, manage("deployconf", "nginx", *listen, **environment)
 

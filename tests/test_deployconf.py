@@ -15,7 +15,7 @@ from django.test import SimpleTestCase, override_settings
 
 from .base import PRODUCTION, read_settings
 from .buckets import describe_buckets
-from .servers import manage, requires, write_nginx_conf
+from .servers import manage, requires, write_haproxy_conf, write_nginx_conf
 from .stack import make_certificate
 
 TLS = {"GOURMIOUS_TLS_CERTIFICATE": "/c.pem", "GOURMIOUS_TLS_KEY": "/k.pem"}
@@ -36,7 +36,7 @@ BACKUP_UNITS = ("gourmious-backup.service", "gourmious-backup.timer")
 
 def judge(*command):
     """Return the status of a program and what it complains of."""
-    done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     return done.returncode, done.stderr
 
 
@@ -94,6 +94,67 @@ class InstalledNginxTests(DeployconfTestCase):
             with self.subTest(hosts):
                 environment = {**tls, "GOURMIOUS_ALLOWED_HOSTS": hosts}
                 self.assert_taken("--listen=127.0.0.1:8443", **environment)
+
+
+@requires("haproxy", "openssl")
+class InstalledHAProxyTests(DeployconfTestCase):
+    """The HAProxy of this machine checks the configuration."""
+
+    def assert_taken(self, *arguments, **environment):
+        balancers = {"GOURMIOUS_BALANCERS": "10.0.0.1", "GOURMIOUS_MAX_UPLOADS": "500"}
+        config = self.deployconf("balancer", *arguments, **balancers, **environment)
+        path = write_haproxy_conf(self.folder, config)
+        self.assertEqual(judge("haproxy", "-c", "-f", path), (0, ""))
+        return config
+
+    def test_haproxy_takes_plain_http(self):
+        self.assert_taken("--listen=127.0.0.1:8080", "10.0.0.2")
+
+    def test_haproxy_takes_hosts_of_every_kind(self):
+        self.assert_taken("--listen=127.0.0.1:8080", "10.0.0.2:8080", "[2001:db8::1]", "localhost")
+
+    def test_haproxy_takes_a_certificate(self):
+        certificate = self.folder / "both.pem"
+        files = make_certificate(self.folder).values()
+        certificate.write_text("".join(Path(file).read_text() for file in files))
+        for names in ("gourmious.example", ".gourmious.example,192.0.2.1,[2001:db8::1]", "*"):
+            with self.subTest(names):
+                config = self.assert_taken(
+                    f"--certificate={certificate}", "10.0.0.2", GOURMIOUS_ALLOWED_HOSTS=names
+                )
+                self.assertIn("\n    bind :443 ssl ", config)
+
+
+class BalancerTests(DeployconfTestCase):
+    def assert_refused(self, sentence, *arguments, **values):
+        values = {"DEBUG": False, "BALANCERS": ["10.0.0.1"], "TLS_CERTIFICATE": "", **values}
+        with override_settings(**values), self.assertRaisesRegex(CommandError, sentence):
+            call_command("deployconf", "balancer", *arguments, stdout=StringIO())
+
+    def test_what_is_no_web_host_is_refused(self):
+        for host in (
+            "http://10.0.0.2",
+            "10.0.0.2:http",
+            "10.0.0.2:65536",
+            "a b",
+            "",
+            "2001:db8::1",
+        ):
+            self.assert_refused("is not a web host", "--listen=:80", host)
+
+    def test_a_host_that_is_given_twice_is_refused(self):
+        self.assert_refused("given twice", "--listen=:80", "10.0.0.2", "10.0.0.2:80")
+
+    def test_plain_http_must_be_asked_for(self):
+        self.assert_refused("--certificate, or --listen", "10.0.0.2")
+
+    def test_hosts_that_do_not_know_the_balancer_are_refused(self):
+        self.assert_refused("GOURMIOUS_BALANCERS", "--listen=:80", "10.0.0.2", BALANCERS=[])
+
+    def test_hosts_with_a_certificate_of_their_own_are_refused(self):
+        self.assert_refused(
+            "GOURMIOUS_TLS_CERTIFICATE", "--listen=:80", "10.0.0.2", TLS_CERTIFICATE="/c.pem"
+        )
 
 
 class NginxTests(DeployconfTestCase):

@@ -86,7 +86,7 @@ class Clients:
     def make_upload(self, content, rng):
         progress_id = f"{rng.getrandbits(64):x}"
         dish = rng.choice(self.dishes)
-        return Upload(self.ledger, dish, content, progress_id)
+        return Upload(self.ledger, self.http, dish, content, progress_id)
 
     def make_new_upload(self, content, rng):
         return self.make_upload(content + rng.randbytes(16), rng)
@@ -191,7 +191,7 @@ class Figures(NamedTuple):
             nginx_descriptors=count_descriptors(nginx),
             memcached_items=len(list_records(stack.memcached)),
             incoming=len(list((stack.data / "incoming").iterdir())),
-            pictures=len(ledger.read_rows()),
+            pictures=len(ledger.site.read_rows()),
         )
 
 

@@ -62,8 +62,7 @@ class Entry(NamedTuple):
 class Upload(client.Upload):
     """An upload that writes an entry into the ledger when the block ends."""
 
-    def __init__(self, ledger, dish, content, progress_id, address=None, **options):
-        address = address or ledger.stack.http.address
+    def __init__(self, ledger, address, dish, content, progress_id, **options):
         super().__init__(address, dish, content, progress_id, **options)
         self.ledger, self.dish, self.content = ledger, dish, content
         self.digest = compute_digest(content)
@@ -75,11 +74,54 @@ class Upload(client.Upload):
         self.ledger.note(entry)
 
 
-class Ledger:
-    """Record the answers to a stack's clients. Any thread may write to it."""
+class StackSite:
+    """The rows in SQLite, the files in folders, and the records of a stack."""
 
     def __init__(self, stack):
         self.stack = stack
+        self.memcached = [stack.memcached]
+
+    def read_rows(self):
+        database = f"file:{self.stack.data}/db.sqlite3?mode=ro"
+        with closing(sqlite3.connect(database, uri=True, timeout=30)) as connection:
+            connection.row_factory = sqlite3.Row
+            return connection.execute("SELECT * FROM uploads_picture").fetchall()
+
+    def read_file(self, folder, name):
+        return (self.stack.data / folder / name).read_bytes()
+
+    def list_files(self):
+        """Yield the folder and the name of each file that arrives or is kept."""
+        for path in self.files():
+            yield path.parent.name, path.name
+
+    def find_strange_files(self):
+        """Yield the path of each file outside the folders of uploads that has no purpose."""
+        data, servers = self.stack.data, (self.stack.http, self.stack.https)
+        for expected, paths in (
+            (DATA, data.glob("*")),
+            *((NGINX, find_files(server.folder)) for server in servers),
+        ):
+            yield from (path for path in paths if not expected.fullmatch(path.name))
+
+    def files(self):
+        for folder in ("incoming", "originals", "media"):
+            with suppress(FileNotFoundError):
+                yield from (self.stack.data / folder).iterdir()
+
+    def prune(self):
+        """Make all files look old, and remove the orphaned ones."""
+        for path in self.files():
+            with suppress(FileNotFoundError):
+                os.utime(path, (0, 0))
+        manage("prune_uploads", "--force", **self.stack.environment)
+
+
+class Ledger:
+    """Record the answers to a site's clients. Any thread may write to it."""
+
+    def __init__(self, site):
+        self.site = site
         self.entries = []
         self.compared = {}  # whether two photos look alike, by the digests of their files
         self.lock = Lock()
@@ -91,7 +133,7 @@ class Ledger:
 
     def broken_promises(self):
         """Yield a sentence for each promise that is broken at the moment."""
-        rows = self.read_rows()
+        rows = self.site.read_rows()
         pictures = {picture for row in rows for picture in list_pictures(row)}
         for entry in self.entries:
             yield from check_answer(entry)
@@ -112,20 +154,14 @@ class Ledger:
         """
         return entry.whole and (entry.answer is None or entry.answer.status in {502, 504})
 
-    def read_rows(self):
-        database = f"file:{self.stack.data}/db.sqlite3?mode=ro"
-        with closing(sqlite3.connect(database, uri=True, timeout=30)) as connection:
-            connection.row_factory = sqlite3.Row
-            return connection.execute("SELECT * FROM uploads_picture").fetchall()
-
     def check_row(self, row):
         """Yield a sentence for each file of a row that is lost or wrong."""
         try:
-            original = (self.stack.data / "originals" / row["original"]).read_bytes()
+            original = self.site.read_file("originals", row["original"])
             if compute_digest(original) != row["digest"]:
                 yield f"The original of picture {row['id']} is not what was sent."
             for name in ("display", "thumbnail"):
-                rendition = (self.stack.data / "media" / row[name]).read_bytes()
+                rendition = self.site.read_file("media", row[name])
                 if rendition == original:
                     yield f"The {name} of picture {row['id']} is the original itself."
                 elif not self.are_alike(original, rendition):
@@ -143,22 +179,11 @@ class Ledger:
         """Yield a sentence for each file that is orphaned or in the wrong folder."""
         named = {"originals": {row["original"] for row in rows}}
         named["media"] = {row[name] for row in rows for name in ("display", "thumbnail")}
-        for path in self.files():
-            if path.name not in named.get(path.parent.name, ()):
-                yield f"{path} belongs to no row."
-        data, servers = self.stack.data, (self.stack.http, self.stack.https)
-        for expected, paths in (
-            (DATA, data.glob("*")),
-            *((NGINX, find_files(server.folder)) for server in servers),
-        ):
-            for path in paths:
-                if not expected.fullmatch(path.name):
-                    yield f"{path} does not belong there."
-
-    def files(self):
-        for folder in ("incoming", "originals", "media"):
-            with suppress(FileNotFoundError):
-                yield from (self.stack.data / folder).iterdir()
+        for folder, name in self.site.list_files():
+            if name not in named.get(folder, ()):
+                yield f"{folder}/{name} belongs to no row."
+        for path in self.site.find_strange_files():
+            yield f"{path} does not belong there."
 
     def find_lasting_records(self):
         """Yield a sentence for each record in memcached that outlives its upload.
@@ -167,9 +192,10 @@ class Ledger:
         """
         for entry in self.entries:
             key = f"gourmious:1:{ADDRESS}_{entry.progress_id}"
-            if found := re.search(r"HD t(-?\d+)", self.stack.memcached.ask(f"mg {key} t")):
-                seconds = int(found[1])
-                if self.at_once or not 0 < seconds <= RECORD_LIFETIME:
+            for memcached in self.site.memcached:
+                found = re.search(r"HD t(-?\d+)", memcached.ask(f"mg {key} t"))
+                seconds = int(found[1]) if found else None
+                if found and (self.at_once or not 0 < seconds <= RECORD_LIFETIME):
                     yield f"{entry.progress_id} has a record for {seconds} seconds."
 
     def audit(self, killed=False):
@@ -178,11 +204,11 @@ class Ledger:
         If a process was killed, remove its files first, and let its records expire.
         """
         self.at_once = not killed
-        if killed:
-            self.prune()
         broken = []
 
         def is_kept():
+            if killed:
+                self.site.prune()
             broken[:] = self.broken_promises()
             return not broken
 
@@ -190,13 +216,6 @@ class Ledger:
             wait_for(is_kept)
         except TimeoutError:
             raise AssertionError("\n".join([f"SEED={SEED}:", *broken])) from None
-
-    def prune(self):
-        """Make all files look old, and remove the orphaned ones."""
-        for path in self.files():
-            with suppress(FileNotFoundError):
-                os.utime(path, (0, 0))
-        manage("prune_uploads", "--force", **self.stack.environment)
 
 
 def compute_digest(content):
@@ -261,7 +280,7 @@ class FaultTestCase(StackTestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.ledger = Ledger(cls.stack)
+        cls.ledger = Ledger(StackSite(cls.stack))
         cls.photo = photo(randbytes=random.Random(f"{SEED} {cls.__qualname__}").randbytes)
 
     def setUp(self):
@@ -276,7 +295,8 @@ class FaultTestCase(StackTestCase):
         """Return an upload of a new photo. A thread must pass its own random generator."""
         content = recolour(content or self.photo, rng or self.rng)
         progress_id = progress_id or f"{self.progress_id[-50:]}-{next(self.numbers)}"
-        return Upload(self.ledger, self.dish, content, progress_id, **options)
+        address = options.pop("address", self.http)
+        return Upload(self.ledger, address, self.dish, content, progress_id, **options)
 
     @contextmanager
     def lock_database(self):

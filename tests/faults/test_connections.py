@@ -250,10 +250,10 @@ class IdTests(ConnectionTestCase):
 
     def repeat(self, upload):
         """Return a second upload of the same photo with the same id."""
-        return Upload(self.ledger, self.dish, upload.content, upload.progress_id)
+        return Upload(self.ledger, self.http, self.dish, upload.content, upload.progress_id)
 
     def count_rows(self, upload):
-        return [row["digest"] for row in self.ledger.read_rows()].count(upload.digest)
+        return [row["digest"] for row in self.ledger.site.read_rows()].count(upload.digest)
 
     def test_a_poll_from_another_address_sees_nothing(self):
         with self.upload_beside() as upload:

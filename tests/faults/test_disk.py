@@ -329,7 +329,7 @@ class DiskTests(DiskTestCase):
             self.assertEqual((answer.status, entry.upload.findtext("status")), (200, "partial"))
             [error] = entry.upload.iter("error")
             self.assertEqual((error.get("code"), error.get("file")), (NO_ROOM[1], "large.jpg"))
-            self.assertIn(digest, [row["digest"] for row in self.ledger.read_rows()])
+            self.assertIn(digest, [row["digest"] for row in self.ledger.site.read_rows()])
             self.ledger.note(entry._replace(answer=None))
         self.audit("There is room for one of two photos", TIMES)
 

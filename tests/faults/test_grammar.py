@@ -167,7 +167,7 @@ class GrammarTests(FaultTestCase):
 
     def note_kept(self):
         """Enter all pictures in the ledger. Each must be stored exactly as it was sent."""
-        for row in self.ledger.read_rows():
+        for row in self.ledger.site.read_rows():
             original = (self.stack.data / "originals" / row["original"]).read_bytes()
             self.assertTrue(has_part(self.kept[str(row["id"])], original), row["id"])
             self.ledger.note(Entry("none", row["digest"], None, whole=True))

@@ -9,7 +9,7 @@ from tests.servers import Server, requires
 from tests.stack import PROGRAMS, Stack
 from tests.waiting import wait_for
 
-from .rig import Entry, Ledger
+from .rig import Entry, Ledger, StackSite
 
 
 @requires(*PROGRAMS)
@@ -18,7 +18,7 @@ class PageTests(BrowserTestCase):
     def setUpClass(cls):
         super().setUpClass()
         cls.stack = cls.enterClassContext(Stack())
-        cls.ledger = Ledger(cls.stack)
+        cls.ledger = Ledger(StackSite(cls.stack))
 
     def setUp(self):
         super().setUp()

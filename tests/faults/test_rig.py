@@ -14,10 +14,10 @@ class AuditTests(FaultTestCase):
         super().setUp()
         self.ledger.entries.clear()
         self.change("DELETE FROM uploads_picture")
-        for path in self.ledger.files():
+        for path in self.ledger.site.files():
             path.unlink()
         self.assert_uploads_work()
-        [self.row] = self.ledger.read_rows()
+        [self.row] = self.ledger.site.read_rows()
 
     def change(self, statement):
         database = self.stack.data / "db.sqlite3"
@@ -61,7 +61,7 @@ class AuditTests(FaultTestCase):
 
     def test_renditions_of_another_photo_are_found(self):
         self.assert_uploads_work()
-        [other] = [row for row in self.ledger.read_rows() if row["id"] != self.row["id"]]
+        [other] = [row for row in self.ledger.site.read_rows() if row["id"] != self.row["id"]]
         for name in ("display", "thumbnail"):
             shutil.copy(self.stack.data / "media" / other[name], self.rendition(name))
 

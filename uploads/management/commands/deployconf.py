@@ -83,7 +83,7 @@ STORE_HEADERS = [
     "X-XSS-Protection",
 ]
 
-# What HAProxy itself answers, by the status.
+# The refusals that HAProxy itself sends, by the status.
 BALANCER_ERRORS = {
     400: refusals.BAD_REQUEST,
     408: refusals.INTERRUPTED,
