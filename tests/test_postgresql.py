@@ -387,7 +387,7 @@ class UnavailableTests(ServerMixin, GranianTestCase):
 
 @requires("postgres")
 class TogetherTests(ServerMixin, GranianTestCase):
-    """What is done at the same moment, in transactions that see different rows."""
+    """Two things are done at the same moment, in transactions that see different rows."""
 
     def setUp(self):
         super().setUp()
