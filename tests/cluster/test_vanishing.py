@@ -23,6 +23,7 @@ class VanishingTests(ClusterTestCase):
         return Cluster(cls.namespace)
 
     def test_a_host_may_vanish(self):
+        host = self.hosts[1]
         with self.uploading(UPLOADS):
             vanished = time.monotonic()
             with self.namespace.cut_off():
@@ -32,6 +33,8 @@ class VanishingTests(ClusterTestCase):
                 late = [self.measure_page() for _ in range(10)]
                 polls = [self.measure_poll() for _ in range(20)]
                 wait_for(lambda: len(self.ledger.entries) >= UPLOADS)
+                host.kill()  # It had no power, and has forgotten all of its connections.
+            host.start()
         self.cluster.await_hosts(2)
 
         self.assert_all_kept()
