@@ -70,7 +70,8 @@ class HostTests(ClusterTestCase):
             with self.make_upload(content, self.hosts[number % 2].http.address) as upload:
                 return upload.answer().status
 
-        with ThreadPoolExecutor(40) as pool:
+        # nginx allows 30 at once from an address, and all may be on one host.
+        with ThreadPoolExecutor(30) as pool:
             statuses = list(pool.map(send, range(200)))
 
         self.assertEqual(set(statuses), {200})
