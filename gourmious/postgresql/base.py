@@ -15,6 +15,8 @@ from psycopg_pool import PoolTimeout
 SESSION = {
     "lock_timeout": "30s",
     "idle_in_transaction_session_timeout": "60s",
+    # Otherwise a search goes on for minutes after its process was killed.
+    "client_connection_check_interval": "10s",
     "tcp_keepalives_idle": "30s",
     "tcp_keepalives_interval": "10s",
     "tcp_keepalives_count": "3",
