@@ -78,6 +78,14 @@ class SiteTests(DeployTestCase):
     def test_commands_of_manage_py_run_with_the_settings_of_the_site(self):
         self.assertIn(f"{self.machine.host.data}/media", self.run_command("diffsettings"))
 
+    def test_files_are_moved_with_the_edited_settings_before_they_are_applied(self):
+        before = self.machine.host.settings.read_text()
+        self.machine.edit_settings(GOURMIOUS_S3_ENDPOINT="nowhere")
+
+        self.assert_fails("move_files", because="GOURMIOUS_S3_ENDPOINT must be ")
+        self.run_command("diffsettings")
+        self.machine.host.settings.write_text(before)
+
     def test_settings_are_applied_and_no_page_fails(self):
         before = self.machine.instances()
         self.machine.edit_settings(GOURMIOUS_MAX_UPLOADS="77")

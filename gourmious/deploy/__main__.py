@@ -102,12 +102,17 @@ def show_status(host):
     return 1 if report.faults else 0
 
 
-def manage(host, *arguments):
+def move_files(host, *arguments):
+    """Run manage.py with the edited settings: `apply` comes after the files."""
+    return manage(host, "move_files", *arguments, settings=host.settings)
+
+
+def manage(host, *arguments, settings=None):
     """Run manage.py on this terminal, and return its exit status."""
     current = deployments.get_current(host)
     # In the caller's folder: arguments may be relative paths.
     command = [current.get_python(), current.release / "manage.py", *arguments]
-    options = host.as_site(read_variables(current.settings))
+    options = host.as_site(read_variables(settings or current.settings))
     return subprocess.call(command, **options)  # noqa: S603
 
 
@@ -119,6 +124,7 @@ COMMANDS = {
     "stop": stop,
     "backup": backup,
     "restore": restore,
+    "move_files": move_files,
     "status": show_status,
     "install": install,
 }
