@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from . import deployments, releases
-from .host import Host, read_variables, replace, tell
+from .host import Host, has_all_data, read_variables, replace, tell
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # As in gourmious/settings.py, which needs Django.
@@ -146,7 +146,7 @@ def find_certificate(options):
 def get_certificate(host):
     """Have certbot get the certificate, if the settings name one of its own that is missing."""
     variables = read_variables(host.settings)
-    certificate = Path(variables["GOURMIOUS_TLS_CERTIFICATE"])
+    certificate = Path(variables.get("GOURMIOUS_TLS_CERTIFICATE", ""))
     if certificate.is_relative_to(CERTBOT) and not certificate.exists():
         webroot = ("certonly", "--webroot", "--webroot-path", CHALLENGES)
         hook = ("--deploy-hook", "systemctl reload nginx")
@@ -169,9 +169,15 @@ def remove_default_site(host):
 def describe(host):
     """Return what to do after the installation."""
     variables = read_variables(host.settings)
-    scheme = "https" if variables["GOURMIOUS_TLS_CERTIFICATE"] else "http"
-    return f"""
-{scheme}://{get_names(variables)[0]}/ is up. Next:
-  {host.site} createsuperuser    makes an account for /admin/
-  {host.site} status             tells whether all is well
-For a backup each night set GOURMIOUS_BACKUP_DIR in {host.settings}, and run: {host.site} apply"""
+    scheme = "https" if variables.get("GOURMIOUS_TLS_CERTIFICATE") else "http"
+    lines = [
+        f"\n{scheme}://{get_names(variables)[0]}/ is up. Next:",
+        f"  {host.site} createsuperuser    makes an account for /admin/",
+        f"  {host.site} status             tells whether all is well",
+    ]
+    if has_all_data(variables):
+        lines.append(
+            f"For a backup each night set GOURMIOUS_BACKUP_DIR in {host.settings}, and run: "
+            f"{host.site} apply"
+        )
+    return "\n".join(lines)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from .deployments import find_previous, get_current
-from .host import Failure, read_variables
+from .host import Failure, has_all_data, read_variables
 from .releases import is_for_this_python
 
 VERSIONS = """
@@ -130,7 +130,7 @@ def add_disk(lines, host, variables):
 
 def add_backup(lines, variables):
     folder = variables.get("GOURMIOUS_BACKUP_DIR")
-    if any(map(variables.get, ("GOURMIOUS_DATABASE_URL", "GOURMIOUS_S3_ENDPOINT"))):
+    if not has_all_data(variables):
         lines.add("Backup", "not made here; use pg_dump, and the means of the store")
     elif not folder:
         lines.add("Backup", "none each night; set GOURMIOUS_BACKUP_DIR")
