@@ -22,14 +22,16 @@ UPLOAD = ("--limit-rate", "5k", "--form", "id=1", "--form", f"picture=@{PHOTO}")
 def main(host, folder):
     folder, pages, uploads = Path(folder), [], []
     curl = ["curl", "--silent", "--output", "/dev/null", "--max-time", "100"]
-    curl += ["--cacert", folder / "certificate.pem", "--resolve", f"{host}:443:127.0.0.1"]
+    curl += ["--cacert", folder / "certificate.pem"]
     curl += ["--write-out", "%{http_code} %{time_total}", "--cookie", f"__Host-csrftoken={TOKEN}"]
     curl += ["--header", f"Origin: https://{host}", "--header", f"X-CSRFToken: {TOKEN}"]
     curl += ["--header", "Accept: application/xml"]
 
     def request(answers, path, *options):
         began = time.time()
-        command = [*curl, *options, f"https://{host}{path}"]
+        address = (folder / "address").read_text().strip()
+        to_address = ("--resolve", f"{host}:443:{address}")
+        command = [*curl, *to_address, *options, f"https://{host}{path}"]
         result = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
         status, seconds = result.stdout.split()
         answers.append((began, status, float(seconds)))
