@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -21,6 +23,16 @@ from .servers import PostgreSQL, manage, requires
 from .waiting import wait_for
 
 ROOT = os.geteuid() == 0
+
+# What is registered last is called first.
+USE_POOL = """
+import atexit
+atexit.register(lambda: print(connection.pool.closed))
+import django
+django.setup()
+from django.db import connection
+connection.ensure_connection()
+"""
 
 
 class ServerMixin:
@@ -66,6 +78,17 @@ class BackendTests(ServerMixin, SimpleTestCase):
 
         self.assertEqual(self.ask(wrapper), first)
         wrapper.close()
+
+    def test_the_pool_is_closed_at_the_end_of_a_process(self):
+        environment = {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "gourmious.settings",
+            "GOURMIOUS_DATABASE_URL": self.url,
+        }
+        command = [sys.executable, "-c", USE_POOL]
+
+        output = subprocess.check_output(command, env=environment, text=True)
+        self.assertEqual(output, "True\n")
 
     def test_eight_connections_serve_two_hundred_threads(self):
         everybody_is_here = threading.Barrier(200)

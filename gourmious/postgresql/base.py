@@ -1,5 +1,6 @@
 """PostgreSQL with Django's pool of connections, for many threads, and for servers that go away."""
 
+import atexit
 import os
 import select
 import time
@@ -30,6 +31,19 @@ DISK_FULL = "53100"
 UNAVAILABLE = ("08", "53", "57", "40", "25006", "25P03", "55P03")
 
 pools = defaultdict(dict)  # by process and database
+
+
+@atexit.register
+def close_pools():
+    """Close the pools of this process.
+
+    Otherwise psycopg_pool (3.3) waits for each of its threads for 5 seconds, since Python (3.13)
+    has stopped them.
+    """
+    for (process, _), by_alias in pools.items():
+        if process == os.getpid():
+            for pool in by_alias.values():
+                pool.close()
 
 
 def fail_waiting(pool):
