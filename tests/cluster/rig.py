@@ -24,6 +24,8 @@ from tests.servers import Place, PostgreSQL, SeaweedFS, Server, manage, requires
 from tests.stack import PROGRAMS, Balancer, Stack
 from tests.waiting import wait_for
 
+HERE = [Place("127.0.0.2"), Place("127.0.0.3")]  # of the hosts, without a namespace
+
 # Removes all orphaned files, however new they are.
 PRUNE = """
 from django.core.management import call_command
@@ -75,7 +77,7 @@ class Namespace:
     def __init__(self):
         self.name = f"gourmious-{os.getpid()}"
         self.here, self.there = f"198.18.{os.getpid() % 250}.1", f"198.18.{os.getpid() % 250}.2"
-        self.place = Place(self.there, ("ip", "netns", "exec", self.name))
+        self.places = [Place(self.here), Place(self.there, ("ip", "netns", "exec", self.name))]
 
     def __enter__(self):
         guardian.watch(f"/run/netns/{self.name}")
@@ -138,8 +140,7 @@ class Cluster(ExitStack):
             "GOURMIOUS_BALANCERS": ",".join(balancers),
             "GOURMIOUS_WORKERS": "1",  # The hosts share this machine's cores.
         }
-        second = self.namespace.place if self.namespace else Place("127.0.0.3")
-        places = [Place("127.0.0.2"), second]
+        places = self.namespace.places if self.namespace else HERE
         names = ["localhost", "127.0.0.1", *(place.host for place in places)]
         shared["GOURMIOUS_ALLOWED_HOSTS"] = ",".join(names)
         self.hosts = [Host(place, **shared) for place in places]
