@@ -24,7 +24,7 @@ from .waiting import wait_for
 
 ROOT = os.geteuid() == 0
 
-# What is registered last is called first.
+# Python calls the handlers in the reverse order.
 USE_POOL = """
 import atexit
 atexit.register(lambda: print(connection.pool.closed))
