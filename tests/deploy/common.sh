@@ -11,7 +11,6 @@ case ${1:-} in
     ;;
 esac
 host=gourmious.example
-photo=$checkout/.readme/during.png
 client=()          # what runs a program where the browser is
 declare -A machines # the first process of each, by its name
 
@@ -146,9 +145,13 @@ photo_is_there() {
     request --fail-early "${paths[@]/#/https://$host}" >/dev/null
 }
 
+upload_to() {
+    post --form "id=$1" --form "picture=@$checkout/.readme/during.png" --header 'Accept: application/xml' "https://$host/upload"
+}
+
 upload() {
     post --output /dev/null --data 'name=Bouillabaisse&restaurant=Chez+Fonfon' "https://$host/dishes/new"
-    post --form id=1 --form "picture=@$photo" --header 'Accept: application/xml' "https://$host/upload"
+    upload_to 1
     expect photo_is_there
 }
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from uploads.models import Dish, Picture
 
-SIZE = (640, 480)
+SIZE = (320, 240)
 
 
 def store_photo(dish):
