@@ -6,7 +6,6 @@ import re
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from zlib import crc32
 
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
@@ -171,33 +170,35 @@ S3_VARIABLES = {
 
 
 def env_s3():
-    """Return what the app must know of its S3 store, or None if no variable of it is set.
+    """Return the values of the variables of the S3 store, or None if none is set.
 
-    Raise for a value that cannot be used, and if a variable is missing.
+    Raise if one is missing or cannot be used.
     """
     store = {name: os.environ.get(f"GOURMIOUS_S3_{name.upper()}", "") for name in S3_VARIABLES}
     if not any(store.values()):
         return None
-
-    for name, (pattern, meaning) in S3_VARIABLES.items():
-        if not re.fullmatch(pattern, store[name], re.ASCII):
-            raise ImproperlyConfigured(
-                f"GOURMIOUS_S3_{name.upper()} must be {meaning}, as other variables of S3 are set."
-            )
-    if store["originals"] == store["renditions"]:
-        raise ImproperlyConfigured(
-            "GOURMIOUS_S3_ORIGINALS and GOURMIOUS_S3_RENDITIONS must be two buckets: anybody may "
-            "read the renditions."
-        )
     if not find_spec("boto3"):
         raise ImproperlyConfigured(
-            "GOURMIOUS_S3_ENDPOINT needs the packages of gourmious/deploy/requirements.txt."
+            "GOURMIOUS_S3_ENDPOINT needs boto3; install the packages of "
+            "gourmious/deploy/requirements.txt."
         )
+    validate_s3(store)
     return store | {"region": store["region"] or "us-east-1"}
 
 
-def hash_text(text, seed):
-    return crc32(text.encode(), seed)
+def validate_s3(store):
+    """Raise if a variable of the S3 store is missing or cannot be used."""
+    for name, (pattern, meaning) in S3_VARIABLES.items():
+        if not re.fullmatch(pattern, store[name], re.ASCII):
+            raise ImproperlyConfigured(  # Do not tell the value: it may be the secret.
+                f"GOURMIOUS_S3_{name.upper()} is missing or cannot be used; it must be {meaning}, "
+                "as long as any variable that begins with GOURMIOUS_S3_ is set."
+            )
+    if store["originals"] == store["renditions"]:
+        raise ImproperlyConfigured(
+            "GOURMIOUS_S3_ORIGINALS and GOURMIOUS_S3_RENDITIONS name the same bucket; they must be "
+            "two, since anybody may read the renditions."
+        )
 
 
 DEBUG = "GOURMIOUS_SECRET_KEY" not in os.environ
@@ -353,7 +354,8 @@ DATA_DIR = env_folder("GOURMIOUS_DATA_DIR", BASE_DIR / "var")
 # The folder of the daily backups. The site starts without it: its disk may be away.
 BACKUP_DIR = env_absolute_path("GOURMIOUS_BACKUP_DIR")
 
-# PostgreSQL, if it is set. Each process has at most so many connections to it.
+# The URL of PostgreSQL, and how many connections each process may open to it. Without a URL the
+# rows are in SQLite.
 DATABASE_URL = os.environ.get("GOURMIOUS_DATABASE_URL", "")
 DATABASE_POOL = env_int("GOURMIOUS_DATABASE_POOL", 8)
 SQLITE = {"ENGINE": "gourmious.sqlite", "NAME": DATA_DIR / "db.sqlite3"}
@@ -361,34 +363,30 @@ DATABASES = {"default": env_database("GOURMIOUS_DATABASE_URL", DATABASE_POOL) or
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 if MEMCACHED:
-    # Records are written to the default alone. A poll that this process answers reads all.
-    CACHES = {
-        name: {
-            "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
-            "LOCATION": address,
-            "KEY_PREFIX": SITE,  # Several sites may share a memcached.
-            "OPTIONS": {
-                # A server that is down or hung costs fractions of a second, and raises nothing.
-                "connect_timeout": 0.2,
-                "timeout": 0.2,
-                "ignore_exc": True,
-                # Drop a failed server at once, and ask it again at the next use. After retries
-                # pymemcache (4.0) would drop it only at its next use: perhaps minutes later, when
-                # it is back.
-                "retry_attempts": 0,
-                "dead_timeout": 0,
-                # pymemcache's own hash is written in Python, and takes most of a write's time.
-                "hasher": partial(RendezvousHash, hash_function=hash_text),
-                # Text is stored as it is. memcached has no passwords, and unpickling what somebody
-                # planted there would execute it.
-                "serde": None,
-            },
-        }
-        for name, address in {
-            "default": MEMCACHED,
-            **{address: address for address in MEMCACHED_PEERS},
-        }.items()
+    CACHE = {
+        "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
+        "KEY_PREFIX": SITE,  # Several sites may share a memcached.
+        "OPTIONS": {
+            # A server that is down or hung costs fractions of a second, and raises nothing.
+            "connect_timeout": 0.2,
+            "timeout": 0.2,
+            "ignore_exc": True,
+            # Drop a failed server at once, and ask it again at the next use. After retries
+            # pymemcache (4.0) would drop it only at its next use: perhaps minutes later, when it
+            # is back.
+            "retry_attempts": 0,
+            "dead_timeout": 0,
+            # With one server any hash will do. pymemcache's own is written in Python, and takes
+            # most of a write's time.
+            "hasher": partial(RendezvousHash, hash_function=lambda text, seed: seed),
+            # Text is stored as it is. memcached has no passwords, and unpickling what somebody
+            # planted there would execute it.
+            "serde": None,
+        },
     }
+    # Records are written to the default alone. A poll that this process answers reads all.
+    CACHES = {"default": {**CACHE, "LOCATION": MEMCACHED}}
+    CACHES |= {peer: {**CACHE, "LOCATION": peer} for peer in MEMCACHED_PEERS}
 else:
     CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 
@@ -402,13 +400,13 @@ FILE_UPLOAD_TEMP_DIR = DATA_DIR / "incoming"
 DATA_UPLOAD_MAX_NUMBER_FILES = 10
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2**16  # bytes of a form's fields, which are held in memory
 
-# The S3 store that has the originals and the renditions in two buckets, so that no policy of one
-# publishes the other. Without it they are in folders.
+# The S3 store of the pictures' files; without it they are in folders. The originals have a bucket
+# of their own, so that no policy that publishes renditions can publish them.
 S3 = env_s3()
 if BACKUP_DIR and (DATABASE_URL or S3):
     raise ImproperlyConfigured(
         "GOURMIOUS_BACKUP_DIR is for SQLite and local files; leave it empty, and back up "
-        "PostgreSQL with pg_dump and the buckets by the means of their store."
+        "PostgreSQL with pg_dump, and the buckets with the tools of their store."
     )
 
 # The originals, as they were sent. They have no public URL.

@@ -122,10 +122,10 @@ class DeployCheckTests(FoldersMixin, SimpleTestCase):
         with (
             Memcached() as peer,
             override_settings(WORKERS=2, DATABASE_POOL=8, MEMCACHED_PEERS=[peer.address]),
-            patch.object(connection, "count_places", return_value=64) as places,
+            patch.object(connection, "get_max_connections", return_value=64) as allowed,
         ):
             self.assert_warned()
-            places.return_value = 63
+            allowed.return_value = 63
             self.assert_warned("uploads.W010")
 
     @requires("memcached")

@@ -22,7 +22,7 @@ from .faults.test_disk import can_mount, mount
 from .servers import PostgreSQL, manage, requires
 from .waiting import wait_for
 
-ROOT = os.geteuid() == 0
+IS_ROOT = os.geteuid() == 0
 
 # Python calls the handlers in the reverse order.
 USE_POOL = """
@@ -163,10 +163,10 @@ class BackendTests(ServerMixin, SimpleTestCase):
         self.assertEqual(self.ask(wrapper), first)
         wrapper.close()
 
-    def test_the_places_of_superusers_are_not_the_apps(self):
+    def test_the_connections_that_are_reserved_for_superusers_do_not_count(self):
         wrapper = self.connect()
 
-        self.assertEqual(wrapper.count_places(), 97)
+        self.assertEqual(wrapper.get_max_connections(), 97)
         wrapper.close()
 
     def test_errors_are_told_apart(self):
@@ -381,7 +381,7 @@ class UnavailableTests(ServerMixin, GranianTestCase):
         self.assertEqual(len(self.files("originals")), 1)
         self.assertEqual(len(self.files("media")), 2)
 
-    @skipUnless(ROOT and can_mount(), "Only root can mount a small disk.")
+    @skipUnless(IS_ROOT and can_mount(), "Only root can mount a small disk.")
     def test_its_disk_is_full(self):
         disk = self.server.get_path("disk")
         disk.mkdir()

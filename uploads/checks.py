@@ -13,12 +13,11 @@ from django.contrib.staticfiles.finders import get_finders
 from django.contrib.staticfiles.storage import ManifestFilesMixin, staticfiles_storage
 from django.core.checks import Warning as CheckWarning
 from django.core.checks import register
-from django.core.files.storage import storages
 from django.db import connection
 from pymemcache import Client, MemcacheError
 
 from .health import disk_fault
-from .storage import list_folders
+from .storage import find_faults, list_folders
 
 HANDLERS = [
     "uploads.uploadhandler.UploadProgressCachedHandler",
@@ -145,27 +144,26 @@ def check_failures_can_be_mailed(**kwargs):
 
 @register(deploy=True)
 def check_files_can_be_reached(**kwargs):
-    faults = [storages[alias].find_fault() for alias in ("originals", "default")]
     return [
         CheckWarning(
             fault,
             hint="Correct the variables that begin with GOURMIOUS_S3, or the store.",
             id="uploads.W009",
         )
-        for fault in filter(None, faults)
+        for fault in find_faults()
     ]
 
 
 @register(deploy=True)
-def check_database_lets_all_hosts_in(**kwargs):
+def check_database_accepts_the_connections_of_all_hosts(**kwargs):
     processes = (1 + len(settings.MEMCACHED_PEERS)) * len(settings.SOCKETS) * settings.WORKERS
-    needed, places = processes * settings.DATABASE_POOL, connection.count_places()
-    if needed <= places:
+    needed, allowed = processes * settings.DATABASE_POOL, connection.get_max_connections()
+    if needed <= allowed:
         return []
     return [
         CheckWarning(
             f"The {processes} processes of all hosts may open {needed} connections to the "
-            f"database, which allows {places}.",
+            f"database, which allows {allowed}.",
             hint="Raise max_connections of PostgreSQL, or lower GOURMIOUS_DATABASE_POOL.",
             id="uploads.W010",
         )

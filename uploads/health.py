@@ -3,12 +3,11 @@
 import os
 
 from django.conf import settings
-from django.core.files.storage import storages
 from django.db import DatabaseError, connection
 
 from .models import Dish
 from .progress import cache_answers
-from .storage import has_room, list_folders, read_lost_files
+from .storage import find_faults, has_room, list_folders, read_lost_files
 
 # The original and the renditions of each photo.
 FILES_OF_UPLOAD = 3 * settings.DATA_UPLOAD_MAX_NUMBER_FILES
@@ -17,7 +16,7 @@ FILES_OF_UPLOAD = 3 * settings.DATA_UPLOAD_MAX_NUMBER_FILES
 def get_health(host_only=False):
     """Return "ok" for the database, the cache, the disk and the files, or a sentence for a fault.
 
-    With `host_only`, leave out what a load balancer cannot avoid by asking another host.
+    With `host_only`, leave out what all hosts share: asking another host would not help.
 
     Anybody may read the sentences, so they name no path of the server.
     """
@@ -56,13 +55,12 @@ def disk_fault():
 
 
 def storage_fault():
-    """Return whether the files can be reached, and what prune_uploads has found.
+    """Return whether the store can be reached, and which files prune_uploads has not found.
 
     To look for all files now would take too long.
     """
-    for alias in ("originals", "default"):
-        if fault := storages[alias].find_fault():
-            return fault
+    if fault := next(find_faults(), None):
+        return fault
     lost = read_lost_files()
     if not lost.count:
         return None

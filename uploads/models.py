@@ -22,7 +22,7 @@ CAPTION_MAX_LENGTH = 140  # characters
 REASON_MAX_LENGTH = 140  # characters
 COVER_FIELDS = ("id", "display", "thumbnail", "width", "height")  # what the pages show of it
 SEARCH_MAX_WORDS = 10  # a character may be several: U+FDFA is four, and 100 of them took 50 ms
-TRIGRAM = 3  # characters; PostgreSQL's index has words that are as long or longer
+TRIGRAM_LENGTH = 3  # characters; PostgreSQL's index finds no shorter word
 MAX_SEARCHED = 20_000  # dishes without an index
 MAX_FOUND = 1000  # dishes whose pictures staff find
 
@@ -36,13 +36,13 @@ class DishQuerySet(models.QuerySet):
     def search(self, text):
         """Return the dishes with each word of a text in them, whatever its case and accents.
 
-        Only the first words count: without an index the database reads all dishes for each. No
-        index has short words: those alone are searched in the newest dishes.
+        Only the first words count: without an index the database reads all dishes for each. If all
+        words are too short for the index, only the newest dishes are searched.
         """
         dishes, words = self, fold(text).split()[:SEARCH_MAX_WORDS]
         for word in words:
             dishes = dishes.filter(search_text__contains=word)
-        if words and max(map(len, words)) < TRIGRAM:
+        if words and max(map(len, words)) < TRIGRAM_LENGTH:
             oldest = Dish.objects.values(oldest=models.F("pk") - MAX_SEARCHED)[:1]
             dishes = dishes.filter(pk__gt=models.Subquery(oldest))
         return dishes
@@ -50,7 +50,7 @@ class DishQuerySet(models.QuerySet):
     def with_cover(self):
         """Fetch each dish with its newest shown picture, for Dish.cover and Dish.photo_count.
 
-        The index of the shown pictures has the first and their number, however many there are.
+        The index `picture_shown` finds the newest picture, and is all that the count reads.
         """
         shown = Picture.objects.shown().filter(dish=models.OuterRef("pk"))
         newest = {f"cover_{name}": models.Subquery(shown.values(name)[:1]) for name in COVER_FIELDS}
@@ -102,7 +102,7 @@ class PictureQuerySet(models.QuerySet):
     def search(self, text):
         """Return the pictures of the dishes that a text finds, and those with it in their caption.
 
-        Only the newest dishes that match count.
+        If many dishes match, only the newest of them count.
         """
         of_dishes = Picture.objects.filter(dish__in=Dish.objects.search(text)[:MAX_FOUND])
         captioned = Picture.objects.filter(caption__icontains=text.replace("\0", " "))

@@ -1,10 +1,10 @@
-"""Pages of rows, newest first, that take as long at the end of a long list as at its beginning."""
+"""Pages of long lists, newest first."""
 
 from django.core.paginator import Paginator
 
 
 class IndexPaginator(Paginator):
-    """Numbered pages, for lists of which an index has the ids: it alone is counted and skipped."""
+    """Numbered pages of rows whose ids are in an index. Only the index is counted and skipped."""
 
     def _get_page(self, rows, *args):
         found = self.object_list.model.objects.filter(pk__in=rows.values("pk"))
@@ -12,7 +12,7 @@ class IndexPaginator(Paginator):
 
 
 class Page:
-    """A page of rows, found by the primary key: a count or an offset would read all rows before it.
+    """A page that is found by the primary key. A count or an offset would read all rows before it.
 
     `newer` is the id that the next newer page follows, or None if this is the first page. `older`
     is the id that the next older page follows, or None if this is the last page.

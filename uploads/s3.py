@@ -29,7 +29,7 @@ CONFIG = Config(
     connect_timeout=2,
     read_timeout=3.5,
     retries={"mode": "standard", "total_max_attempts": 2},
-    # Connections to keep, one for each thread: botocore would close more, and log each.
+    # Keep a connection for each thread. botocore keeps ten by default, and logs those it closes.
     max_pool_connections=max(settings.THREADS.values()),
     tcp_keepalive=True,
     signature_version="s3v4",
@@ -192,7 +192,7 @@ class BucketStorage(Storage):
         try:
             with os_errors():
                 self.client.list_objects_v2(Bucket=self.bucket, MaxKeys=1)
-        except OSError as error:  # It has the address of the store, which is not for everybody.
+        except OSError as error:  # Anybody may read the sentence; only the log names the store.
             logger.warning("The bucket of the %s cannot be read: %s", self.kind, error)
             return f"The bucket of the {self.kind} cannot be read."
         return None

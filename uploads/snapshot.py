@@ -26,7 +26,7 @@ def validate_site():
     if connection.vendor != "sqlite" or settings.S3:
         raise CommandError(
             "Only SQLite and local files are backed up and restored here. Use pg_dump and "
-            "pg_restore for PostgreSQL, and the means of their store for the buckets."
+            "pg_restore for PostgreSQL, and the tools of their store for the buckets."
         )
 
 

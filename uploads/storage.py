@@ -58,7 +58,7 @@ class FolderStorage(FileSystemStorage):
     def list_old(self, before):
         """Yield batches of the names of all files that are older than a time."""
         with os.scandir(self.location) as entries:
-            yield from batches(entry.name for entry in entries if is_old_file(entry, before))
+            yield from batched(entry.name for entry in entries if is_old_file(entry, before))
 
     def is_in_use(self, name):
         """Return whether an upload has locked a file. It releases the lock when it is answered."""
@@ -97,7 +97,15 @@ def list_folders():
     return [settings.FILE_UPLOAD_TEMP_DIR, settings.ORIGINALS_ROOT, settings.MEDIA_ROOT]
 
 
-def batches(items):
+def find_faults():
+    """Yield a sentence for each storage that cannot be reached."""
+    for alias in ("originals", "default"):
+        if fault := storages[alias].find_fault():
+            yield fault
+
+
+def batched(items):
+    """Yield the items in lists, like itertools.batched(), which Python has since 3.12."""
     items = iter(items)
     while batch := list(islice(items, BATCH_SIZE)):
         yield batch
@@ -131,11 +139,10 @@ def delete_files(files):
     for file in filter(None, files):
         try:
             file.storage.delete(file.name)
-        except (ConnectionError, TimeoutError):
+        except OSError as error:
             logger.exception("A file could not be deleted.")
-            return  # The store is away, and each attempt takes seconds.
-        except OSError:
-            logger.exception("A file could not be deleted.")
+            if isinstance(error, (ConnectionError, TimeoutError)):
+                return  # The store is away, and each attempt takes seconds.
 
 
 def is_locked(path):

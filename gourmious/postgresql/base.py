@@ -11,8 +11,9 @@ from django.db import DataError, InterfaceError, OperationalError
 from django.db.backends.postgresql import base
 from psycopg_pool import PoolTimeout
 
-# Seconds until a lock is free, a transaction goes on, and a host that vanished is given up. A page
-# that writes gives up before nginx does: nginx waits for 60.
+# The server ends a statement that waits longer for a lock, a transaction that is idle, and the
+# connection of a host that has vanished. A page that writes gives up before nginx does: nginx waits
+# for 60 seconds.
 SESSION = {
     "lock_timeout": "30s",
     "idle_in_transaction_session_timeout": "60s",
@@ -47,13 +48,13 @@ def close_pools():
 
 
 def fail_waiting(pool):
-    """Let all who wait for a connection fail at once, if the server lets nobody in.
+    """Fail all threads that wait for a connection, if the server accepts none.
 
     Threads that wait in vain would keep a host from answering its load balancer.
     """
     if pool.get_stats()["pool_size"]:
         return
-    with pool._lock:  # Private in psycopg_pool (3.3), like the queue.
+    with pool._lock:  # The lock and the queue are private in psycopg_pool (3.3).
         waiting = [*pool._waiting]
         pool._waiting.clear()
     for client in waiting:
@@ -110,8 +111,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
             [read_only] = cursor.fetchone()
         return "The database cannot be written to." if read_only == "on" else None
 
-    def count_places(self):
-        """Return how many connections the server lets in, without those for superusers."""
+    def get_max_connections(self):
+        """Return how many connections the server accepts, without those reserved for superusers."""
         names = ("max_connections", "superuser_reserved_connections")
         with self.cursor() as cursor:
             cursor.execute("SELECT current_setting(%s)::int - current_setting(%s)::int", names)

@@ -76,8 +76,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
         is_writable = os.access(self.settings_dict["NAME"], os.W_OK)
         return None if is_writable else "The database cannot be written to."
 
-    def count_places(self):
-        """Return how many connections there may be."""
+    def get_max_connections(self):
+        """Return infinity: a connection is only an open file."""
         return math.inf
 
     def is_full(self, error):

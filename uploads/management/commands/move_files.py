@@ -28,7 +28,9 @@ class Command(BaseCommand):
 
     def handle(self, *, back, **options):
         if not settings.S3:
-            raise CommandError("First set the variables that begin with GOURMIOUS_S3.")
+            raise CommandError(
+                "The site has no S3 store; first set the variables that begin with GOURMIOUS_S3_."
+            )
         from uploads import s3  # noqa: PLC0415
 
         kinds = {
@@ -37,15 +39,14 @@ class Command(BaseCommand):
             "thumbnail": (storage.RenditionStorage(), s3.RenditionStorage()),
         }
         self.count = sum(Picture.objects.exclude(**{field: ""}).count() for field in kinds)
-        self.done = self.copied = self.failed = 0
+        self.present = self.copied = self.failed = 0
         with ThreadPoolExecutor(THREADS) as self.pool:
             for field, (folder, bucket) in kinds.items():
                 source, target = (bucket, folder) if back else (folder, bucket)
                 for pictures in Picture.objects.in_batches(field):
                     self.move(source, target, pictures, field)
 
-        present = self.done - self.copied - self.failed
-        self.stdout.write(f"{self.copied} files were copied, {present} were there already.")
+        self.stdout.write(f"{self.copied} files were copied, {self.present} were there already.")
         if self.failed:
             raise CommandError(f"{self.failed} files could not be copied.")
 
@@ -58,28 +59,30 @@ class Command(BaseCommand):
             for name, picture in files.items()
             if name not in present or sizes.get(name, present[name]) != present[name]
         }
-        self.done += len(files) - len(missing)
+        self.present += len(files) - len(missing)
         copying = partial(self.try_to_copy, source, target, field)
-        for _ in self.pool.map(copying, missing.items()):
-            self.done += 1
-            show_progress(self.stdout, min(self.done, self.count), self.count)
+        for is_copied in self.pool.map(copying, missing.items()):
+            self.copied += is_copied
+            self.failed += not is_copied
+            done = self.present + self.copied + self.failed
+            show_progress(self.stdout, min(done, self.count), self.count)
 
     def try_to_copy(self, source, target, field, item):
         name, picture = item
         try:
             copy(source, target, name, picture.digest if field == "original" else None)
-            self.copied += 1
         except OSError as error:
-            self.failed += 1
             self.stderr.write(f"The {field} of picture {picture.pk}, {name}: {error}")
+            return False
+        return True
 
 
 def copy(source, target, name, digest):
-    """Copy a file, and verify it; raise OSError if it has not this digest."""
+    """Copy a file; raise OSError if its digest is another than this one."""
     with source.open_path(name) as path, Path(path).open("rb") as file:
         content = File(file, name)
         content.digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest and digest != content.digest:
-            raise OSError("It is damaged.")
+            raise OSError("The file is damaged.")
         target.delete(name)  # An interrupted copy may have left a part.
         target.save(name, content)

@@ -14,8 +14,8 @@ from uploads.storage import MAX_NAMES, FolderStorage, note_lost_files
 # this share of all, the database was probably lost or replaced: no photo is removed.
 MAX_ORPHANS, MAX_SHARE = 10, 0.1
 
-# Names of orphans are held in memory up to so many bytes. On a full disk nothing can be written
-# before files are removed.
+# Bytes of orphans' names that are held in memory: on a full disk nothing can be written before
+# files are removed.
 MAX_MEMORY = 2**20
 
 
@@ -48,9 +48,9 @@ class Command(BaseCommand):
         with connection.hold_lock("prune_uploads", wait=False) as held:
             if held:
                 self.prune(before, dry_run, force)
-            else:  # This host forgets what it has found earlier.
+            else:  # The other host tells of lost files from now on.
                 note_lost_files(0, [])
-                self.stdout.write("Another process, perhaps of another host, prunes the rest.")
+                self.stdout.write("Another process, perhaps on another host, prunes the rest.")
 
     def prune(self, before, dry_run, force):
         """Prune what all hosts share."""
@@ -135,11 +135,10 @@ def find_orphans(storage, fields, before):
 
 def read_known_names(fields, names):
     """Return those names that a row has in one of the fields."""
-    rows = [Picture.objects.filter(**{f"{field}__in": names}) for field in fields]
     return {
         name
-        for field, found in zip(fields, rows, strict=True)
-        for name in found.values_list(field, flat=True)
+        for field in fields
+        for name in Picture.objects.filter(**{f"{field}__in": names}).values_list(field, flat=True)
     }
 
 
