@@ -24,7 +24,7 @@ from .waiting import wait_for
 
 IS_ROOT = os.geteuid() == 0
 
-# Python calls the handlers in the reverse order.
+# Python calls these functions in the reverse order.
 USE_POOL = """
 import atexit
 atexit.register(lambda: print(connection.pool.closed))

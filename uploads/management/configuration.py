@@ -1,4 +1,4 @@
-"""What the configurations of nginx, HAProxy and systemd have in common."""
+"""Helpers of the configurations of nginx, HAProxy and systemd."""
 
 import ipaddress
 from pathlib import Path
