@@ -32,7 +32,6 @@ PRODUCTION = {
     "GOURMIOUS_MEMCACHED": "127.0.0.1:11211",
 }
 
-
 FOLDERS = {"originals": "originals", "renditions": "media"}  # by the kind of a bucket
 
 
@@ -75,7 +74,7 @@ def database_error(kind):
 
 @contextmanager
 def use_buckets(environment):
-    """Keep the files in these buckets, which are emptied, and let programs do so, too."""
+    """Empty these buckets, and keep files in them, also those of programs that the block starts."""
     new = read_settings(**environment)
     buckets.empty(environment)
     field = Picture._meta.get_field("original")

@@ -1,4 +1,4 @@
-"""The buckets of the tests on SeaweedFS: an operator makes them in the same way."""
+"""The buckets of the tests on SeaweedFS, which are made as an operator makes them."""
 
 import json
 from contextlib import suppress
@@ -25,12 +25,9 @@ IDENTITIES = [
 
 @cache
 def connect(endpoint, keys=ADMIN):
-    """Return the client of a store that this process has: to make one takes long."""
-    config = Config(
-        s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}, read_timeout=5
-    )
+    """Return this process's client of a store. To make another one takes long."""
     session = boto3.session.Session(*keys, region_name="us-east-1")
-    return session.client("s3", endpoint_url=endpoint, config=config)
+    return session.client("s3", endpoint_url=endpoint, config=CONFIG)
 
 
 def is_ready(endpoint):
@@ -81,7 +78,7 @@ def list_keys(client, bucket):
 
 
 def list_all(store):
-    """Return the kind and the key of all files of an app, whose settings.S3 these are."""
+    """Return the kind and the key of each file in the buckets of settings.S3."""
     if not store:
         return []
     client = connect(store["endpoint"])

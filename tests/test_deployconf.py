@@ -375,7 +375,7 @@ class SystemdTests(DeployconfTestCase):
                 unit = self.deployconf("systemd", "--unit", name)
                 self.assertIn("\nPersistent=true\n", unit)
 
-    def test_memcached_alone_can_be_reached_unless_only_dns_knows_its_address(self):
+    def test_only_memcached_can_be_reached_unless_only_dns_knows_its_address(self):
         for memcached, peers, allowed in (
             ("127.0.0.1:11211", "", ["localhost"]),
             ("localhost:11211", "", ["localhost"]),
@@ -388,7 +388,7 @@ class SystemdTests(DeployconfTestCase):
                 self.assertEqual(re.findall("(?m)^IPAddressAllow=(.*)$", unit), allowed)
                 self.assertEqual("\nIPAddressDeny=any\n" in unit, bool(allowed))
 
-    def test_so_can_the_database_and_the_store(self):
+    def test_a_database_and_a_store_on_other_machines_can_be_reached(self):
         store = describe_buckets("http://10.0.0.9:8333", "gourmious")
         for url, allowed in (
             ("postgresql://10.0.0.7/menu", ["localhost 10.0.0.7 10.0.0.9"]),

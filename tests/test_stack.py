@@ -195,7 +195,7 @@ class PeerTests(SimpleTestCase):
 
         self.assert_polled("dish-1", 3)
 
-    def test_django_finds_it_too(self):
+    def test_django_finds_the_record_of_another_host_too(self):
         self.store(self.peer, "dish-2", 4)
 
         self.assert_polled_from_django("dish%2D2", 4)
