@@ -131,7 +131,7 @@ def add_disk(lines, host, variables):
 def add_backup(lines, variables):
     folder = variables.get("GOURMIOUS_BACKUP_DIR")
     if not has_all_data(variables):
-        lines.add("Backup", "not made here; use pg_dump, and the means of the store")
+        lines.add("Backup", "not made here; use pg_dump, and the tools of the store")
     elif not folder:
         lines.add("Backup", "none each night; set GOURMIOUS_BACKUP_DIR")
     elif date := find_last_backup(folder):
