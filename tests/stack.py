@@ -8,6 +8,8 @@ It prints where each listens. The servers log to the standard error.
 """
 
 import argparse
+import re
+import resource
 import secrets
 import signal
 import socket
@@ -34,6 +36,7 @@ from .servers import (
 
 PROGRAMS = ("memcached", "nginx", "openssl")
 SERVERS = ("http", "https", "memcached")  # on ports
+SPARE_DESCRIPTORS = 500  # that HAProxy needs beside those of its connections
 
 
 class Stack(ExitStack):
@@ -127,6 +130,8 @@ class InstanceStack(Stack):
 class Balancer(HAProxy):
     """HAProxy over TLS, with the redirect from HTTP, on free ports of all loopback addresses."""
 
+    secure = True
+
     def __init__(self, folder, hosts, environment):
         environment = {"GOURMIOUS_MAX_UPLOADS": "500", **environment}  # for a few descriptors
         certificate = folder / "both.pem"
@@ -144,6 +149,23 @@ class Balancer(HAProxy):
     @property
     def plain_address(self):
         return f"{ADDRESS}:{self.plain_port}"
+
+
+class PlainBalancer(HAProxy):
+    """HAProxy over plain HTTP, on a free port, with as many connections as this user may have."""
+
+    secure = False
+
+    def __init__(self, folder, hosts, environment):
+        port = free_port()
+        listen = f"--listen={ADDRESS}:{port}"
+        config = manage("deployconf", "balancer", listen, *hosts, **environment)
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        connections = (descriptors - SPARE_DESCRIPTORS) // 2
+        config = re.sub(
+            r"^    maxconn \d+$", f"    maxconn {connections}", config, flags=re.MULTILINE
+        )
+        super().__init__(folder, port, config)
 
 
 def print_nginx(port, environment, hosts=()):

@@ -112,11 +112,16 @@ def run_ip(command):
 
 
 class Cluster(ExitStack):
-    """All servers, while the block runs. With a namespace, the second host is in it."""
+    """All servers, while the block runs; further variables of the hosts are arguments.
 
-    def __init__(self, namespace=None):
+    With a namespace, the second host is in it.
+    """
+
+    def __init__(self, namespace=None, start_balancer=Balancer, **variables):
         super().__init__()
         self.namespace = namespace
+        self.start_balancer = start_balancer
+        self.variables = variables
 
     def __enter__(self):
         super().__enter__()
@@ -139,6 +144,7 @@ class Cluster(ExitStack):
             "GOURMIOUS_DATABASE_URL": self.url,
             "GOURMIOUS_BALANCERS": ",".join(balancers),
             "GOURMIOUS_WORKERS": "1",  # The hosts share this machine's cores.
+            **self.variables,
         }
         places = self.namespace.places if self.namespace else HERE
         names = ["localhost", "127.0.0.1", *(place.host for place in places)]
@@ -151,13 +157,14 @@ class Cluster(ExitStack):
         folder = Path(self.enter_context(TemporaryDirectory(prefix="gourmious-")))
         addresses = [host.http.address for host in self.hosts]
         environment = self.hosts[0].environment
-        self.balancer = self.enter_context(Balancer(folder, addresses, environment))
+        self.balancer = self.enter_context(self.start_balancer(folder, addresses, environment))
         self.await_hosts(2)
 
     def await_hosts(self, count):
         """Wait until so many hosts are up for the balancer."""
         wait_for(lambda: len(self.balancer.list_up()) == count, 60)
-        wait_for(lambda: get(self.balancer.address, "/", secure=True).status == 200)
+        secure = self.balancer.secure
+        wait_for(lambda: get(self.balancer.address, "/", secure=secure).status == 200)
 
 
 class ClusterSite:
