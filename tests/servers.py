@@ -469,12 +469,13 @@ class HAProxy(Server):
 
     def list_up(self, backend="uploads"):
         """Return the names of the web hosts that get new requests."""
+        hosts = self.read_stats(backend)
+        return {host["svname"] for host in hosts if host["status"].startswith(("UP", "no check"))}
+
+    def read_stats(self, backend):
+        """Return HAProxy's figures of each web host."""
         rows = csv.DictReader(self.ask("show stat").removeprefix("# ").splitlines())
-        return {
-            row["svname"]
-            for row in rows
-            if row["pxname"] == backend and row["status"].startswith(("UP", "no check"))
-        } - {"BACKEND"}
+        return [row for row in rows if row["pxname"] == backend and row["svname"] != "BACKEND"]
 
 
 def write_haproxy_conf(folder, config, **replacements):

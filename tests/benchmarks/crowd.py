@@ -1,15 +1,16 @@
-"""The cost of a crowd of slow uploads: all are in flight together, and each is polled for.
+"""The cost of a crowd of slow uploads: thousands are in flight together, and each is polled for.
 
-The whole of the stack is running as deployconf sets it up. Each upload sends its photo in a minute
-or two, from one of many client addresses, and each address polls for its uploads in turn. The front
-page and a dish's are asked for all the while: before the crowd comes, while its bytes arrive, and
-while its photos are processed.
+The whole of the stack is running as deployconf sets it up; in the last columns it is two hosts
+behind HAProxy, on PostgreSQL and S3 (SeaweedFS). Each upload sends its photo in a minute or two,
+from one of many client addresses, and each address polls for its uploads in turn. The front page
+and a dish's are asked for all the while: before the crowd comes, while its bytes arrive, and while
+its photos are processed.
 
     pip install -r tests/benchmarks/requirements.txt
     python -m tests.benchmarks.crowd
 
-That takes half an hour. Name the columns to measure only some, by their uploads, and by the seconds
-within which these begin: `python -m tests.benchmarks.crowd 3000 10000/60`.
+That takes three quarters of an hour. Name the columns to measure only some, by their uploads, and
+by the seconds within which these begin: `python -m tests.benchmarks.crowd 3000 10000/60`.
 """
 
 import argparse
@@ -19,25 +20,26 @@ import json
 import os
 import re
 import resource
-import sqlite3
 import time
 from collections import Counter, defaultdict, deque
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from statistics import median, quantiles
+from typing import NamedTuple
 
 import uvloop
 
 from tests.client import add_dish, upload_head
 from tests.photos import photo
 from tests.servers import ADDRESS
-from tests.stack import Stack
 
 from .load import OWN_LENGTH, body_end, body_start
 from .processes import family, shared_fairly
 from .rounds import print_table
+from .sites import is_whole, one_host, two_hosts
 
 STEPS = 60  # in which an upload sends its photo
 PAUSE = 20  # seconds without a crowd
@@ -61,6 +63,7 @@ class Size:
     pixels: tuple
     duration: int = 60  # seconds that an upload takes
     spread: int = 20  # seconds within which all begin
+    start: Callable = one_host
 
     @property
     def names(self):
@@ -69,7 +72,8 @@ class Size:
     @property
     def title(self):
         photos = f"{self.count:,} of {self.length / 1e6:g} MB"
-        return f"{photos} in {self.duration} s, begun within {self.spread} s"
+        hosts = self.start.__name__.replace("_", " ")
+        return f"{hosts}: {photos} in {self.duration} s, begun within {self.spread} s"
 
 
 SIZES = [
@@ -77,16 +81,22 @@ SIZES = [
     Size(3000, 1_000_000, (1200, 900)),
     Size(10_000, 400_000, (720, 540), duration=120, spread=100),
     Size(10_000, 400_000, (720, 540), duration=120, spread=60),
+    # At most 1,200 send at once. The photos are quick to render, and end with zeros: otherwise
+    # rendering them would take two cores a quarter of an hour.
+    Size(1000, 1_000_000, (480, 360), spread=60, start=two_hosts),
+    Size(10_000, 1_000_000, (480, 360), spread=500, start=two_hosts),
 ]
 
 
 @dataclass
 class Upload:
     number: int
+    begins: float = 0  # when
     seen: set = field(default_factory=set)  # values of a poll
     answer: str = ""
     answered: bool = False
     waited: float = 0  # seconds from the last byte to the answer
+    sent: asyncio.Future | None = None  # is done when all pieces are sent; None before the head
     pieces_sent: int = 0
     last_piece: float = 0  # when it was sent, or the head
 
@@ -158,6 +168,8 @@ class Connection(asyncio.Protocol):
         return status, body, time.perf_counter() - started
 
     def data_received(self, data):
+        if self.answer.done():  # The rest of an upload that was refused early is a bad request.
+            return
         self.received += data
         head, end, body = self.received.partition(b"\r\n\r\n")
         if end and len(body) == int(CONTENT_LENGTH.search(head)[1]):
@@ -170,19 +182,34 @@ class Connection(asyncio.Protocol):
             self.answer.set_exception(exc or EOFError())
 
 
-class Crowd:
-    """A crowd at work on a stack, and all that was measured of it."""
+class Memory(NamedTuple):
+    """The memory of servers at a moment, in bytes, and how many uploads are in flight."""
 
-    def __init__(self, stack, size):
-        self.stack = stack
-        self.port = stack.http.port
+    granian: int
+    proxies: int
+    uploads: int
+
+    @property
+    def sum(self):
+        return self.granian + self.proxies
+
+    def __str__(self):
+        return f"{self.granian / 1e6:.0f}, {self.proxies / 1e6:.1f}"
+
+
+class Crowd:
+    """A crowd at work on a site, and all that was measured of it."""
+
+    def __init__(self, site, size):
+        self.site = site
+        self.port = site.server.port
         self.size = size
         self.phase = REST
         self.uploads = []
         self.polls = defaultdict(list)  # seconds, by phase
         self.pages = defaultdict(list)  # seconds, by phase
         self.errors = Counter()
-        self.memory = defaultdict(list)  # pairs of bytes, of Granian and of nginx, by phase
+        self.memory = defaultdict(list)  # by phase
         self.pieces = self._pieces()
         self.sending = deque()  # uploads, in the order in which their next pieces are due
 
@@ -218,15 +245,15 @@ class Crowd:
         sender = asyncio.create_task(self._send_pieces(duration / STEPS))
         async with asyncio.TaskGroup() as group:
             for upload in self.uploads:
-                delay = self.size.spread * upload.number / self.size.count
-                group.create_task(self._upload(upload, begins + delay))
+                upload.begins = begins + self.size.spread * upload.number / self.size.count
+                group.create_task(self._upload(upload))
             for first in range(0, count, UPLOADS_PER_ADDRESS):
                 group.create_task(self._poll(self.uploads[first : first + UPLOADS_PER_ADDRESS]))
         sender.cancel()
         self.phase = REST
 
-    async def _upload(self, upload, begins):
-        await wait_until(begins)
+    async def _upload(self, upload):
+        await wait_until(upload.begins)
         end = body_end()
         try:
             with closing(Connection(self.port, upload.source)) as connection:
@@ -236,8 +263,9 @@ class Crowd:
                 upload.begin(connection)
                 self.sending.append(upload)
                 await upload.sent
-                self.phase = PROCESSING
-                connection.send(end)
+                if not answer.done():  # It may have been refused, or its connection have ended.
+                    self.phase = PROCESSING
+                    connection.send(end)
                 sent = time.perf_counter()
                 status, text = await answer
             upload.waited = time.perf_counter() - sent
@@ -262,6 +290,7 @@ class Crowd:
 
     async def _poll(self, uploads):
         """Poll for the uploads of one address in turn, until they are answered."""
+        await wait_until(uploads[0].begins)
         with closing(Connection(self.port, uploads[0].source)) as connection:
             while waiting := [upload for upload in uploads if not upload.answered]:
                 for upload in waiting:
@@ -294,11 +323,15 @@ class Crowd:
         return body
 
     async def _watch_memory(self):
-        granian, nginx = [self.stack.pages, self.stack.uploads], [self.stack.http]
+        granian = [server for host in self.site.hosts for server in (host.pages, host.uploads)]
+        parts = granian, self.site.proxies
         while True:
-            sums = [await asyncio.to_thread(sum_memory, servers) for servers in (granian, nginx)]
-            self.memory[self.phase].append(sums)
+            sums = [await asyncio.to_thread(sum_memory, servers) for servers in parts]
+            self.memory[self.phase].append(Memory(*sums, self._count_in_flight()))
             await asyncio.sleep(MEMORY_INTERVAL)
+
+    def _count_in_flight(self):
+        return sum(upload.sent is not None and not upload.answered for upload in self.uploads)
 
 
 def sum_memory(servers):
@@ -316,14 +349,12 @@ def get_outcome(text):
     return found[1].decode() if found else "?"
 
 
-def count_stored(data, length):
-    """Return how many rows, originals of the right size and renditions of the crowd there are."""
-    with closing(sqlite3.connect(data / "db.sqlite3")) as database:
-        [rows] = database.execute("SELECT count(*) FROM uploads_picture").fetchone()
-    originals = [path.stat().st_size for path in (data / "originals").iterdir()]
-    renditions = [path for path in (data / "media").iterdir() if path.stat().st_size]
+def count_stored(kept, length):
+    """Return how many rows, rows whose files are whole, and files of the crowd there are."""
+    rows, files = kept.read_rows(), list(kept.list_files())
+    whole = sum(is_whole(kept, row, length) for row in rows)
     warmed_up = UPLOADS_PER_ADDRESS
-    return rows - warmed_up, originals.count(length) - warmed_up, len(renditions) - 2 * warmed_up
+    return len(rows) - warmed_up, whole - warmed_up, len(files) - 3 * warmed_up
 
 
 def times(seconds):
@@ -337,12 +368,13 @@ def describe(crowd, load):
     uploads = crowd.uploads
     seen = [len(upload.seen) for upload in uploads]
     waited = [upload.waited for upload in uploads]
-    rows, originals, renditions = count_stored(crowd.stack.data, crowd.size.length)
+    stored = count_stored(crowd.site.kept, crowd.size.length)
     errors = crowd.errors + Counter(upload.answer for upload in uploads)
     del errors["200 ok"]
 
-    yield "stored: rows, whole originals, renditions", f"{rows:,}, {originals:,}, {renditions:,}"
+    yield "stored: rows, those with whole files, files", "{:,}, {:,}, {:,}".format(*stored)
     yield "errors", ", ".join(f"{count} of {name}" for name, count in errors.items()) or "none"
+    yield "uploads of each host; tried again by HAProxy", describe_balance(crowd.site)
     yield "uploads that saw their progress", f"{sum(map(bool, seen)):,}"
     yield "values seen by each: fewest, median", f"{min(seen)}, {median(seen):.0f}"
     for phase in (ARRIVING, PROCESSING):
@@ -354,27 +386,32 @@ def describe(crowd, load):
     yield "the client's share of a core; load before", f"{crowd.cpu:.2f}; {load:.2f}"
 
 
+def describe_balance(site):
+    if "HAProxy" not in site.services:
+        return ""
+    hosts = site.services["HAProxy"].read_stats("uploads")
+    counts = ", ".join(f"{int(host['stot']):,}" for host in hosts)
+    return f"{counts}; {sum(int(host['wretr']) for host in hosts)}"
+
+
 def describe_memory(crowd):
-    before = [median(values) for values in zip(*crowd.memory[REST], strict=True)]
-    yield "memory at rest, MB: Granian, nginx", "{:.0f}, {:.1f}".format(*in_megabytes(before))
+    before = Memory(*(median(values) for values in zip(*crowd.memory[REST], strict=True)))
+    yield "memory at rest, MB: Granian, proxies", before
     for phase in (ARRIVING, PROCESSING):
-        high = max(crowd.memory[phase], key=sum)
-        each = (sum(high) - sum(before)) / len(crowd.uploads) / 1e6
-        text = "{:.0f}, {:.1f}".format(*in_megabytes(high))
-        yield f"memory {phase}, MB: Granian, nginx; per upload", f"{text}; {each:.2f}"
-
-
-def in_megabytes(values):
-    return [value / 1e6 for value in values]
+        high = max(crowd.memory[phase], key=lambda memory: memory.uploads)
+        each = (high.sum - before.sum) / high.uploads / 1e6
+        text = f"{high}; {each:.2f} for each of {high.uploads:,} uploads"
+        yield f"memory {phase}, MB: Granian, proxies", text
 
 
 def measure(size):
     """Yield the results before the servers are stopped, as that may fail after a crowd."""
     load = os.getloadavg()[0]
-    with Stack(GOURMIOUS_MAX_UPLOADS=str(size.count)) as stack:
-        Path(f"/proc/{stack.uploads.process.pid}/autogroup").write_text(str(UPLOADS_NICE))
-        add_dish(stack.http.address)
-        crowd = Crowd(stack, size)
+    with size.start(GOURMIOUS_MAX_UPLOADS=str(size.count)) as site:
+        for host in site.hosts:
+            Path(f"/proc/{host.uploads.process.pid}/autogroup").write_text(str(UPLOADS_NICE))
+        add_dish(site.server.address)
+        crowd = Crowd(site, size)
         uvloop.run(crowd.run())
         yield size.title, dict(describe(crowd, load))
 

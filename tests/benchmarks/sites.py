@@ -38,7 +38,8 @@ def one_host(**variables):
 @contextmanager
 def two_hosts(**variables):
     """Start two hosts behind HAProxy, on PostgreSQL and S3. HTTPS would cost the clients much."""
-    variables = {"GOURMIOUS_WORKERS": "2", **variables}  # as many as with one host
+    # Each host has as many processes as one_host().
+    variables = {"GOURMIOUS_WORKERS": "2", **variables}
     with Cluster(start_balancer=PlainBalancer, **variables) as cluster:
         services = {
             "HAProxy": cluster.balancer,
