@@ -158,9 +158,11 @@ def env_database(name, pool_size):
     return database
 
 
+LABEL = r"(?!-)[a-zA-Z0-9-]{1,63}(?<!-)"  # of a host name; boto3 refuses underscores, too
+PORT = r"[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
 BUCKET = (r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "the name of a bucket")
 S3_VARIABLES = {
-    "endpoint": (r"https?://[\w.-]+(:[0-9]{1,5})?", "http:// or https:// with a host"),
+    "endpoint": (rf"https?://{LABEL}(\.{LABEL})*(:({PORT}))?", "http:// or https:// with a host"),
     "originals": BUCKET,
     "renditions": BUCKET,
     "access_key": (r"[!-~]+", "the id of a key"),

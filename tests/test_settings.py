@@ -1,5 +1,6 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from traceback import format_exception
 from unittest.mock import patch
 
 from django.core.exceptions import ImproperlyConfigured
@@ -90,6 +91,9 @@ class SettingsTests(SimpleTestCase):
             ("GOURMIOUS_S3_ENDPOINT", "s3.example:9000"),
             ("GOURMIOUS_S3_ENDPOINT", "https://s3.example/bucket"),
             ("GOURMIOUS_S3_ENDPOINT", "https://key@s3.example"),
+            ("GOURMIOUS_S3_ENDPOINT", "http://my_store:9000"),
+            ("GOURMIOUS_S3_ENDPOINT", "https://s3.example:65536"),
+            ("GOURMIOUS_S3_ENDPOINT", "https://s3..example"),
             ("GOURMIOUS_S3_ORIGINALS", "Originals"),
             ("GOURMIOUS_S3_ORIGINALS", "originals/2026"),
             ("GOURMIOUS_S3_RENDITIONS", "gourmious-originals"),
@@ -193,7 +197,7 @@ class SettingsTests(SimpleTestCase):
                 with self.assertRaises(ImproperlyConfigured) as caught:
                     read_settings(GOURMIOUS_DATABASE_URL=url)
                 self.assertRegex(str(caught.exception), r"^GOURMIOUS_DATABASE_URL .*\.$")
-                self.assertNotIn("secret", str(caught.exception))
+                self.assertNotIn("secret", "".join(format_exception(caught.exception)))
 
     def test_a_site_without_the_packages_of_postgresql_is_told_so(self):
         url = "postgresql://db.example/menu"

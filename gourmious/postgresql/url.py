@@ -11,14 +11,15 @@ FIELDS = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "hos
 def read_url(url):
     """Return Django's settings of the database that a URL names; raise ValueError for any other.
 
-    It may hold the folder of a Unix socket, and libpq's parameters, such as sslmode.
+    The URL may hold the folder of a Unix socket, and libpq's parameters, such as sslmode. The error
+    holds nothing of it: a traceback must not show the password.
     """
     try:
         parameters = conninfo_to_dict(url)
-    except ProgrammingError as error:
-        raise ValueError(str(error)) from error
+    except ProgrammingError:
+        raise ValueError from None
     found = {field: parameters.pop(name, "") for field, name in FIELDS.items()}
     has_port = re.fullmatch(r"[0-9,]*", str(found["PORT"]))
     if not (url.startswith("postgresql://") and found["NAME"] and has_port):
-        raise ValueError(url)
+        raise ValueError
     return {"ENGINE": "gourmious.postgresql", **found, "OPTIONS": parameters}
