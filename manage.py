@@ -11,7 +11,7 @@ def main():
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gourmious.settings")
     try:
         execute_from_command_line(sys.argv)
-    except (ImproperlyConfigured, OperationalError) as error:
+    except (ImproperlyConfigured, OperationalError, OSError) as error:
         if "--traceback" in sys.argv:
             raise
         sys.exit(describe(error))
@@ -21,6 +21,8 @@ def describe(error):
     """Return an operator's error as a sentence."""
     if isinstance(error, OperationalError):
         return f"The database cannot be used: {error}."
+    if isinstance(error, OSError):
+        return f"A file or the store cannot be used: {error}."
     return str(error)
 
 

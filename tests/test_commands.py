@@ -92,6 +92,18 @@ class PruneUploadsTests(CommandTestCase):
         self.assertEqual(len(self.files("originals")), 100)
 
     @local_only
+    def test_files_with_odd_names_are_left_alone_and_are_no_obstacle(self):
+        for name in (f"left\n{self.picture.original.name}", os.fsdecode(b"\xff.jpg")):
+            odd = self.leave(f"originals/{name}", 48)
+            left = self.leave("originals/left", 48)
+
+            self.call("prune_uploads")
+
+            self.assertTrue(odd.exists())
+            self.assertFalse(left.exists())
+        self.assertTrue(self.path_of(self.picture.original).exists())
+
+    @local_only
     def test_young_files_are_left_alone(self):
         young = [self.leave(f"{name}/young", 23.9) for name in ("incoming", "originals", "media")]
 

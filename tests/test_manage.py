@@ -7,7 +7,10 @@ from tempfile import TemporaryDirectory
 
 from django.test import SimpleTestCase
 
-from .servers import ROOT
+from .buckets import describe_buckets
+from .servers import ROOT, manage
+
+CLOSED = "http://127.0.0.1:1"
 
 
 class FaultTests(SimpleTestCase):
@@ -37,6 +40,14 @@ class FaultTests(SimpleTestCase):
         with TemporaryDirectory() as empty:
             pattern = "The database cannot be used: no such table: "
             self.assert_told(pattern, "clearsessions", GOURMIOUS_DATA_DIR=empty)
+
+    def test_a_store_that_cannot_be_reached_is_told(self):
+        with TemporaryDirectory() as folder:
+            site = {"GOURMIOUS_DATA_DIR": folder, **describe_buckets(CLOSED, "gourmious")}
+            manage("migrate", **site)
+
+            pattern = "A file or the store cannot be used: .*Could not connect"
+            self.assert_told(pattern, "prune_uploads", **site)
 
     def test_a_developer_can_ask_for_the_traceback(self):
         done = self.run_manage("check", "--traceback", GOURMIOUS_WORKERS="many")

@@ -1,3 +1,4 @@
+import re
 import time
 from datetime import UTC, datetime
 from tempfile import SpooledTemporaryFile
@@ -13,6 +14,9 @@ from uploads.storage import MAX_NAMES, FolderStorage, note_lost_files
 # A killed process leaves a few orphaned originals. If there are more than this number and more than
 # this share of all, the database was probably lost or replaced: no photo is removed.
 MAX_ORPHANS, MAX_SHARE = 10, 0.1
+
+# The app gives files such names. Files with other names, perhaps of other programs, are left alone.
+NAME = re.compile(r"[\w.-]+", re.ASCII)
 
 # Bytes of orphans' names that are held in memory: on a full disk nothing can be written before
 # files are removed.
@@ -126,7 +130,8 @@ def validate_share(orphans):
 
 def find_orphans(storage, fields, before):
     """Yield the names of old files that no upload uses, and that no row has in these fields."""
-    for names in storage.list_old(before):
+    for listed in storage.list_old(before):
+        names = [*filter(NAME.fullmatch, listed)]
         unknown = set(names) - read_known_names(fields, names)
         unused = [name for name in unknown if not storage.is_in_use(name)]
         # Read the rows again: an upload may have written one, and released its lock.
