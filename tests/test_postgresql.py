@@ -65,7 +65,7 @@ class BackendTests(ServerMixin, SimpleTestCase):
             cursor.execute(command)
             return cursor.fetchone()[0]
 
-    def fail(self, wrapper, command):
+    def provoke(self, wrapper, command):
         """Return the exception that Django raises for a command."""
         with closing(wrapper), self.assertRaises(DatabaseError) as caught:
             self.ask(wrapper, command)
@@ -110,7 +110,7 @@ class BackendTests(ServerMixin, SimpleTestCase):
         first, second = self.connect(max_size=1, timeout=0.2), self.connect()
         self.ask(first)
 
-        error = self.fail(second, "SELECT 1")
+        error = self.provoke(second, "SELECT 1")
 
         self.assertTrue(second.is_unavailable(error))
         first.close()
@@ -135,7 +135,7 @@ class BackendTests(ServerMixin, SimpleTestCase):
         wrapper.close()
         self.server.stop(signal.SIGINT)
         try:
-            error = self.fail(wrapper, "SELECT 1")
+            error = self.provoke(wrapper, "SELECT 1")
         finally:
             self.server.start()
 
@@ -178,7 +178,7 @@ class BackendTests(ServerMixin, SimpleTestCase):
             ("SELECT 99999999999::int", True),
             ("SELECT * FROM missing", False),
         ):
-            error = self.fail(wrapper, command)
+            error = self.provoke(wrapper, command)
             self.assertEqual(wrapper.is_value_error(error), is_value_error, command)
             self.assertFalse(wrapper.is_full(error) or wrapper.is_unavailable(error), command)
         for judge in (wrapper.is_full, wrapper.is_unavailable, wrapper.is_value_error):
@@ -188,7 +188,7 @@ class BackendTests(ServerMixin, SimpleTestCase):
         wrapper = self.connect()
         code = "DO $$ BEGIN RAISE deadlock_detected; END $$"
 
-        self.assertTrue(wrapper.is_unavailable(self.fail(wrapper, code)))
+        self.assertTrue(wrapper.is_unavailable(self.provoke(wrapper, code)))
 
     def test_one_host_holds_a_lock_and_the_others_are_told(self):
         one, other = self.connect(), self.connect()
