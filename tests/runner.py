@@ -12,7 +12,7 @@ from django.db import connection, connections
 from django.test.runner import DiscoverRunner, ParallelTestSuite
 
 from . import guardian
-from .local import LOCAL
+from .only import LOCAL, POSTGRESQL
 
 PROCESSES = 2
 
@@ -99,5 +99,6 @@ class Runner(DiscoverRunner):
         for reason, count in skipped.items():
             print(f"Skipped {count}: {reason}")
         # Where everything can be installed, nothing else may be skipped.
-        skipped.pop(LOCAL, None)
+        for reason in (LOCAL, POSTGRESQL):
+            skipped.pop(reason, None)
         return failures + (skipped.total() if os.environ.get("CI") == "true" else 0)

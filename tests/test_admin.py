@@ -15,7 +15,7 @@ from uploads.admin import PictureAdmin
 from uploads.models import Ban, Dish, Picture, Report
 
 from .base import FoldersMixin, UploadTestCase, lose, make_dish, store
-from .local import local_only
+from .only import local_only
 from .photos import photo
 
 

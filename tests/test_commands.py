@@ -18,7 +18,7 @@ from uploads.storage import FolderStorage, read_lost_files
 from uploads.uploadhandler import PictureFileUploadHandler
 
 from .base import UploadTestCase, lose, overwrite, read, store
-from .local import local_only
+from .only import local_only
 from .photos import photo
 
 

@@ -9,7 +9,7 @@ from django.test import TestCase, override_settings
 from uploads.storage import note_lost_files
 
 from .base import PRODUCTION, FoldersMixin, read_settings
-from .local import local_only
+from .only import local_only
 from .servers import Memcached, free_port, requires
 
 

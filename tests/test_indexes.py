@@ -1,11 +1,11 @@
 """The lists and look-ups find their rows by an index."""
 
-from unittest import skipUnless
-
 from django.db import connection
 from django.test import TestCase
 
 from uploads.models import COVER_FIELDS, Dish, Picture
+
+from .only import postgresql_only
 
 DISHES, PICTURES = 400, 2000
 
@@ -62,7 +62,7 @@ class IndexTests(TestCase):
                 rows = Picture.objects.filter(**{f"{field}__in": ["1.jpg", "2.jpg"]})
                 self.assert_found_by(f"picture_{field}", rows=rows)
 
-    @skipUnless(connection.vendor == "postgresql", "Only PostgreSQL has trigram indexes.")
+    @postgresql_only
     def test_the_words_of_a_search(self):
         with connection.cursor() as cursor:  # In so few rows it reads all.
             cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off")

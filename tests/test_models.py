@@ -18,7 +18,7 @@ from uploads import models, renderer
 from uploads.models import Dish, Picture, Report
 
 from .base import FoldersMixin, UploadTestCase, make_dish, overwrite, store
-from .local import local_only
+from .only import local_only
 from .photos import photo
 
 

@@ -17,6 +17,7 @@ MODULES = (
     "commands",
     "forms",
     "health",
+    "indexes",
     "models",
     "pages",
     "refusals",
