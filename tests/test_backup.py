@@ -23,7 +23,7 @@ from uploads.models import Dish, Picture
 
 from .base import FoldersMixin, make_dish, store
 from .photos import photo
-from .servers import ROOT
+from .servers import ROOT, manage
 
 NOBODY = 65534
 
@@ -405,11 +405,8 @@ class RestoreTests(BackupTestCase):
         self.assert_refused("There is no backup", "2000-01-01T00-00-00")
 
     def test_the_backup_of_an_older_release_is_migrated(self):
-        with closing(sqlite3.connect(self.back_up().database)) as database:
-            database.executescript(
-                "DROP TABLE uploads_report; DROP TABLE uploads_ban;"
-                "DELETE FROM django_migrations WHERE name = '0004_report_and_ban'"
-            )
+        folder = self.back_up().folder
+        manage("migrate", "uploads", "0003", GOURMIOUS_DATA_DIR=str(folder))
 
         self.restore()
 
