@@ -117,6 +117,18 @@ class BackendTests(ServerMixin, SimpleTestCase):
         self.assertEqual(self.ask(second, "SELECT 1"), 1)
         second.close()
 
+    def test_nobody_waits_after_another_has_waited_in_vain(self):
+        first, others = self.connect(max_size=1, timeout=0.2), [self.connect() for _ in range(2)]
+        self.ask(first)
+
+        errors = [str(self.provoke(other, "SELECT 1")) for other in others]
+
+        self.assertEqual(errors[1], "the server does not answer")
+        first.close()
+        for other in others:
+            self.assertEqual(self.ask(other, "SELECT 1"), 1)
+            other.close()
+
     def test_ended_connections_are_replaced_at_once(self):
         wrappers = [self.connect() for _ in range(8)]
         ended = {self.ask(wrapper) for wrapper in wrappers}

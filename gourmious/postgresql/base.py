@@ -47,6 +47,15 @@ def close_pools():
                 pool.close()
 
 
+def serves_nobody(pool):
+    """Return whether the first who waits for a connection has given up: all of them are stuck.
+
+    A connection that comes back to the pool removes those who have given up.
+    """
+    with pool._lock:
+        return any(client.error for client in [*pool._waiting][:1])
+
+
 def fail_waiting(pool):
     """Fail all threads that wait for a connection, if the server accepts none.
 
@@ -97,6 +106,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
         The pool's own check (psycopg_pool 3.3) takes a query each time, and sleeps for seconds
         when several connections have ended, as after a restart of the server.
         """
+        if serves_nobody(self.pool):
+            # Otherwise each thread waits in vain, and none answers the load balancer.
+            raise PoolTimeout("the server does not answer")
         connection = super().get_new_connection(conn_params)
         while has_ended(connection):
             connection.close()
