@@ -446,6 +446,14 @@ class NginxTests(StackTestCase):
         self.assertEqual(request.path, f"/{bucket}/{self.path.removeprefix('/media/')}")
         self.assertEqual(dict(request.head.headers), {"Host": self.proxy.address})
 
+    def test_the_store_does_not_wait_for_the_body_of_a_request(self):
+        with closing(connect(self.http)) as connection:
+            connection.request("GET", self.path, b"body")
+            self.assertEqual(connection.getresponse().status, 200)
+
+        [request] = self.proxy.requests
+        self.assertEqual(dict(request.head.headers), {"Host": self.proxy.address})
+
     def test_only_reading_reaches_the_store(self):
         for method in ("POST", "PUT", "DELETE", "OPTIONS", "PROPFIND"):
             self.assertEqual(self.ask(self.path, method)[0].status, 405, method)
