@@ -135,10 +135,11 @@ class PassageTests(BalancerTestCase):
         self.assertEqual(answer.headers["location"], "https://localhost/dishes/1/?page=2")
 
     def test_a_request_under_a_foreign_host_gets_no_answer(self):
-        for address, secure in ((self.https, True), (self.balancer.plain_address, False)):
-            with open_socket(address, secure=secure) as client:
-                client.sendall(b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n")
-                self.assertEqual(client.recv(100), b"")
+        for host in ("evil.example", "evil.example,localhost", "localhost,evil.example"):
+            for address, secure in ((self.https, True), (self.balancer.plain_address, False)):
+                with open_socket(address, secure=secure) as client:
+                    client.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+                    self.assertEqual(client.recv(100), b"", host)
 
     def test_no_answer_tells_the_version_of_a_server(self):
         for path in ("/", "/static/none.css", "/upload"):
