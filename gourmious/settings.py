@@ -158,7 +158,8 @@ def env_database(name, pool_size):
     return database
 
 
-LABEL = r"(?!-)[a-zA-Z0-9-]{1,63}(?<!-)"  # of a host name; boto3 refuses underscores, too
+# The parts of an endpoint that boto3 accepts: the labels of a host name, and a port up to 65535.
+LABEL = r"(?!-)[a-zA-Z0-9-]{1,63}(?<!-)"
 PORT = r"[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
 BUCKET = (r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "the name of a bucket")
 S3_VARIABLES = {

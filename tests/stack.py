@@ -39,16 +39,8 @@ SERVERS = ("http", "https", "memcached")  # on ports
 SPARE_DESCRIPTORS = 500  # that HAProxy needs beside those of its connections
 
 
-class Stack(ExitStack):
-    """The servers, while the block runs; further variables of the environment are arguments."""
-
-    place = HERE
-
-    def __init__(self, *, ports=None, log=subprocess.DEVNULL, **variables):
-        super().__init__()
-        self.ports = {name: (ports or {}).get(name) or free_port() for name in SERVERS}
-        self.log = log
-        self.variables = variables
+class Servers(ExitStack):
+    """Several servers, while the block runs. If one does not start, the others are stopped."""
 
     def __enter__(self):
         super().__enter__()
@@ -58,6 +50,18 @@ class Stack(ExitStack):
             self.close()
             raise
         return self
+
+
+class Stack(Servers):
+    """The servers, while the block runs; further variables of the environment are arguments."""
+
+    place = HERE
+
+    def __init__(self, *, ports=None, log=subprocess.DEVNULL, **variables):
+        super().__init__()
+        self.ports = {name: (ports or {}).get(name) or free_port() for name in SERVERS}
+        self.log = log
+        self.variables = variables
 
     def _start(self):
         self.folder = Path(self.enter_context(TemporaryDirectory(prefix="gourmious-")))

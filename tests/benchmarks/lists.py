@@ -130,7 +130,7 @@ STAFF = {
 def measure(site, use):
     """Return the ms that something takes, and those of its queries in the database."""
     site.open()
-    use(site)  # opens the connection, and reads what is cached later
+    use(site)  # The first use opens the connection, and fills caches.
     recorder = Recorder()
     with connection.execute_wrapper(recorder):
         start = time.perf_counter()

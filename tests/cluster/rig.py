@@ -5,7 +5,7 @@ import random
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
@@ -21,10 +21,11 @@ from tests.client import add_dish, get
 from tests.faults.rig import SEED, Ledger, Upload, recolour
 from tests.photos import photo
 from tests.servers import Place, PostgreSQL, SeaweedFS, Server, manage, requires
-from tests.stack import PROGRAMS, Balancer, Stack
+from tests.stack import PROGRAMS, Balancer, Servers, Stack
 from tests.waiting import wait_for
 
-HERE = [Place("127.0.0.2"), Place("127.0.0.3")]  # of the hosts, without a namespace
+# The addresses of the hosts, without a namespace.
+HERE = [Place("127.0.0.2"), Place("127.0.0.3")]
 
 # Removes all orphaned files, however new they are.
 PRUNE = """
@@ -111,7 +112,7 @@ def run_ip(command):
     subprocess.run(["ip", *command.split()], check=True)
 
 
-class Cluster(ExitStack):
+class Cluster(Servers):
     """All servers, while the block runs; further variables of the hosts are arguments.
 
     With a namespace, the second host is in it.
@@ -122,15 +123,6 @@ class Cluster(ExitStack):
         self.namespace = namespace
         self.start_balancer = start_balancer
         self.variables = variables
-
-    def __enter__(self):
-        super().__enter__()
-        try:
-            self._start()
-        except BaseException:
-            self.close()
-            raise
-        return self
 
     def _start(self):
         self.postgresql = self.enter_context(PostgreSQL())
