@@ -196,7 +196,10 @@ class Renderer:
         arguments = (theirs, settings.RENDERER_MAX_MEMORY)
         process = CONTEXT.Process(target=run_renderer, args=arguments, daemon=True)
         with theirs, starting_or_ending:
-            process.start()
+            try:
+                process.start()
+            except ConnectionError as error:  # It would mean that the store of the files is away.
+                raise OSError(errno.EIO, "The forkserver has ended.") from error
         self.process = process
 
 
