@@ -35,6 +35,23 @@ for folder in (Path("/usr/sbin"), *Path("/usr/lib/postgresql").glob("*/bin")):
 ADDRESS = "127.0.0.1"
 WEED = Path(sys.executable).with_name("weed")  # the program of SeaweedFS
 WEED_PARTS = ("master", "volume", "filer", "s3")
+WEED_OPTIONS = {
+    "ip": ADDRESS,
+    "ip.bind": ADDRESS,
+    # Each bucket has volumes of its own.
+    "master.volumeSizeLimitMB": 1024,
+    "master.telemetry": "false",
+    "master.electionTimeout": "1s",  # After a start it waits for other masters.
+    "master.resumeState": "false",
+    "volume.max": 10_000,
+    "volume.preStopSeconds": 0,
+    "filer": "true",
+    "s3": "true",
+    "s3.iam": "false",
+    "s3.port.iceberg": 0,
+    "s3.port.lance": 0,
+    "webdav": "false",
+}
 # Run a program on the socket that is this shell's standard input, as systemd does.
 PASS_SOCKET = 'LISTEN_FDS=1 LISTEN_PID=$$ exec "$@" 3<&0 </dev/null'
 
@@ -348,26 +365,12 @@ class SeaweedFS(Server):
         (self.folder / "data").mkdir()
         (self.folder / "s3.json").write_text(json.dumps({"identities": buckets.IDENTITIES}))
         options = {
-            "dir": self.folder / "data",
-            "ip": ADDRESS,
-            "ip.bind": ADDRESS,
+            **WEED_OPTIONS,
             **self.ports,
-            # Each bucket has volumes of its own.
-            "master.volumeSizeLimitMB": 1024,
-            "master.telemetry": "false",
-            "master.electionTimeout": "1s",  # After a start it waits for other masters.
-            "master.resumeState": "false",
-            "volume.max": 10_000,
-            "volume.preStopSeconds": 0,
-            "filer": "true",
+            "dir": self.folder / "data",
             "filer.localSocket": self.folder / "filer.sock",
-            "s3": "true",
             "s3.config": self.folder / "s3.json",
             "s3.localSocket": self.folder / "s3.sock",
-            "s3.iam": "false",
-            "s3.port.iceberg": 0,
-            "s3.port.lance": 0,
-            "webdav": "false",
         }
         command = [str(WEED), "server", *(f"-{name}={value}" for name, value in options.items())]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

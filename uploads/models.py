@@ -138,9 +138,9 @@ class PictureQuerySet(models.QuerySet):
         The same bytes are kept once for a dish, whether their picture is shown or hidden.
         `file.digest` is the file's SHA-256. `network` is the client's: the files of a network wait
         in one queue. `fields` are those of a new picture: diner, caption and progress_id. If
-        anything fails, nothing is kept. Raise ValidationError if the file cannot be rendered, the
-        dish is gone or the upload was cancelled, OSError if the disk fails, DatabaseError if the
-        row cannot be written.
+        anything fails, nothing is kept but files that prune_uploads removes. Raise ValidationError
+        if the file cannot be rendered, the dish is gone or the upload was cancelled, OSError if the
+        disk or the store fails, DatabaseError if the row cannot be written.
         """
         picture = self.model(dish=dish, digest=file.digest, **fields)
         if twin := self._find_twin(picture):

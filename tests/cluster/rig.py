@@ -129,28 +129,34 @@ class Cluster(Servers):
         self.store = self.enter_context(SeaweedFS())
         self.url = self.postgresql.create_database("cluster")
         self.buckets = self.store.make_buckets("cluster")
-        balancers = ["127.0.0.1", *([self.namespace.here] if self.namespace else [])]
-        shared = {
-            **self.buckets,
-            "GOURMIOUS_SECRET_KEY": "a secret of the cluster",
-            "GOURMIOUS_DATABASE_URL": self.url,
-            "GOURMIOUS_BALANCERS": ",".join(balancers),
-            "GOURMIOUS_WORKERS": "1",  # The hosts share this machine's cores.
-            **self.variables,
-        }
-        places = self.namespace.places if self.namespace else HERE
-        names = ["localhost", "127.0.0.1", *(place.host for place in places)]
-        shared["GOURMIOUS_ALLOWED_HOSTS"] = ",".join(names)
-        self.hosts = [Host(place, **shared) for place in places]
-        for host, peer in zip(self.hosts, reversed(self.hosts), strict=True):
-            host.variables["GOURMIOUS_MEMCACHED_PEERS"] = peer.memcached_address
-            self.enter_context(host)
+        self._start_hosts()
         manage("migrate", **self.hosts[0].environment)
         folder = Path(self.enter_context(TemporaryDirectory(prefix="gourmious-")))
         addresses = [host.http.address for host in self.hosts]
         environment = self.hosts[0].environment
         self.balancer = self.enter_context(self.start_balancer(folder, addresses, environment))
         self.await_hosts(2)
+
+    def _start_hosts(self):
+        places = self.namespace.places if self.namespace else HERE
+        self.hosts = [Host(place, **self._share_settings(places)) for place in places]
+        for host, peer in zip(self.hosts, reversed(self.hosts), strict=True):
+            host.variables["GOURMIOUS_MEMCACHED_PEERS"] = peer.memcached_address
+            self.enter_context(host)
+
+    def _share_settings(self, places):
+        """Return the variables that both hosts have."""
+        balancers = ["127.0.0.1", *([self.namespace.here] if self.namespace else [])]
+        names = ["localhost", "127.0.0.1", *(place.host for place in places)]
+        return {
+            **self.buckets,
+            "GOURMIOUS_SECRET_KEY": "a secret of the cluster",
+            "GOURMIOUS_ALLOWED_HOSTS": ",".join(names),
+            "GOURMIOUS_DATABASE_URL": self.url,
+            "GOURMIOUS_BALANCERS": ",".join(balancers),
+            "GOURMIOUS_WORKERS": "1",  # The hosts share this machine's cores.
+            **self.variables,
+        }
 
     def await_hosts(self, count):
         """Wait until so many hosts are up for the balancer."""
