@@ -106,6 +106,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
         The pool's own check (psycopg_pool 3.3) takes a query each time, and sleeps for seconds
         when several connections have ended, as after a restart of the server.
         """
+        if not self.pool:  # The connection that makes and drops the tests' databases has none.
+            return super().get_new_connection(conn_params)
         if serves_nobody(self.pool):
             # Otherwise each thread waits in vain, and none answers the load balancer.
             raise PoolTimeout("the server does not answer")
