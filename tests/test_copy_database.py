@@ -40,73 +40,65 @@ class CopyTests(SimpleTestCase):
 
     def setUp(self):
         self.folder = Path(self.enterContext(TemporaryDirectory(prefix="gourmious-")))
-        self.environment = {
+        self.name = self.id().rpartition(".")[2][-60:]
+        self.postgresql = {
             "GOURMIOUS_DATA_DIR": str(self.folder / "data"),
             "GOURMIOUS_RUN_DIR": str(self.folder / "run"),
-            "GOURMIOUS_DATABASE_URL": "",
+            "GOURMIOUS_DATABASE_URL": self.server.create_database(self.name),
         }
-        self.name = self.id().rpartition(".")[2][-60:]
-        self.url = self.server.create_database(self.name)
-        self.manage("migrate")
+        self.sqlite = self.postgresql | {"GOURMIOUS_DATABASE_URL": ""}
+        manage("migrate", **self.sqlite)
 
-    def manage(self, *arguments, **environment):
-        return manage(*arguments, **{**self.environment, **environment})
-
-    def assert_refused(self, sentence, target, **environment):
+    def assert_refused(self, sentence, environment):
         done = subprocess.run(
-            [sys.executable, "manage.py", "copy_database", target],
+            [sys.executable, "manage.py", "copy_database"],
             check=False,
             cwd=ROOT,
-            env={**os.environ, **self.environment, **environment},
+            env=os.environ | environment,
             stderr=subprocess.PIPE,
             text=True,
         )
         self.assertEqual((done.returncode, done.stderr), (1, f"CommandError: {sentence}\n"))
 
     def test_all_rows_are_copied_to_postgresql_and_back(self):
-        self.manage("shell", "--command", FILL)
-        rows = self.manage("dumpdata")
+        manage("shell", "--command", FILL, **self.sqlite)
+        rows = manage("dumpdata", **self.sqlite)
 
-        output = self.manage("copy_database", self.url)
+        output = manage("copy_database", **self.postgresql)
 
         self.assertRegex(output, rf"Copied 1 dishes, {PICTURES - 1} pictures and \d+ other rows in")
-        there = {"GOURMIOUS_DATABASE_URL": self.url}
-        self.assertEqual(self.manage("dumpdata", **there), rows)
-        self.assertEqual(self.manage("shell", "--command", ADD, **there), "2\n")
-        rows = self.manage("dumpdata", **there)
+        self.assertEqual(manage("dumpdata", **self.postgresql), rows)
+        self.assertEqual(manage("shell", "--command", ADD, **self.postgresql), "2\n")
+        rows = manage("dumpdata", **self.postgresql)
         (self.folder / "data/db.sqlite3").rename(self.folder / "old.sqlite3")
 
-        self.manage("copy_database", "sqlite", **there)
+        manage("copy_database", "--back", **self.postgresql)
 
-        self.assertEqual(self.manage("dumpdata"), rows)
+        self.assertEqual(manage("dumpdata", **self.sqlite), rows)
 
     def test_a_target_with_rows_is_refused(self):
-        there = {"GOURMIOUS_DATABASE_URL": self.url}
-        self.manage("migrate", **there)
-        self.manage("shell", "--command", ADD, **there)
+        manage("migrate", **self.postgresql)
+        manage("shell", "--command", ADD, **self.postgresql)
 
-        self.assert_refused("The target has dishes already. Copy to an empty database.", self.url)
-
-    def test_a_target_that_is_no_other_database_is_refused(self):
-        there = {"GOURMIOUS_DATABASE_URL": self.url}
-        for target, environment in (("sqlite", {}), (self.url, there)):
-            self.assert_refused("The site has this database already.", target, **environment)
         self.assert_refused(
-            "The target cannot be read; it must be postgresql://user:password@host:port/name or "
-            "sqlite, and a URL needs the packages of gourmious/deploy/requirements.txt.",
-            "mysql://db.example/menu",
+            "The target has dishes already. Copy to an empty database.", self.postgresql
+        )
+
+    def test_without_the_url_of_postgresql_nothing_is_copied(self):
+        self.assert_refused(
+            "The site has no PostgreSQL; first set GOURMIOUS_DATABASE_URL.", self.sqlite
         )
 
     def test_a_site_that_runs_is_not_copied(self):
         with listening(self.folder / "run/pages/socket"):
-            self.assert_refused("The site is running. First stop it.", self.url)
+            self.assert_refused("The site is running. First stop it.", self.postgresql)
 
     def test_nothing_is_copied_where_a_row_does_not_fit(self):
         long = ADD.replace("'y'", "'y' * 101")
-        self.manage("shell", "--command", long)
+        manage("shell", "--command", long, **self.sqlite)
 
         self.assert_refused(
-            "Nothing was copied: value too long for type character varying(100).", self.url
+            "Nothing was copied: value too long for type character varying(100).", self.postgresql
         )
 
         self.assertEqual(self.server.execute("TABLE uploads_dish", self.name), [])

@@ -78,12 +78,13 @@ class SiteTests(DeployTestCase):
     def test_commands_of_manage_py_run_with_the_settings_of_the_site(self):
         self.assertIn(f"{self.machine.host.data}/media", self.run_command("diffsettings"))
 
-    def test_files_are_moved_with_the_edited_settings_before_they_are_applied(self):
+    def test_a_site_is_moved_with_the_edited_settings_before_they_are_applied(self):
         before = self.machine.host.settings.read_text()
         self.addCleanup(self.machine.host.settings.write_text, before)
         self.machine.edit_settings(GOURMIOUS_S3_ENDPOINT="nowhere")
 
-        self.assert_fails("move_files", because="GOURMIOUS_S3_ENDPOINT is missing or cannot be ")
+        for command in ("copy_database", "move_files"):
+            self.assert_fails(command, because="GOURMIOUS_S3_ENDPOINT is missing or cannot be ")
         self.run_command("diffsettings")
 
     def test_settings_are_applied_and_no_page_fails(self):

@@ -12,6 +12,9 @@ from . import deployments, releases, status
 from .host import UMASK, Failure, Host, read_variables, tell
 from .install import install
 
+# These commands of manage.py run with the edited settings: `apply` comes after them.
+MOVES = ("copy_database", "move_files")
+
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 USAGE = """\
   apply               validate the settings, and run the site with them
@@ -102,17 +105,13 @@ def show_status(host):
     return 1 if report.faults else 0
 
 
-def move_files(host, *arguments):
-    """Run manage.py with the edited settings: `apply` comes after the files."""
-    return manage(host, "move_files", *arguments, settings=host.settings)
-
-
-def manage(host, *arguments, settings=None):
+def manage(host, *arguments):
     """Run manage.py on this terminal, and return its exit status."""
     current = deployments.get_current(host)
+    settings = host.settings if arguments[0] in MOVES else current.settings
     # In the caller's folder: arguments may be relative paths.
     command = [current.get_python(), current.release / "manage.py", *arguments]
-    options = host.as_site(read_variables(settings or current.settings))
+    options = host.as_site(read_variables(settings))
     return subprocess.call(command, **options)  # noqa: S603
 
 
@@ -124,7 +123,6 @@ COMMANDS = {
     "stop": stop,
     "backup": backup,
     "restore": restore,
-    "move_files": move_files,
     "status": show_status,
     "install": install,
 }

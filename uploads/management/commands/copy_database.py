@@ -9,39 +9,42 @@ from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.core.management.color import no_style
-from django.db import DatabaseError, connection, connections, transaction
+from django.db import DatabaseError, connections, transaction
 
 from uploads.models import Dish, Picture
 
 from .restore import answers
 
-TARGET = "target"
+SQLITE = "sqlite"
+POSTGRESQL = "default"
 BATCH_SIZE = 2000  # rows
 
 
 class Command(BaseCommand):
     help = (
-        "Copy all rows of the site's database to another one, which is empty: from SQLite to "
-        "PostgreSQL, or back. The site must be stopped."
+        "Copy all rows from SQLite, the file in the data folder, to an empty database of "
+        "PostgreSQL, that of GOURMIOUS_DATABASE_URL. The site must be stopped."
     )
 
     def add_arguments(self, parser):
         parser.add_argument(
-            "target",
-            metavar="URL",
-            help="postgresql://user:password@host:port/name, or `sqlite` for the file in the data "
-            "folder.",
+            "--back",
+            action="store_true",
+            help="Copy them from PostgreSQL to SQLite, whose file must be moved away before.",
         )
 
-    def handle(self, *, target, **options):
+    def handle(self, *, back, **options):
         start = time.monotonic()
+        if not settings.DATABASE_URL:
+            raise CommandError("The site has no PostgreSQL; first set GOURMIOUS_DATABASE_URL.")
         if any(map(answers, settings.SOCKETS.values())):
             raise CommandError("The site is running. First stop it.")
-        with connected(read_target(target)):
+        source, target = (POSTGRESQL, SQLITE) if back else (SQLITE, POSTGRESQL)
+        with sqlite_connected():
             try:
-                call_command("migrate", database=TARGET, interactive=False, verbosity=0)
-                validate_target()
-                counts = copy_rows()
+                call_command("migrate", database=target, interactive=False, verbosity=0)
+                validate_target(target)
+                counts = copy_rows(source, target)
             except DatabaseError as error:
                 raise CommandError(f"Nothing was copied: {error}.") from error
         others = counts.total() - counts[Dish] - counts[Picture]
@@ -51,69 +54,51 @@ class Command(BaseCommand):
         )
 
 
-def read_target(text):
-    """Return the settings of the target; raise CommandError if it is not another database."""
-    if text == "sqlite":
-        database = settings.SQLITE
-    else:
-        try:
-            from gourmious.postgresql.url import read_url  # noqa: PLC0415
-
-            database = read_url(text)
-        except (ImportError, ValueError) as error:
-            raise CommandError(
-                "The target cannot be read; it must be postgresql://user:password@host:port/name "
-                "or sqlite, and a URL needs the packages of gourmious/deploy/requirements.txt."
-            ) from error
-    place = ("ENGINE", "HOST", "PORT", "NAME")
-    if all(database.get(name, "") == connection.settings_dict[name] for name in place):
-        raise CommandError("The site has this database already.")
-    return database
-
-
 @contextmanager
-def connected(database):
-    """Give Django a further database while the block runs."""
-    connections.settings[TARGET] = connections.configure_settings({"default": database})["default"]
+def sqlite_connected():
+    """Give Django the file of SQLite as a second database while the block runs."""
+    connections.settings[SQLITE] = connections.configure_settings({"default": settings.SQLITE})[
+        "default"
+    ]
     try:
         yield
     finally:
-        connections[TARGET].close()
-        del connections[TARGET], connections.settings[TARGET]
+        connections[SQLITE].close()
+        del connections[SQLITE], connections.settings[SQLITE]
 
 
-def validate_target():
+def validate_target(target):
     """Raise CommandError if the target has rows that somebody may miss."""
     for model in (Dish, Picture, get_user_model()):
-        if model.objects.using(TARGET).exists():
+        if model.objects.using(target).exists():
             name = model._meta.verbose_name_plural
             raise CommandError(f"The target has {name} already. Copy to an empty database.")
 
 
-def copy_rows():
+def copy_rows(source, target):
     """Copy the rows of all models in one transaction, and return their numbers."""
     models = [
         model
         for model in apps.get_models(include_auto_created=True)
         if model._meta.managed and not model._meta.proxy
     ]
-    with transaction.atomic(), transaction.atomic(using=TARGET):
+    with transaction.atomic(using=source), transaction.atomic(using=target):
         for model in models:  # Migrating has made some rows, such as permissions.
-            model._base_manager.using(TARGET)._raw_delete(TARGET)
-        counts = Counter({model: copy_model(model) for model in models})
-        with connections[TARGET].cursor() as cursor:
-            for command in connections[TARGET].ops.sequence_reset_sql(no_style(), models):
+            model._base_manager.using(target)._raw_delete(target)
+        counts = Counter({model: copy_model(model, source, target) for model in models})
+        with connections[target].cursor() as cursor:
+            for command in connections[target].ops.sequence_reset_sql(no_style(), models):
                 cursor.execute(command)
     return counts
 
 
-def copy_model(model):
+def copy_model(model, source, target):
     """Copy the rows of a model, and return how many there are."""
-    rows = model._base_manager.using("default").order_by("pk").iterator(BATCH_SIZE)
-    target = model._base_manager.using(TARGET)
+    old, new = (model._base_manager.using(database) for database in (source, target))
+    rows = old.order_by("pk").iterator(BATCH_SIZE)
     while batch := [*islice(rows, BATCH_SIZE)]:
-        target.bulk_create(batch)
-    count = target.count()
-    if count != model._base_manager.using("default").count():
+        new.bulk_create(batch)
+    count = new.count()
+    if count != old.count():
         raise CommandError(f"Nothing was copied: the rows of {model._meta.label} changed.")
     return count
