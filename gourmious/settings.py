@@ -163,12 +163,16 @@ LABEL = r"(?!-)[a-zA-Z0-9-]{1,63}(?<!-)"
 PORT = r"[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
 BUCKET = (r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "the name of a bucket")
 S3_VARIABLES = {
-    "endpoint": (rf"https?://{LABEL}(\.{LABEL})*(:({PORT}))?", "http:// or https:// with a host"),
+    "endpoint": (
+        rf"(?!https://[0-9.]+(:|$))https?://{LABEL}(\.{LABEL})*(:({PORT}))?",
+        "http:// with a host, or https:// with a name, since nginx verifies no addresses",
+    ),
     "originals": BUCKET,
     "renditions": BUCKET,
     "access_key": (r"[!-~]+", "the id of a key"),
     "secret_key": (r"[ -~]+", "the secret of that key"),
     "region": (r"[\w-]*", "the name of a region, or empty"),
+    "ca": (r"(/.*)?", "an absolute path, or empty"),
 }
 
 

@@ -354,17 +354,18 @@ class PostgreSQL(Server):
 class SeaweedFS(Server):
     """An S3 store, with all of its parts in one process, and with its files in a folder.
 
-    It is stopped by SIGKILL: it takes long to end.
+    With a certificate and a key it speaks TLS on a second port. It is stopped by SIGKILL: it takes
+    long to end.
     """
 
-    def __init__(self):
+    def __init__(self, certificate=None, key=None):
         ports = [free_port() for _ in range(8)]
         names = [f"{part}.port{kind}" for part in WEED_PARTS for kind in ("", ".grpc")]
         self.ports = dict(zip(names, ports, strict=True))
         self.folder = Path(mkdtemp(prefix="gourmious-"))
         (self.folder / "data").mkdir()
         (self.folder / "s3.json").write_text(json.dumps({"identities": buckets.IDENTITIES}))
-        options = {
+        flags = {
             **WEED_OPTIONS,
             **self.ports,
             "dir": self.folder / "data",
@@ -372,9 +373,18 @@ class SeaweedFS(Server):
             "s3.config": self.folder / "s3.json",
             "s3.localSocket": self.folder / "s3.sock",
         }
-        command = [str(WEED), "server", *(f"-{name}={value}" for name, value in options.items())]
+        if certificate:
+            self.tls_port = free_port()
+            flags |= {
+                "s3.port.https": self.tls_port,
+                "s3.cert.file": certificate,
+                "s3.key.file": key,
+            }
+        command = [str(WEED), "server", *(f"-{name}={value}" for name, value in flags.items())]
+        environment = {**os.environ, "TMPDIR": str(self.folder)}  # for its logs
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        super().__init__(self.ports["s3.port"], command, cwd=self.folder, **quiet)
+        options = {"cwd": self.folder, "env": environment, **quiet}
+        super().__init__(self.ports["s3.port"], command, **options)
 
     def __enter__(self):
         guardian.watch(self.folder)
@@ -398,6 +408,10 @@ class SeaweedFS(Server):
     @property
     def endpoint(self):
         return f"http://{self.address}"
+
+    @property
+    def tls_endpoint(self):
+        return f"https://localhost:{self.tls_port}"
 
     def make_buckets(self, name):
         """Make two empty buckets, and return the environment of an app that uses them."""

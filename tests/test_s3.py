@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import cache
 from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest.mock import patch
 from urllib.error import HTTPError
 from urllib.request import Request
@@ -23,12 +25,13 @@ from uploads.checks import check_files_can_be_reached
 from uploads.models import Picture
 from uploads.views import media
 
-from .base import FoldersMixin, UploadTestCase, store, upload_file, use_buckets
+from .base import FoldersMixin, UploadTestCase, read_settings, store, upload_file, use_buckets
 from .cases import StackTestCase
 from .client import Upload, connect, get
 from .photos import photo
 from .proxy import Proxy, answer, hang, reset
-from .servers import share_store
+from .servers import SeaweedFS, requires, share_store
+from .stack import make_certificate
 from .test_nginx import SECURITY_HEADERS
 from .waiting import wait_for
 
@@ -365,6 +368,38 @@ class CommandTests(BucketsMixin, UploadTestCase):
 
         self.assertEqual(len(self.files()), 6)
         self.assertNotEqual(Picture.objects.get(pk=self.picture.pk).display, self.picture.display)
+
+
+@requires("openssl")
+class TlsTests(StackTestCase):
+    """A store over TLS, with a certificate that no public CA has signed."""
+
+    @classmethod
+    def setUpClass(cls):
+        folder = Path(cls.enterClassContext(TemporaryDirectory(prefix="gourmious-")))
+        certificate, key = make_certificate(folder).values()
+        store = cls.enterClassContext(SeaweedFS(certificate, key))
+        further = {"GOURMIOUS_S3_ENDPOINT": store.tls_endpoint, "GOURMIOUS_S3_CA": certificate}
+        cls.variables = {**store.make_buckets("tls"), **further}
+        super().setUpClass()
+
+    def get_status(self, address, path):
+        with closing(connect(address)) as connection:
+            connection.request("GET", path)
+            return connection.getresponse().status
+
+    def test_a_photo_is_stored_and_shown(self):
+        with Upload(self.http, self.dish, photo()) as upload:
+            path = ElementTree.fromstring(upload.answer().text).find("picture").get("url")
+
+        self.assertEqual(self.get_status(self.http, path), 200)
+        with self.another_nginx(GOURMIOUS_S3_CA="") as address:
+            self.assertEqual(self.get_status(address, path), 503)
+
+    def test_a_certificate_that_nobody_vouches_for_is_refused(self):
+        store = read_settings(**self.variables)["S3"]
+        with override_settings(S3={**store, "ca": ""}), self.assertRaises(ConnectionError):
+            s3.OriginalStorage().exists(NAME)
 
 
 class NginxTests(StackTestCase):

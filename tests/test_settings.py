@@ -94,11 +94,13 @@ class SettingsTests(SimpleTestCase):
             ("GOURMIOUS_S3_ENDPOINT", "http://my_store:9000"),
             ("GOURMIOUS_S3_ENDPOINT", "https://s3.example:65536"),
             ("GOURMIOUS_S3_ENDPOINT", "https://s3..example"),
+            ("GOURMIOUS_S3_ENDPOINT", "https://10.0.0.20:8333"),
             ("GOURMIOUS_S3_ORIGINALS", "Originals"),
             ("GOURMIOUS_S3_ORIGINALS", "originals/2026"),
             ("GOURMIOUS_S3_RENDITIONS", "gourmious-originals"),
             ("GOURMIOUS_S3_ACCESS_KEY", "a key"),
             ("GOURMIOUS_S3_REGION", "eu west"),
+            ("GOURMIOUS_S3_CA", "ca.pem"),
         ):
             with self.subTest(value):
                 self.assert_improper(name, **{**store, name: value})

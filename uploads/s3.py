@@ -47,10 +47,11 @@ STATUSES = {403: errno.EACCES, 404: errno.ENOENT, 408: errno.ETIMEDOUT, 429: err
 
 
 @cache
-def get_client(endpoint, region, access_key, secret_key):
+def get_client(endpoint, region, access_key, secret_key, ca):
     """Return the one client of a process: to make another takes as long as ten uploads."""
     session = boto3.session.Session(access_key, secret_key, region_name=region)
-    return session.client("s3", endpoint_url=endpoint, config=CONFIG)
+    # Without a file of certificates botocore trusts those that it brings.
+    return session.client("s3", endpoint_url=endpoint, verify=ca or None, config=CONFIG)
 
 
 @contextmanager
@@ -83,10 +84,8 @@ class BucketStorage(Storage):
 
     @property
     def client(self):
-        store = settings.S3
-        return get_client(
-            store["endpoint"], store["region"], store["access_key"], store["secret_key"]
-        )
+        names = ("endpoint", "region", "access_key", "secret_key", "ca")
+        return get_client(*(settings.S3[name] for name in names))
 
     @property
     def bucket(self):

@@ -169,6 +169,7 @@ def describe_store():
         "store_host": endpoint.netloc,
         "store_name": endpoint.hostname,
         "store_address": f"{endpoint.hostname}:{port}",
+        "store_ca": clean_path(settings.S3["ca"] or "/etc/ssl/certs/ca-certificates.crt"),
         "store_headers": STORE_HEADERS,
     }
 
