@@ -35,13 +35,17 @@ connection.ensure_connection()
 """
 
 
+# A commit with synchronous_commit = on waits for a standby that never comes.
+WITHOUT_STANDBY = {"synchronous_standby_names": "nobody", "synchronous_commit": "local"}
+
+
 class ServerMixin:
     """A server for all tests of a class, with a database that has the tables of the app."""
 
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.server = cls.enterClassContext(PostgreSQL())
+        cls.server = cls.enterClassContext(PostgreSQL(**WITHOUT_STANDBY))
         manage("migrate", GOURMIOUS_DATABASE_URL=cls.server.create_database("tables"))
 
     def setUp(self):
@@ -294,9 +298,11 @@ class UnavailableTests(ServerMixin, GranianTestCase):
             session.execute("LOCK TABLE uploads_picture IN EXCLUSIVE MODE")
             yield
 
-    def is_waiting(self):
-        query = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        return self.server.execute(query, self.database)
+    def end_waiting(self, event):
+        """Have the server end the connection that waits for this, as soon as one does."""
+        waiting = f"FROM pg_stat_activity WHERE '{event}' IN (wait_event_type, wait_event)"
+        wait_for(lambda: self.server.execute(f"SELECT 1 {waiting}", self.database))
+        self.server.execute(f"SELECT pg_terminate_backend(pid) {waiting}", self.database)
 
     def test_it_is_stopped(self):
         self.server.stop(signal.SIGINT)
@@ -347,12 +353,7 @@ class UnavailableTests(ServerMixin, GranianTestCase):
             self.table_locked(),
         ):
             upload.send()
-            wait_for(self.is_waiting)
-            self.server.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE wait_event_type = 'Lock'",
-                self.database,
-            )
+            self.end_waiting("Lock")
             self.assert_may_be_retried(upload.answer())
         self.assert_recovers()
 
@@ -392,6 +393,21 @@ class UnavailableTests(ServerMixin, GranianTestCase):
 
         self.assertEqual(len(self.files("originals")), 1)
         self.assertEqual(len(self.files("media")), 2)
+
+    def test_a_photo_whose_commit_was_not_answered_is_there_and_not_stored_twice(self):
+        change = f'ALTER DATABASE "{self.database}" SET synchronous_commit = '
+        self.server.execute(f"{change} on")
+        self.server.end_sessions(self.database)
+        with Upload(self.uploads.address, self.dish, PHOTO) as upload:
+            upload.send()
+            self.end_waiting("SyncRep")
+            self.assert_may_be_retried(upload.answer())
+        counted = self.server.execute("SELECT count(*) FROM uploads_picture", self.database)
+        self.assertEqual(counted, [(1,)])
+
+        self.server.execute(f"{change} local")
+        self.server.end_sessions(self.database)
+        self.assert_recovers()
 
     @skipUnless(IS_ROOT and can_mount(), "Only root can mount a small disk.")
     def test_its_disk_is_full(self):
