@@ -8,6 +8,7 @@ It prints where each listens. The servers log to the standard error.
 """
 
 import argparse
+import json
 import re
 import resource
 import secrets
@@ -37,6 +38,12 @@ from .servers import (
 PROGRAMS = ("memcached", "nginx", "openssl")
 SERVERS = ("http", "https", "memcached")  # on ports
 SPARE_DESCRIPTORS = 500  # that HAProxy needs beside those of its connections
+# Prints both files of nginx. To start manage.py for each of them takes a second of a core.
+PRINT = """
+import json
+from uploads.management.nginx import render_nginx, render_nginx_main
+print(json.dumps([render_nginx_main(), render_nginx({})]))
+"""
 
 
 class Servers(ExitStack):
@@ -177,9 +184,8 @@ def print_nginx(port, environment, hosts=()):
 
     Without `hosts`, it is a port of loopback.
     """
-    listen = [f"--listen={host}:{port}" for host in hosts or loopback_hosts()]
-    main = manage("deployconf", "nginx-main", **environment)
-    return main, manage("deployconf", "nginx", *listen, **environment)
+    listen = [f"{host}:{port}" for host in hosts or loopback_hosts()]
+    return json.loads(manage("shell", "--command", PRINT.format(listen), **environment))
 
 
 def loopback_hosts():
