@@ -302,7 +302,7 @@ class UploadTests(BrowserTestCase):
         self.assert_same_after_reload(".picture")
 
     def test_a_caption_that_is_written_while_the_photo_is_sent_is_kept(self):
-        self.throttle(1_000_000)
+        self.throttle(50_000)
         self.upload(dish=photo(1200, 900))
         self.wait_for_state("uploading")
         field = self.write_caption("With rouille")
