@@ -103,6 +103,8 @@ class EndTests(StackTestCase):
 class RendererTests(StackTestCase):
     def test_one_that_dies_costs_its_one_photo_and_is_replaced(self):
         content = jpeg_of_scans()
+        # Granian logs this after a worker serves; there are two of each service.
+        wait_for(lambda: self.log.read_text().count("Started worker-") == 4)
         for number, code in (
             (signal.SIGABRT, "damaged"),
             (signal.SIGBUS, "damaged"),
