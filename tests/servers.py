@@ -365,7 +365,15 @@ class SeaweedFS(Server):
         self.folder = Path(mkdtemp(prefix="gourmious-"))
         (self.folder / "data").mkdir()
         (self.folder / "s3.json").write_text(json.dumps({"identities": buckets.IDENTITIES}))
-        flags = {
+        flags = self._describe() | (self._describe_tls(certificate, key) if certificate else {})
+        command = [str(WEED), "server", *(f"-{name}={value}" for name, value in flags.items())]
+        environment = {**os.environ, "TMPDIR": str(self.folder)}  # for its logs
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        options = {"cwd": self.folder, "env": environment, **quiet}
+        super().__init__(self.ports["s3.port"], command, **options)
+
+    def _describe(self):
+        return {
             **WEED_OPTIONS,
             **self.ports,
             "dir": self.folder / "data",
@@ -373,18 +381,14 @@ class SeaweedFS(Server):
             "s3.config": self.folder / "s3.json",
             "s3.localSocket": self.folder / "s3.sock",
         }
-        if certificate:
-            self.tls_port = free_port()
-            flags |= {
-                "s3.port.https": self.tls_port,
-                "s3.cert.file": certificate,
-                "s3.key.file": key,
-            }
-        command = [str(WEED), "server", *(f"-{name}={value}" for name, value in flags.items())]
-        environment = {**os.environ, "TMPDIR": str(self.folder)}  # for its logs
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        options = {"cwd": self.folder, "env": environment, **quiet}
-        super().__init__(self.ports["s3.port"], command, **options)
+
+    def _describe_tls(self, certificate, key):
+        self.tls_port = free_port()
+        return {
+            "s3.port.https": self.tls_port,
+            "s3.cert.file": certificate,
+            "s3.key.file": key,
+        }
 
     def __enter__(self):
         guardian.watch(self.folder)

@@ -57,9 +57,8 @@ class Command(BaseCommand):
 @contextmanager
 def sqlite_connected():
     """Give Django the file of SQLite as a second database while the block runs."""
-    connections.settings[SQLITE] = connections.configure_settings({"default": settings.SQLITE})[
-        "default"
-    ]
+    configured = connections.configure_settings({"default": settings.SQLITE})
+    connections.settings[SQLITE] = configured["default"]
     try:
         yield
     finally:
