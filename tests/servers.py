@@ -25,7 +25,7 @@ import psycopg
 from gourmious.settings import CORES, MALLOC
 
 from . import buckets, guardian
-from .processes import children, descendants, forks, processes_of, stopped
+from .processes import children, descendants, forks, processes_of, stat, stopped
 from .waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -582,10 +582,19 @@ class Granian(ServerWithWorkers):
     def hung(self):
         return stopped(*self.workers())
 
+    def can_render(self):
+        """Return whether all renderers have started, and their forkservers have said so: they sleep.
+
+        A worker that starts waits for its forkserver's word, and serves nobody.
+        """
+        all_renderers = self.count * max(1, CORES // self.count)
+        asleep = [stat(pid)[0] == "S" for pid in self.forkservers()]
+        return len(self.renderers()) == all_renderers and all(asleep)
+
     @contextmanager
     def rendering_held_back(self):
         """Stop all renderers in their tracks, and the forkservers, which would replace them."""
-        wait_for(lambda: len(self.workers()) == self.count and all(map(children, self.workers())))
+        wait_for(self.can_render)
         with stopped(*self.forkservers()), stopped(*self.renderers()):
             yield
 
