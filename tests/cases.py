@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
@@ -253,12 +254,16 @@ class StackTestCase(SimpleTestCase):
         cls.log = Path(cls.enterClassContext(TemporaryDirectory()), "log")
         log = cls.enterClassContext(cls.log.open("w"))
         cls.stack = cls.enterClassContext(cls.stack_class(log=log, **cls.variables))
-        cls.http, cls.https = cls.stack.http.address, cls.stack.https.address
+        cls.http = cls.stack.http.address
 
     def setUp(self):
         super().setUp()
         self.dish = add_dish(self.http, self.id()[-100:])
         self.progress_id = self.id().split(".")[-1][:64]
+
+    @cached_property
+    def https(self):
+        return self.stack.https.address
 
     @contextmanager
     def another_nginx(self, **variables):

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 from contextlib import ExitStack, closing, suppress
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -90,10 +91,11 @@ class Stack(Servers):
         }
         self.pages, self.uploads = map(self._serve, ("pages", "uploads"))
         self.http = self._nginx("http")
-        self._start_https()
 
-    def _start_https(self):
-        self.https = self._nginx("https", **make_certificate(self.folder))
+    @cached_property
+    def https(self):
+        """nginx over TLS; it starts when it is first asked for."""
+        return self._nginx("https", **make_certificate(self.folder))
 
     def _serve(self, service):
         return self.enter_context(Granian(service, self.log, **self.environment))

@@ -50,9 +50,6 @@ class Host(Stack):
     def memcached_address(self):
         return f"{self.place.host}:{self.ports['memcached']}"
 
-    def _start_https(self):
-        """HTTPS ends at the balancer."""
-
     def list_addresses(self):
         return [self.place.host]
 

@@ -97,10 +97,10 @@ class StackSite:
 
     def find_strange_files(self):
         """Yield the path of each file outside the folders of uploads that has no purpose."""
-        data, servers = self.stack.data, (self.stack.http, self.stack.https)
+        data, folders = self.stack.data, self.stack.folder.glob("http*")
         for expected, paths in (
             (DATA, data.glob("*")),
-            *((NGINX, find_files(server.folder)) for server in servers),
+            *((NGINX, find_files(folder)) for folder in folders),
         ):
             yield from (path for path in paths if not expected.fullmatch(path.name))
 
