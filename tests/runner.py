@@ -14,7 +14,7 @@ from django.test.runner import DiscoverRunner, ParallelTestSuite
 from . import guardian
 from .only import LOCAL, POSTGRESQL
 
-PROCESSES = 2
+PROCESSES = 3
 
 
 class Suite(ParallelTestSuite):

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from django.test import SimpleTestCase
 
-from .servers import ROOT, PostgreSQL, listening, manage, requires
+from .servers import ROOT, PostgreSQL, listening, manage, prepare_data, requires
 
 PICTURES = 10_000
 FILL = f"""
@@ -47,7 +47,7 @@ class CopyTests(SimpleTestCase):
             "GOURMIOUS_DATABASE_URL": self.server.create_database(self.name),
         }
         self.sqlite = self.postgresql | {"GOURMIOUS_DATABASE_URL": ""}
-        manage("migrate", **self.sqlite)
+        prepare_data(self.folder / "data")
 
     def assert_refused(self, sentence, environment):
         done = subprocess.run(

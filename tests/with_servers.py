@@ -19,10 +19,7 @@ MODULES = (
     "health",
     "indexes",
     "models",
-    "pages",
-    "refusals",
     "stack",
-    "uploadhandler",
     "views",
 )
 
