@@ -24,12 +24,13 @@ ONE_PIXEL = photo(1, 1)
 class BalancerTestCase(StackTestCase):
     variables = {"GOURMIOUS_BALANCERS": ADDRESS}
 
+    @classmethod
     @contextmanager
-    def balance(self, *hosts, **variables):
+    def balance(cls, *hosts, **variables):
         """Start a balancer in front of these web hosts, with these variables for its limits."""
         with TemporaryDirectory(prefix="gourmious-") as folder:
-            environment = {**self.stack.environment, **variables}
-            with Balancer(Path(folder), hosts or [self.http], environment) as balancer:
+            environment = {**cls.stack.environment, **variables}
+            with Balancer(Path(folder), hosts or [cls.http], environment) as balancer:
                 wait_for(lambda: get(balancer.address, "/", secure=True).status == 200)
                 yield balancer
 
@@ -71,10 +72,21 @@ class BalancerTestCase(StackTestCase):
 
 
 class PassageTests(BalancerTestCase):
-    def setUp(self):
-        super().setUp()
-        self.balancer = self.enterContext(self.balance())
-        self.https = self.balancer.address
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.balancer = cls.enterClassContext(cls.balance())
+        cls.https = cls.balancer.address
+
+    @contextmanager
+    def no_host_up(self):
+        self.stack.http.stop()
+        try:
+            wait_for(lambda: not self.balancer.list_up())
+            yield
+        finally:
+            self.stack.http.start()
+            wait_for(self.balancer.list_up)
 
     def poll(self, **options):
         return poll(self.https, self.progress_id, secure=True, **options)
@@ -148,27 +160,16 @@ class PassageTests(BalancerTestCase):
 
     def test_its_own_answers_have_the_headers_of_the_app(self):
         page = get(self.https, "/", secure=True)
-        self.stack.http.stop()
-        try:
-            answer = wait_for(lambda: self.get_unanswered("/"))
-        finally:
-            self.stack.http.start()
+        with self.no_host_up():
+            answer = get(self.https, "/", secure=True)
         for name in (*SECURITY_HEADERS, "strict-transport-security"):
             self.assertEqual(*(set(one.headers[name].split("; ")) for one in (answer, page)))
 
-    def get_unanswered(self, path, headers=()):
-        answer = get(self.https, path, headers, secure=True)
-        return answer if answer.status == 503 else None
-
     def test_when_no_host_is_up_clients_are_told_to_try_again(self):
-        self.stack.http.stop()
-        try:
-            wait_for(lambda: not self.balancer.list_up())
+        with self.no_host_up():
             self.assert_refused(self.send({}), 503, "server_error")
             self.assert_refused_by_a_page(self.send(PAGE), 503, "5")
             self.assert_refused_by_a_page(get(self.https, "/", secure=True), 503, "5")
-        finally:
-            self.stack.http.start()
 
     def send(self, headers):
         with Upload(self.https, self.dish, ONE_PIXEL, secure=True, headers=headers) as upload:
