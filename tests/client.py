@@ -68,7 +68,8 @@ def open_socket(address, timeout=60, source=None, secure=False):
 
 def trusting_context():
     """Return a context of TLS that takes any certificate: nobody vouches for those of the tests."""
-    context = ssl.create_default_context()
+    # Not create_default_context(), which reads all authorities of the machine: that takes 0.05 s.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
 
