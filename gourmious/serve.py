@@ -1,7 +1,7 @@
 """Serve the app with Granian: `python -m gourmious.serve pages`, or `… uploads`.
 
 Two services, so that pages need not wait behind thousands of uploads. `… check` requests pages from
-the app, without a server.
+the app, without a server, and runs Django's checks for deployments.
 
 systemd listens on the sockets. Connections wait there while a service starts again, and a new
 release takes over from an old one on the same sockets. By hand each service listens on its own.
@@ -239,11 +239,20 @@ def tell_ready():
 
 
 def check():
-    """Request pages in this process, and exit with a sentence for each that does not work."""
+    """Request pages in this process, and run the checks of `check --deploy`, which warn on stderr.
+
+    Exit with a sentence for each page that does not work, or with the errors of the checks.
+    """
+    from django.core.management.base import BaseCommand, SystemCheckError  # noqa: PLC0415
+
     statuses = request_pages(import_module("gourmious.wsgi").application)
     faults = {path: status for path, status in statuses.items() if status != "200 OK"}
     if faults:
         sys.exit("\n".join(f"{path} answers: {status}." for path, status in faults.items()))
+    try:
+        BaseCommand().check(include_deployment_checks=True)
+    except SystemCheckError as error:
+        sys.exit(str(error))
 
 
 def serve(service):

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from secrets import token_urlsafe
 
 from django.test import SimpleTestCase
 
@@ -15,6 +16,7 @@ from .client import add_dish, get
 from .photos import photo
 from .processes import has_mapped
 from .servers import ROOT, Granian, Server, free_port, listening
+from .stack import make_certificate
 from .waiting import wait_for
 
 SERVICES = ("pages", "uploads")
@@ -114,6 +116,13 @@ class ReadyTests(GranianTestCase):
 
 
 class CheckTests(GranianTestCase):
+    def setUp(self):
+        super().setUp()
+        self.environment |= {
+            "GOURMIOUS_SECRET_KEY": token_urlsafe(48),
+            **make_certificate(self.folder),
+        }
+
     def test_an_app_that_works_passes_in_silence(self):
         self.prepare()
 
@@ -130,6 +139,24 @@ class CheckTests(GranianTestCase):
         for path in ("/", "/admin/login/"):
             self.assertRegex(text, rf"(?m)^{path} answers: \d+ .*\.$")
         self.assertNotIn("/get_upload_progress answers", text)
+
+    def test_a_warning_of_the_checks_for_a_deployment_is_told(self):
+        self.prepare()
+        self.environment["GOURMIOUS_MEMCACHED"] = f"127.0.0.1:{free_port()}"
+
+        status, text = run_serve("check", **self.environment)
+
+        self.assertEqual(status, 0)
+        self.assertIn("(uploads.W004) memcached does not answer", text)
+
+    def test_an_error_of_the_checks_for_a_deployment_is_a_failure(self):
+        self.prepare()
+        self.environment["DJANGO_SETTINGS_MODULE"] = "tests.settings_unsafe"
+
+        status, text = run_serve("check", **self.environment)
+
+        self.assertEqual(status, 1)
+        self.assertRegex(text, r"^SystemCheckError(?s:.)*\(security\.E023\)")
 
     def test_improper_settings_are_told_in_a_sentence(self):
         for mode in (*SERVICES, "check"):

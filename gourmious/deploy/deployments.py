@@ -155,7 +155,6 @@ def prepare(deployment):
     deployment.manage("migrate", "--no-input", "--verbosity", "0")
     tell("Requesting pages from the new deployment.")
     deployment.run("-m", "gourmious.serve", "check")
-    deployment.manage("check", "--deploy")
 
 
 def apply(host):
