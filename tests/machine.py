@@ -45,16 +45,20 @@ class Machine(ExitStack):
 
     def install(self, *options):
         """Install the site from the upstream repository, and return what the command prints."""
+        done = self.try_to_install(*options)
+        assert done.returncode == 0, done.stderr
+        self._fit_command()
+        return done.stdout
+
+    def try_to_install(self, *options):
+        """Run the installation, and return the completed process."""
         if not self.host.settings.exists():
             self.host.settings.write_text(format_variables(self._choose_settings()))
         root = ("--root", str(self.root))
         command = (sys.executable, "-BP", "-m", "gourmious.deploy", *root, "install")
         variables = {"PYTHONPATH": str(self.upstream.path), **self.upstream.environment}
         options = ("--site", self.site, *options)
-        done = self.supervisor.run(*command, ADDRESS, *options, **variables)
-        assert done.returncode == 0, done.stderr
-        self._fit_command()
-        return done.stdout
+        return self.supervisor.run(*command, ADDRESS, *options, **variables)
 
     def _fit_command(self):
         """Let the installed command run with the Python of the tests, on this machine's files."""
@@ -131,7 +135,8 @@ class Machine(ExitStack):
                     os.kill(int(worker), signal.SIGKILL)
 
     def add_dish(self):
-        address = f"unix:{self.root}/run/{self.site}/pages/socket"
+        run = self.host.get_run(read_variables(self.host.settings))
+        address = f"unix:{self.root}{run}/pages/socket"
         return add_dish(address, name=secrets.token_hex(4))  # no two dishes have the same name
 
     def upload(self, dish, content):

@@ -7,10 +7,12 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from tempfile import TemporaryDirectory
 
 from django.test import SimpleTestCase
+
+from gourmious.deploy.host import format_variables, read_variables
 
 from .cases import pages_requested
 from .machine import Machine
@@ -34,6 +36,10 @@ class DeployTestCase(SimpleTestCase):
     def setUpClass(cls):
         super().setUpClass()
         cls.machine = cls.enterClassContext(Machine())
+        cls.install()
+
+    @classmethod
+    def install(cls):
         cls.machine.install()
 
     def pages_requested(self):
@@ -64,6 +70,20 @@ class DeployTestCase(SimpleTestCase):
 
 
 class SiteTests(DeployTestCase):
+    @classmethod
+    def install(cls):
+        """Install the site after an installation that fails."""
+        cls.machine.upstream.break_start()
+        cls.failed = cls.machine.try_to_install()
+        cls.failed_with_site = cls.machine.site_file.exists()
+        cls.machine.upstream.restore()
+        cls.machine.install()
+
+    def test_an_installation_that_fails_leaves_nginx_as_it_was(self):
+        self.assertEqual(self.failed.returncode, 1)
+        self.assertIn("systemctl start gourmious-pages@", self.failed.stderr)
+        self.assertFalse(self.failed_with_site)
+
     def test_a_site_that_was_installed_answers(self):
         self.assertIn("Gourmious", self.machine.get("/").text)
         self.assertEqual(self.machine.get("/healthz").status, 200)
@@ -88,13 +108,24 @@ class SiteTests(DeployTestCase):
         self.run_command("diffsettings")
 
     def test_settings_are_applied_and_no_page_fails(self):
+        """A setting with a file of its own, such as the timer of backups, takes it along."""
+        timer = self.machine.root / "etc/systemd/system/gourmious-backup.timer"
+        folder = str(self.machine.root / "backups")
         before = self.machine.instances()
-        self.machine.edit_settings(GOURMIOUS_MAX_UPLOADS="77")
+        self.machine.edit_settings(GOURMIOUS_MAX_UPLOADS="77", GOURMIOUS_BACKUP_DIR=folder)
         self.assert_succeeds_unnoticed("apply")
 
         self.assertIn("limit_conn gourmious_uploads 77;", self.machine.read_site())
         self.assertIn("MAX_UPLOADS = 77", self.run_command("diffsettings"))
         wait_for(lambda: before.isdisjoint(self.machine.instances()))
+        self.assertTrue(timer.exists())
+        self.assertIn(timer.name, self.machine.supervisor.enabled)
+
+        self.machine.edit_settings(GOURMIOUS_BACKUP_DIR="")
+        self.run_command("apply")
+
+        self.assertFalse(timer.exists())
+        self.assertNotIn(timer.name, self.machine.supervisor.enabled)
 
     def test_without_a_change_nothing_is_restarted(self):
         before = self.machine.describe()
@@ -133,18 +164,6 @@ class SiteTests(DeployTestCase):
 
         self.assertEqual(site.read_text(), printed)
 
-    def test_a_site_that_is_no_longer_backed_up_has_no_timer(self):
-        timer = self.machine.root / "etc/systemd/system/gourmious-backup.timer"
-        self.machine.edit_settings(GOURMIOUS_BACKUP_DIR=str(self.machine.root / "backups"))
-        self.run_command("apply")
-        self.assertTrue(timer.exists())
-        self.assertIn(timer.name, self.machine.supervisor.enabled)
-        self.machine.edit_settings(GOURMIOUS_BACKUP_DIR="")
-        self.run_command("apply")
-
-        self.assertFalse(timer.exists())
-        self.assertNotIn(timer.name, self.machine.supervisor.enabled)
-
     def test_files_that_cannot_be_written_are_named_and_nothing_changes(self):
         before = self.machine.host.settings.read_text()
         self.machine.edit_settings(GOURMIOUS_MAX_UPLOADS="66")
@@ -160,43 +179,20 @@ class SiteTests(DeployTestCase):
     def test_folders_may_change_while_the_site_is_stopped(self):
         dish = self.machine.add_dish()
         moved = self.machine.host.data.with_name("moved")
-        before = self.machine.host.settings.read_text()
         self.run_command("stop")
-        self.machine.host.data.rename(moved)
+        self.machine.host.data = self.machine.host.data.rename(moved)
         self.machine.edit_settings(GOURMIOUS_DATA_DIR=str(moved), GOURMIOUS_RUN_DIR="/run/moved")
         self.run_command("apply")
+
         self.assertEqual(self.machine.get(dish.get_absolute_url()).status, 200)
 
-        self.run_command("stop")
-        moved.rename(self.machine.host.data)
-        self.machine.host.settings.write_text(before)
-        self.run_command("apply")
-        self.assertEqual(self.machine.get(dish.get_absolute_url()).status, 200)
-
-    def test_the_callers_umask_does_not_matter(self):
-        before = os.umask(0o077)
-        self.addCleanup(os.umask, before)
-        self.machine.upstream.change_title("A strict umask")
-        self.run_command("upgrade")
-
-        self.assertIn("A strict umask", self.machine.get("/").text)
-        folder = self.machine.host.current / "release"
-        self.assertEqual(folder.stat().st_mode & 0o777, 0o755)
-        self.assertEqual((folder / "manage.py").stat().st_mode & 0o444, 0o444)
-
-    def test_packages_for_another_python_are_named_and_an_upgrade_installs_them_again(self):
-        packages = self.machine.host.current / "release/.venv/lib"
-        packages.resolve().rename(packages.resolve().with_name("lib-of-another"))
-
-        failed = self.machine.run("start")
-        self.assertIn("are for another Python", failed.stderr)
-        self.run_command("upgrade")
-        self.assertEqual(self.machine.get("/").status, 200)
-
-    def test_a_site_that_is_stopped_is_unreachable_until_it_starts_again(self):
+    def test_a_site_that_is_stopped_is_unreachable_and_a_fault_until_it_starts_again(self):
         self.run_command("stop")
         self.assertEqual(self.machine.instances(), set())
         self.assertEqual(self.machine.get("/").status, 502)
+        done = self.machine.run("status")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("does not answer", done.stdout)
         self.run_command("start")
 
         self.assertEqual(self.machine.get("/").status, 200)
@@ -230,38 +226,35 @@ class SiteTests(DeployTestCase):
         for words in ("is healthy", "gourmious-uploads@", "Django 5.2", "0 running", "is applied"):
             self.assertIn(words, output)
 
-    def test_the_status_of_a_site_that_is_stopped_is_a_fault(self):
-        self.run_command("stop")
-        done = self.machine.run("status")
-        self.run_command("start")
-
-        self.assertEqual(done.returncode, 1)
-        self.assertIn("does not answer", done.stdout)
-
     def test_the_status_of_a_site_that_is_broken_has_a_line_for_each_fault(self):
-        host, packages = self.machine.host, self.machine.host.current / "release/.venv"
-        backups = self.machine.root / "backups"
-        before = host.settings.read_text()
-        with socket.create_server(("127.0.0.1", 0)) as foreign, ExitStack() as stack:
-            foreign.settimeout(60)
-            answering = threading.Thread(target=answer_nonsense, args=(foreign,))
-            answering.start()
-            stack.callback(answering.join)
-            self.machine.edit_settings(
-                GOURMIOUS_BACKUP_DIR=str(backups),
-                GOURMIOUS_METRICS_PORT=str(foreign.getsockname()[1]),
-            )
-            self.run_command("apply")
-            for path in (host.settings, host.data, packages.resolve()):
-                path.rename(path.with_name("away"))
-                stack.callback(path.with_name("away").rename, path)
+        host, settings = self.machine.host, self.machine.host.current / "gourmious.env"
+        packages = (host.current / "release/.venv").resolve()
+        variables = read_variables(settings)
+        variables["GOURMIOUS_BACKUP_DIR"] = str(self.machine.root / "no-backups")
+        with ExitStack() as stack:
+            stack.callback(self.run_command, "start")
+            stack.enter_context(self.foreign_figures(int(variables["GOURMIOUS_METRICS_PORT"])))
+            for path in (host.settings, host.data, packages, settings.resolve()):
+                away = path.with_name("away")
+                path.rename(away)
+                stack.callback(away.rename, path)
+            settings.write_text(format_variables(variables))
             done = self.machine.run("status")
-        host.settings.write_text(before)
-        self.run_command("apply")
 
         self.assertEqual((done.returncode, done.stderr), (1, ""))
         for title in ("Release", "Uploads", "Disk", "Backup", "Settings"):
             self.assertRegex(done.stdout, rf"(?m)^{title}: +✗ .*\.?$")
+
+    @contextmanager
+    def foreign_figures(self, port):
+        """Let another program answer nonsense on the port of the figures."""
+        self.machine.supervisor.run("systemctl", "stop", "gourmious-metrics.service")
+        with socket.create_server(("127.0.0.1", port)) as server:
+            server.settimeout(60)
+            answering = threading.Thread(target=answer_nonsense, args=(server,))
+            answering.start()
+            yield
+            answering.join()
 
     def test_arguments_that_cannot_be_used_are_a_sentence(self):
         for arguments in (("restore",), ("apply", "now"), ("upgrade", "one", "two")):
@@ -286,84 +279,64 @@ class ReleaseTests(DeployTestCase):
     def read_title(self):
         return self.machine.get("/").text.split("<title>")[1].split("</title>")[0]
 
-    def test_the_newest_release_takes_over_and_no_page_fails(self):
+    def test_a_new_release_and_its_rollback_bring_code_and_static_files_and_no_page_fails(self):
+        before = self.read_title()
         self.machine.upstream.change_title("Tavola")
-        output = self.assert_succeeds_unnoticed("upgrade")
-
+        self.machine.upstream.add_static_file("uploads/new.css")
+        with self.pages_requested():
+            output = self.run_command("upgrade")
+            wait_for(lambda: "Tavola" in self.read_title())
         self.assertIn("rollback", output)
-        wait_for(lambda: "Tavola" in self.read_title())
+        [path] = re.findall(r'href="(/static/uploads/new\.[^"]+)"', self.machine.get("/").text)
+        self.assertEqual(self.machine.get(path).status, 200)
         self.assertIn("runs already", self.run_command("upgrade"))
 
-    def test_rolling_back_brings_back_code_and_static_files(self):
-        self.run_command("upgrade", self.machine.upstream.change_title("Before"))
-        self.machine.upstream.change_title("After")
-        self.run_command("upgrade", self.machine.upstream.add_static_file())
         self.assert_succeeds_unnoticed("rollback")
-
-        wait_for(lambda: "Before" in self.read_title())
+        wait_for(lambda: self.read_title() == before)
         self.assertNotIn("new.", self.machine.get("/").text)
 
-    def test_static_files_are_there_before_a_page_names_them(self):
-        self.machine.upstream.add_static_file("uploads/later.css")
-        with self.pages_requested():
-            self.run_command("upgrade")
-            wait_for(lambda: "later." in self.machine.get("/").text)
-        [path] = re.findall(r'href="(/static/uploads/later\.[^"]+)"', self.machine.get("/").text)
-
-        self.assertEqual(self.machine.get(path).status, 200)
-
-    def test_uploads_that_run_are_finished_by_the_old_release(self):
+    def test_an_upload_is_finished_by_the_old_release_whatever_is_deployed_meanwhile(self):
         dish = self.machine.add_dish()
         old = self.machine.instances()
         with self.machine.upload(dish, photo()) as upload:
-            upload.send(until=upload.length // 2)
+            upload.send(until=upload.length // 3)
             self.machine.upstream.change_title("While an upload runs")
             self.run_command("upgrade")
+            upload.send(until=upload.length * 2 // 3)
+            self.machine.edit_settings(GOURMIOUS_MAX_UPLOADS="81")
+            self.run_command("apply")
             self.assertTrue(old & self.machine.instances())
 
             self.assertEqual(upload.answer().status, 200)
         wait_for(lambda: old.isdisjoint(self.machine.instances()))
-
-    def test_an_upload_outlasts_several_deployments(self):
-        dish = self.machine.add_dish()
-        with self.machine.upload(dish, photo()) as upload:
-            for part in range(1, 4):
-                upload.send(until=upload.length * part // 4)
-                self.machine.edit_settings(GOURMIOUS_MAX_UPLOADS=str(80 + part))
-                self.run_command("apply")
-
-            self.assertEqual(upload.answer().status, 200)
 
     def test_an_unknown_revision_is_a_sentence(self):
         for revision in ("no-such", "--all"):
             because = f"The repository has no revision {revision}."
             self.assert_fails("upgrade", revision, because=because)
 
-    def test_a_release_whose_command_fails_is_not_noticed(self):
-        self.machine.upstream.write("gourmious/deploy/__main__.py", "raise RuntimeError\n")
-        self.assert_fails("upgrade", because="gourmious.deploy --help")
-
     def test_a_release_that_lacks_the_command_is_not_noticed(self):
         self.machine.upstream.git("rm", "--quiet", "-r", "gourmious/deploy")
         self.machine.upstream.write("README.md", "An old release.\n")
         self.assert_fails("upgrade", because="gourmious.deploy --help")
 
-    def test_cron_upgrades_without_the_variables_of_a_login(self):
+    def test_neither_the_variables_nor_the_umask_of_the_caller_matter(self):
+        """cron has hardly any variables, and a login may have a strict umask."""
         self.machine.upstream.change_title("By night")
         path = f"{self.machine.supervisor.folder}/bin:/usr/bin:/bin"
         environment = {**self.machine.upstream.environment, "PATH": path}
         command = [self.machine.host.command, "upgrade"]
-        subprocess.run(command, check=True, cwd="/", env=environment, stdout=subprocess.DEVNULL)
+        options = {"cwd": "/", "env": environment, "umask": 0o077}
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **options)
 
         wait_for(lambda: self.read_title().startswith("By night"))
+        folder = self.machine.host.current / "release"
+        self.assertEqual(folder.stat().st_mode & 0o777, 0o755)
+        self.assertEqual((folder / "manage.py").stat().st_mode & 0o444, 0o444)
 
     def test_a_release_whose_views_fail_changes_nothing(self):
         self.machine.upstream.break_views()
         self.assert_fails("upgrade", because="/ answers: 500")
-
-    def test_a_release_that_cannot_be_imported_changes_nothing(self):
-        self.machine.upstream.break_wsgi()
-        self.assert_fails("upgrade", because="gourmious.serve check")
 
     def test_a_release_whose_migration_fails_changes_nothing(self):
         self.machine.upstream.break_migration()
@@ -376,20 +349,6 @@ class ReleaseTests(DeployTestCase):
     def test_a_release_whose_workers_do_not_start_changes_nothing(self):
         self.machine.upstream.break_start()
         self.assert_fails("upgrade", because="systemctl start gourmious-pages@")
-
-
-class InstallTests(SimpleTestCase):
-    @requires("git", "memcached", "nginx", "openssl")
-    def test_an_installation_that_fails_leaves_nginx_as_it_was(self):
-        with Machine() as machine:
-            machine.upstream.break_start()
-            with self.assertRaisesRegex(AssertionError, "systemctl start gourmious-pages@"):
-                machine.install()
-            self.assertFalse(machine.site_file.exists())
-
-            machine.upstream.restore()
-            machine.install()
-            self.assertEqual(machine.get("/").status, 200)
 
 
 class UninstalledTests(SimpleTestCase):

@@ -120,12 +120,6 @@ class Upstream:
         _, end, rest = rest.partition("</title>")
         return self.write("templates/base.html", f"{start}{{% endblock title %}}{title}{end}{rest}")
 
-    def change_units(self):
-        """Let the units of pages and uploads differ."""
-        return self.replace(
-            "templates/deploy/instance.service", "TimeoutStartSec=1min", "TimeoutStartSec=2min"
-        )
-
     def break_views(self):
         """Let the list of dishes raise an exception."""
         old = "def dish_list(request):\n"
@@ -136,8 +130,8 @@ class Upstream:
         return self.write("gourmious/wsgi.py", "raise RuntimeError\n")
 
     def break_start(self):
-        """Let each worker fail after it has imported the app."""
-        old = "    tell_ready()\n    return"
+        """Let each worker fail before it imports the app, whose import would take a second."""
+        old = "    sys.setswitchinterval("
         return self.replace("gourmious/serve.py", old, f"    raise RuntimeError\n{old}")
 
     def break_migration(self):
