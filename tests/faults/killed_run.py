@@ -1,8 +1,10 @@
-"""Run a command of manage.py, and kill it before one of its operations on the files of a folder.
+"""Run a command of manage.py again and again, and kill it before one of its operations on a folder.
 
-    python -m tests.faults.killed_run FOLDER NUMBER COMMAND ...
+    python -m tests.faults.killed_run FOLDER COMMAND ...
 
-NUMBER says which of the operations it is.
+Each line of the standard input is the number of an operation on the folder's files. For each, the
+command is run once, and its exit status is printed. A run is a fork that has Django already, since
+loading it takes most of a second.
 """
 
 import os
@@ -10,6 +12,10 @@ import runpy
 import signal
 import sys
 from itertools import count
+
+import django
+from django.core import checks
+from django.core.management import get_commands, load_command_class
 
 # rmtree gives these two no path of the folder.
 REMOVALS = {"os.remove", "os.rmdir"}
@@ -32,8 +38,27 @@ def kill_before(folder, number):
     sys.addaudithook(watch)
 
 
-if __name__ == "__main__":
-    folder, number, *arguments = sys.argv[1:]
-    kill_before(folder, int(number))
+def run_forked(folder, number, arguments):
+    """Run the command in a fork, and return its exit status, or the negative number of a signal."""
+    if pid := os.fork():
+        _, status = os.waitpid(pid, 0)
+        return os.waitstatus_to_exitcode(status)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # The standard output is for statuses.
+    kill_before(folder, number)
     sys.argv = ["manage.py", *arguments]
     runpy.run_path("manage.py", run_name="__main__")
+    sys.exit()
+
+
+def load(command):
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gourmious.settings")
+    django.setup()
+    load_command_class(get_commands()[command], command)
+    checks.run_checks()  # It imports the URLs and views, as each run would.
+
+
+if __name__ == "__main__":
+    folder, *arguments = sys.argv[1:]
+    load(arguments[0])
+    for line in sys.stdin:
+        print(run_forked(folder, int(line), arguments), flush=True)

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -70,7 +70,7 @@ class BackupFaultTestCase(SimpleTestCase):
     def start_restore(self):
         return self.start("restore", self.backups, data=self.site)
 
-    def start(self, *arguments, program=("manage.py",), data=None):
+    def start(self, *arguments, program=("manage.py",), data=None, **options):
         """Start a command of manage.py, and return its process."""
         return subprocess.Popen(
             [sys.executable, *program, *map(str, arguments)],
@@ -79,15 +79,26 @@ class BackupFaultTestCase(SimpleTestCase):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            **options,
         )
 
-    def is_killed(self, number, folder, *arguments, **options):
-        """Kill a command before an operation in a folder; return whether it came that far."""
-        program = ("-m", "tests.faults.killed_run", str(folder), str(number))
-        process = self.start(*arguments, program=program, **options)
-        _, errors = process.communicate()
-        self.assertIn(process.returncode, {0, -signal.SIGKILL}, errors)
-        return process.returncode != 0
+    @contextmanager
+    def killed_runs(self, folder, *arguments, data=None):
+        """Yield a function that kills a command before an operation in a folder.
+
+        It takes the number of the operation, and returns whether the command came that far.
+        """
+        program = ("-m", "tests.faults.killed_run", str(folder))
+        options = {"program": program, "data": data, "stdin": subprocess.PIPE}
+
+        def is_killed(number):
+            print(number, file=process.stdin, flush=True)
+            status = int(process.stdout.readline())
+            self.assertIn(status, {0, -signal.SIGKILL})
+            return status != 0
+
+        with self.start(*arguments, **options) as process:
+            yield is_killed
 
     def assert_succeeds(self, process):
         _, errors = process.communicate()
@@ -107,11 +118,12 @@ class KillTests(BackupFaultTestCase):
         digests = add_pictures(self.data, 2)
         numbers = count(1)
 
-        while self.is_killed(next(numbers), self.backups, "backup", self.backups, "--keep", "1"):
-            generations = find_generations(self.backups)
-            self.assertGreaterEqual(len(generations), 1)
-            for generation in generations:
-                self.assert_whole(generation)
+        with self.killed_runs(self.backups, "backup", self.backups, "--keep", "1") as is_killed:
+            while is_killed(next(numbers)):
+                generations = find_generations(self.backups)
+                self.assertGreaterEqual(len(generations), 1)
+                for generation in generations:
+                    self.assert_whole(generation)
 
         self.assertGreater(next(numbers), 30)
         [last] = find_generations(self.backups)
@@ -122,10 +134,11 @@ class KillTests(BackupFaultTestCase):
         self.assert_succeeds(self.start_backup())
         step = 1 if TIMES > 1 else 7
         numbers = count(self.rng.randint(1, step), step)
-        restore = ("restore", self.backups)
 
-        while self.is_killed(next(numbers), self.site, *restore, data=self.site):
-            pass
+        restore = self.killed_runs(self.site, "restore", self.backups, data=self.site)
+        with restore as is_killed:
+            while is_killed(next(numbers)):
+                pass
 
         self.assertGreater(next(numbers), 30)
         self.assert_site_is_whole()
