@@ -583,9 +583,9 @@ class Granian(ServerWithWorkers):
         return stopped(*self.workers())
 
     def can_render(self):
-        """Return whether all renderers have started, and their forkservers have said so: they sleep.
+        """Return whether all renderers have started, and their forkservers sleep again.
 
-        A worker that starts waits for its forkserver's word, and serves nobody.
+        Until then a worker waits for its forkserver's word, and serves nobody.
         """
         all_renderers = self.count * max(1, CORES // self.count)
         asleep = [stat(pid)[0] == "S" for pid in self.forkservers()]

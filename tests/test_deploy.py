@@ -54,7 +54,10 @@ class DeployTestCase(SimpleTestCase):
         return done.stdout
 
     def assert_fails(self, *arguments, because, **options):
-        """Assert that a command fails, says why in a sentence, and leaves everything as it was."""
+        """Assert that a command fails, says why in a sentence, and leaves everything as it was.
+
+        Return all that it says.
+        """
         before = self.machine.describe()
         with self.pages_requested():
             done = self.machine.run(*arguments, **options)
@@ -62,6 +65,7 @@ class DeployTestCase(SimpleTestCase):
         self.assertEqual(done.returncode, 1, done.stdout)
         self.assertIn(because, done.stderr)
         self.assertEqual(self.machine.describe(), before)
+        return done.stderr
 
     def assert_succeeds_unnoticed(self, *arguments, **options):
         """Assert that no page fails while a command runs, and return what it prints."""
@@ -282,7 +286,7 @@ class ReleaseTests(DeployTestCase):
     def test_a_new_release_and_its_rollback_bring_code_and_static_files_and_no_page_fails(self):
         before = self.read_title()
         self.machine.upstream.change_title("Tavola")
-        self.machine.upstream.add_static_file("uploads/new.css")
+        self.machine.upstream.add_static_file()
         with self.pages_requested():
             output = self.run_command("upgrade")
             wait_for(lambda: "Tavola" in self.read_title())
@@ -336,7 +340,9 @@ class ReleaseTests(DeployTestCase):
 
     def test_a_release_whose_views_fail_changes_nothing(self):
         self.machine.upstream.break_views()
-        self.assert_fails("upgrade", because="/ answers: 500")
+        self.assertIn(
+            "gourmious.serve check", self.assert_fails("upgrade", because="/ answers: 500")
+        )
 
     def test_a_release_whose_migration_fails_changes_nothing(self):
         self.machine.upstream.break_migration()

@@ -148,8 +148,9 @@ class Upstream:
         text = MIGRATION.format(last=last.stem, step=step)
         return self.write("uploads/migrations/9999_last.py", text)
 
-    def add_static_file(self, name="uploads/new.css"):
+    def add_static_file(self):
         """Let all pages link to a new style sheet."""
+        name = "uploads/new.css"
         (self.path / "static" / name).write_text("/* A new style sheet */\n")
         link = f"""<link rel="stylesheet" href="{{% static '{name}' %}}">\n"""
         return self.replace("templates/base.html", "</head>", f"{link}</head>")
