@@ -1,5 +1,8 @@
 """The parts of the host's command: environment files, files and links."""
 
+import os
+import select
+import signal
 import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -92,3 +95,18 @@ class RunTests(TestCase):
     def test_a_program_that_is_missing_is_a_failure_that_names_it(self):
         with self.assertRaisesRegex(Failure, "/no/program cannot be run: No such file"):
             run([Path("/no/program")])
+
+    def test_a_program_that_is_interrupted_at_its_start_is_ended(self):
+        before = signal.signal(signal.SIGHUP, signal.default_int_handler)
+        self.addCleanup(signal.signal, signal.SIGHUP, before)
+        reader, writer = map(os.fdopen, os.pipe(), "rw")
+        with reader:
+            with self.assertRaises(KeyboardInterrupt), writer:
+                # The child sends the signal while Popen waits for the program to start.
+                run(
+                    ["sleep", "60"],
+                    preexec_fn=lambda: os.kill(os.getppid(), signal.SIGHUP),
+                    pass_fds=(writer.fileno(),),
+                )
+
+            self.assertEqual(select.select([reader], [], [], 0)[0], [reader])

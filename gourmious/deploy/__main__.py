@@ -9,13 +9,12 @@ import sys
 from pathlib import Path
 
 from . import deployments, releases, status
-from .host import UMASK, Failure, Host, read_variables, tell
+from .host import SIGNALS, UMASK, Failure, Host, read_variables, tell
 from .install import install
 
 # These commands of manage.py run with the edited settings: `apply` comes after them.
 MOVES = ("copy_database", "move_files")
 
-SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 USAGE = """\
   apply               validate the settings, and run the site with them
   upgrade [REVISION]  build and start a release (default: the newest)

@@ -4,12 +4,14 @@ import fcntl
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 SERVICES = ("pages", "uploads")
+SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)  # that interrupt a command
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # The site's user can read what the command writes. Only root can change it.
@@ -114,13 +116,39 @@ def tell(text):
 
 def run(command, **options):
     command = [str(word) for word in command]
-    options = {"stdout": subprocess.PIPE, **options}
+    options = {"stdout": subprocess.PIPE, "text": True, **options}
+    with ExitStack() as programs:
+        try:
+            with signals_held_back():
+                process = programs.enter_context(subprocess.Popen(command, **options))  # noqa: S603
+                programs.callback(process.kill)
+        except OSError as error:
+            raise Failure(f"{command[0]} cannot be run: {error.strerror}.") from error
+        output, _ = process.communicate()
+    if process.returncode:
+        raise Failure(f"This command failed: {shlex.join(command)}")
+    return output
+
+
+@contextmanager
+def signals_held_back():
+    """Let signals wait until the block ends.
+
+    If a handler raises an exception meanwhile, Popen (Python 3.11) forgets the program that it has
+    started, and the program goes on while the command is undone.
+    """
+    came = []
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    own = [number for number, handler in handlers.items() if callable(handler)]
+    for number in own:
+        signal.signal(number, lambda *args: came.append(args))
     try:
-        return subprocess.run(command, check=True, text=True, **options).stdout  # noqa: S603
-    except OSError as error:
-        raise Failure(f"{command[0]} cannot be run: {error.strerror}.") from error
-    except subprocess.CalledProcessError as error:
-        raise Failure(f"This command failed: {shlex.join(command)}") from error
+        yield
+    finally:
+        for number in own:
+            signal.signal(number, handlers[number])
+    for number, frame in came:
+        handlers[number](number, frame)
 
 
 def read_variables(path):
