@@ -1,4 +1,4 @@
-"""Servers that are killed, stopped, restarted or replaced while 20 uploads run."""
+"""Servers that are killed, stopped, restarted or replaced while 12 uploads run."""
 
 import os
 import signal
@@ -19,9 +19,9 @@ from tests.servers import ROOT, Program, Server
 from tests.stack import InstanceStack
 from tests.waiting import wait_for
 
-from .rig import TIMES, FaultTestCase
+from .rig import SEED, TIMES, FaultTestCase, Ledger, StackSite
 
-UPLOADS = 20
+UPLOADS = 12
 
 # The numbers of uploads that are kept, at least and at most.
 ANY, ALL = (0, UPLOADS), (UPLOADS, UPLOADS)
@@ -32,34 +32,36 @@ import time
 from django.core.management import call_command
 while True:
     call_command("prune_uploads", hours=0.0001, force=True)
-    time.sleep(0.1)
+    time.sleep(0.2)
 """
+
+
+class PrunedSite(StackSite):
+    """A site where prune_uploads runs all the time."""
+
+    def prune(self):
+        """Wait until orphaned files are removed, such as this one."""
+        orphan = self.stack.data / "incoming" / "orphan.upload"
+        orphan.touch()
+        wait_for(lambda: not orphan.exists())
 
 
 class ProcessTestCase(FaultTestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
+        cls.ledger = Ledger(PrunedSite(cls.stack))
+        cls.photo = photo(480, 360, randbytes=Random(f"{SEED} {cls.__qualname__}").randbytes)
         command = [sys.executable, "manage.py", "shell", "--verbosity", "0", "-c", PRUNE]
         environment = {**os.environ, **cls.stack.environment}
         devnull = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         cls.enterClassContext(Program(command, cwd=ROOT, env=environment, **devnull))
-
-    def setUp(self):
-        super().setUp()
-        self.assert_pruned()
+        cls.ledger.site.prune()  # The faults begin when it runs.
 
     def tearDown(self):
-        self.assert_pruned()
         for server in (self.stack.pages, self.stack.uploads):
             wait_for(lambda server=server: not server.orphans())
         super().tearDown()
-
-    def assert_pruned(self):
-        """Assert that prune_uploads is running: it must remove an orphaned file soon."""
-        orphan = self.stack.data / "incoming" / "orphan.upload"
-        orphan.touch()
-        wait_for(lambda: not orphan.exists())
 
     def choose_place(self, upload):
         """Return where an upload waits for the fault: after its head, inside, or at its end."""
@@ -68,7 +70,7 @@ class ProcessTestCase(FaultTestCase):
         return self.rng.choice([head, inside, inside, len(upload.data)])
 
     def strike(self, break_something, mend=lambda: None):
-        """Send 20 uploads up to a place each, break something, send the rest, and mend it.
+        """Send 12 uploads up to a place each, break something, send the rest, and mend it.
 
         `break_something` returns how many uploads must be kept, at least and at most.
         """
@@ -204,12 +206,12 @@ class ProcessTests(ProcessTestCase):
     def test_workers_may_be_killed_again_and_again(self):
         with self.make_upload() as upload:
             upload.send(100_000)
-            for _ in range(3 * TIMES):
+            for _ in range(2 * TIMES):
                 self.kill_workers(2)
             self.assert_uploads_work()
 
         self.assertIsNone(self.stack.uploads.process.poll())
-        self.audit("all workers are killed again and again", 3 * TIMES, killed=True)
+        self.audit("all workers are killed again and again", 2 * TIMES, killed=True)
 
     def test_the_server_of_uploads_may_be_killed(self):
         self.strike_often("the server of uploads is killed", self.kill_uploads)
@@ -309,7 +311,7 @@ class ProcessTests(ProcessTestCase):
             with self.lock_database():
                 jobs = self.send_five(pool, "media", 10)
                 for _ in range(2):  # the second time, one run of prune_uploads is complete
-                    self.assert_pruned()
+                    self.ledger.site.prune()
             self.assertTrue(all(job.result() for job in jobs))
 
         self.audit("prune_uploads runs while uploads wait for their rows", 5, killed=True)
@@ -321,13 +323,13 @@ class ProcessTests(ProcessTestCase):
             return answer is not None and answer.status == 200
 
     def test_the_workers_may_be_killed_right_after_an_answer(self):
-        for _ in range(3 * TIMES):
+        for _ in range(TIMES):
             with self.make_upload() as upload:
                 upload.send()
                 upload.socket.recv(1, MSG_PEEK)  # before the client has read it
                 self.kill_workers(2)
                 self.assertEqual(upload.answer().status, 200)
-        self.audit("all workers are killed right after an answer", 3 * TIMES, killed=True)
+        self.audit("all workers are killed right after an answer", TIMES, killed=True)
 
     def test_memcached_may_hang(self):
         with ExitStack() as hung:
@@ -399,7 +401,7 @@ class ProcessTests(ProcessTestCase):
 
 
 class TakeoverTests(ProcessTestCase):
-    """Another deployment takes over on the same sockets while 20 uploads run."""
+    """Another deployment takes over on the same sockets while 12 uploads run."""
 
     stack_class = InstanceStack
 
