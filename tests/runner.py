@@ -20,10 +20,20 @@ PROCESSES = 3
 class Suite(ParallelTestSuite):
     """Tests in several processes, each of which may start renderers."""
 
+    def __init__(self, subsuites, *args, **kwargs):
+        # At the end no process waits for another that has just begun such a class.
+        subsuites.sort(key=takes_minutes, reverse=True)
+        super().__init__(subsuites, *args, **kwargs)
+
     def init_worker(*arguments, **options):
         ParallelTestSuite.init_worker(*arguments, **options)
         multiprocessing.current_process().daemon = False
         guardian.end_with_parent()
+
+
+def takes_minutes(subsuite):
+    """Return whether the class of these tests says that it takes minutes."""
+    return getattr(next(iter(subsuite)), "takes_minutes", False)
 
 
 class Runner(DiscoverRunner):
@@ -40,8 +50,7 @@ class Runner(DiscoverRunner):
     def build_suite(self, test_labels=(), **kwargs):
         """Build the suite of these labels; without any, of the modules in this folder alone."""
         paths = Path(__file__).parent.glob("test_*.py")
-        # Those of the scripts come first: they take the longest, and the others fill the gaps.
-        modules = sorted((path.stem for path in paths), reverse=True)
+        modules = sorted(path.stem for path in paths)
         return super().build_suite(test_labels or [f"tests.{name}" for name in modules], **kwargs)
 
     def setup_test_environment(self, **kwargs):

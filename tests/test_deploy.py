@@ -32,6 +32,8 @@ def answer_nonsense(server):
 class DeployTestCase(SimpleTestCase):
     """One site is installed for all tests of a class. Each test leaves it running."""
 
+    takes_minutes = True
+
     @classmethod
     def setUpClass(cls):
         super().setUpClass()

@@ -24,6 +24,8 @@ SOURCES = Path(finders.find("uploads/upload.js")).parent
 class PageTests(BrowserTestCase):
     """Each state is looked at light and dark, on a desktop and on the smallest phone."""
 
+    takes_minutes = True
+
     def setUp(self):
         super().setUp()
         store(self.dish, photo())

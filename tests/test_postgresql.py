@@ -242,6 +242,8 @@ class BackendTests(ServerMixin, SimpleTestCase):
 class UnavailableTests(ServerMixin, GranianTestCase):
     """An upload and a page while the server fails, and right after that."""
 
+    takes_minutes = True
+
     def setUp(self):
         super().setUp()
         self.environment["GOURMIOUS_DATABASE_URL"] = self.url

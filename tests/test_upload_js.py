@@ -23,6 +23,8 @@ from .waiting import wait_for
 
 
 class UploadTests(BrowserTestCase):
+    takes_minutes = True
+
     def test_the_bar_rises_until_the_photo_appears_on_the_page(self):
         self.throttle(1_500_000)
         self.run_script("window.sameDocument = true")

@@ -192,6 +192,8 @@ class ProcessTestCase(FaultTestCase):
 
 
 class ProcessTests(ProcessTestCase):
+    takes_minutes = True
+
     def test_a_worker_may_be_killed(self):
         self.strike_often("a worker is killed", self.kill_a_worker)
 

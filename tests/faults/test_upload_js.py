@@ -133,6 +133,8 @@ class RetryTests(FaultyBrowserTestCase):
 
 
 class ProxyTests(FaultyBrowserTestCase):
+    takes_minutes = True
+
     def setUp(self):
         super().setUp()
         upstream = self.live_server_url.removeprefix("http://")
