@@ -37,7 +37,9 @@ class GalleryTests(BrowserTestCase):
         self.cdp("Input.dispatchTouchEvent", type=event, touchPoints=points)
 
     def wait_for_picture(self, index):
+        """Wait until a picture is in the middle, and the foot tells of it, a frame later."""
         wait_for(lambda: self.run_script(IN_THE_MIDDLE) == self.live_server_url + self.large[index])
+        wait_for(lambda: f"Photo {index + 1} of" in self.find_text(".gallery-position")[0])
 
     def test_a_picture_opens_large(self):
         self.links()[1].click()

@@ -35,6 +35,9 @@ from .stack import make_certificate
 from .test_nginx import SECURITY_HEADERS
 from .waiting import wait_for
 
+# Seconds: less than 10 on an idle machine; 54 with boto3's own timeouts and retries.
+HANGS_AT_MOST = 30
+
 FULL = "<Error><Code>XMinioStorageFull</Code><Message>No space left.</Message></Error>"
 NAME = f"{'0' * 32}.jpg"
 
@@ -142,16 +145,16 @@ class UploadTests(BucketsMixin, UploadTestCase):
         self.assertEqual(len(self.files()), 3)
         self.assertContains(self.upload(), "<status>ok</status>")
 
-    def test_a_store_that_hangs_costs_less_than_ten_seconds(self):
+    def test_a_store_that_hangs_costs_seconds_and_no_minute(self):
         with self.store.hung():
             start = time.monotonic()
             response = self.upload()
             seconds = time.monotonic() - start
 
         self.assert_unavailable(response)
-        self.assertLess(seconds, 10)
+        self.assertLess(seconds, HANGS_AT_MOST)
 
-    def test_a_store_that_hangs_while_files_are_deleted_costs_less_than_ten_seconds(self):
+    def test_a_store_that_hangs_while_files_are_deleted_costs_no_minute_either(self):
         picture = store(self.dish, photo())
 
         with self.store.hung(), self.assertLogs("uploads.storage", "ERROR") as logs:
@@ -160,7 +163,7 @@ class UploadTests(BucketsMixin, UploadTestCase):
                 picture.delete()
             seconds = time.monotonic() - start
 
-        self.assertLess(seconds, 10)
+        self.assertLess(seconds, HANGS_AT_MOST)
         self.assertEqual(len(logs.records), 1)
 
     def test_a_cut_in_the_middle_of_a_photo_leaves_nothing(self):
