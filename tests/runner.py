@@ -8,6 +8,7 @@ from collections import Counter
 from multiprocessing import Value
 from pathlib import Path
 
+from django.conf import settings
 from django.db import connection, connections
 from django.test.runner import DiscoverRunner, ParallelTestSuite
 
@@ -55,6 +56,8 @@ class Runner(DiscoverRunner):
 
     def setup_test_environment(self, **kwargs):
         super().setup_test_environment(**kwargs)
+        # The hashes of production are meant to take long: a third of a second.
+        settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
         # The refusals that the tests provoke would fill the screen.
         for handler in logging.getLogger().handlers:
             handler.setLevel(logging.CRITICAL)
