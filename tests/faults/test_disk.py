@@ -27,6 +27,7 @@ from .rig import TIMES, Entry, FaultTestCase
 
 FOLDERS = ("incoming", "originals", "media")
 FIRST_READ = 34_000  # bytes; the server has read most of them, and waits for more
+FIRST_WRITE = 32_000  # bytes, at least, that it has written by then
 LOCK = 30 if TIMES > 1 else 0.5  # seconds
 DELETE_ALL = "from uploads.models import Picture; Picture.objects.all().delete()"
 NO_ROOM = (507, "storage_full", "There is no room for more photos; please try again later.")
@@ -161,7 +162,10 @@ class DiskTestCase(FaultTestCase):
 
     @contextmanager
     def begin_upload(self, until=FIRST_READ):
-        """Begin an upload, and wait until a part of it is on the disk."""
+        """Begin an upload, and wait until the server has written what it has read first.
+
+        Otherwise it might write more when there is no room any longer.
+        """
         before = self.measure_incoming()
         with self.make_upload() as upload:
             upload.send(until)
@@ -169,12 +173,12 @@ class DiskTestCase(FaultTestCase):
             yield upload
 
     def measure_incoming(self):
-        """Return the paths and sizes of incoming files that are not empty."""
+        """Return the paths and sizes of incoming files whose first part is written."""
         sizes = {}
         for path in (self.data / "incoming").iterdir():
             with suppress(FileNotFoundError):
                 sizes[path] = path.stat().st_size
-        return {path: size for path, size in sizes.items() if size}
+        return {path: size for path, size in sizes.items() if size >= FIRST_WRITE}
 
     def send_whole(self, upload):
         with upload:
