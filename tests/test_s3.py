@@ -35,9 +35,6 @@ from .stack import make_certificate
 from .test_nginx import SECURITY_HEADERS
 from .waiting import wait_for
 
-# Seconds: less than 10 on an idle machine; 54 with boto3's own timeouts and retries.
-HANGS_AT_MOST = 30
-
 FULL = "<Error><Code>XMinioStorageFull</Code><Message>No space left.</Message></Error>"
 NAME = f"{'0' * 32}.jpg"
 
@@ -145,16 +142,19 @@ class UploadTests(BucketsMixin, UploadTestCase):
         self.assertEqual(len(self.files()), 3)
         self.assertContains(self.upload(), "<status>ok</status>")
 
-    def test_a_store_that_hangs_costs_seconds_and_no_minute(self):
+    def test_a_store_that_hangs_costs_less_than_ten_seconds(self):
+        """Rendering is not counted: on a busy machine it takes seconds of its own."""
         with self.store.hung():
             start = time.monotonic()
-            response = self.upload()
+            with self.assertRaises(OSError):
+                storages["originals"].save("dish.jpg", ContentFile(b"A photo"))
             seconds = time.monotonic() - start
+            response = self.upload()
 
         self.assert_unavailable(response)
-        self.assertLess(seconds, HANGS_AT_MOST)
+        self.assertLess(seconds, 10)
 
-    def test_a_store_that_hangs_while_files_are_deleted_costs_no_minute_either(self):
+    def test_a_store_that_hangs_while_files_are_deleted_costs_less_than_ten_seconds(self):
         picture = store(self.dish, photo())
 
         with self.store.hung(), self.assertLogs("uploads.storage", "ERROR") as logs:
@@ -163,7 +163,7 @@ class UploadTests(BucketsMixin, UploadTestCase):
                 picture.delete()
             seconds = time.monotonic() - start
 
-        self.assertLess(seconds, HANGS_AT_MOST)
+        self.assertLess(seconds, 10)
         self.assertEqual(len(logs.records), 1)
 
     def test_a_cut_in_the_middle_of_a_photo_leaves_nothing(self):

@@ -250,7 +250,7 @@ class EndTests(RenderTestCase):
         {"optimize": True, "quality": 30},
     )
     sizes = (
-        *((width, height) for width in (1, 8, 9, 17, 31) for height in (1, 15, 16, 33)),
+        *((width, height) for width in (1, 7, 8, 9, 16, 17, 31) for height in (1, 8, 15, 16, 33)),
         *((640, 480), (1601, 1201), (3300, 777)),
     )
 

@@ -43,7 +43,8 @@ def run_forked(folder, number, arguments):
     if pid := os.fork():
         _, status = os.waitpid(pid, 0)
         return os.waitstatus_to_exitcode(status)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # The standard output is for statuses.
+    with open(os.devnull, "wb") as null:  # noqa: PTH123
+        os.dup2(null.fileno(), sys.stdout.fileno())  # It is for statuses.
     kill_before(folder, number)
     sys.argv = ["manage.py", *arguments]
     runpy.run_path("manage.py", run_name="__main__")

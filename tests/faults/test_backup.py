@@ -93,9 +93,11 @@ class BackupFaultTestCase(SimpleTestCase):
 
         def is_killed(number):
             print(number, file=process.stdin, flush=True)
-            status = int(process.stdout.readline())
-            self.assertIn(status, {0, -signal.SIGKILL})
-            return status != 0
+            status = process.stdout.readline().strip()
+            if status not in {"0", str(-signal.SIGKILL)}:
+                process.stdin.close()
+                self.fail(process.stderr.read())
+            return status != "0"
 
         with self.start(*arguments, **options) as process:
             yield is_killed

@@ -36,7 +36,8 @@ class KilledCommandTests(DeployTestCase):
     def test_a_command_that_is_killed_at_any_step_is_mended(self):
         """A migration is a step of its own: see below."""
         host = self.machine.host
-        for step in ("Requesting", "Writing", "Starting gourmious-uploads", "gourmious-pages"):
+        pages, uploads = (f"Starting gourmious-{service}" for service in ("pages", "uploads"))
+        for step in ("Requesting", "Writing", pages, uploads, "gourmious-pages"):
             with self.subTest(step):
                 self.machine.edit_settings(GOURMIOUS_MAX_UPLOADS="77")
                 self.kill(step, "apply")
