@@ -8,7 +8,7 @@ from zlib import compress
 
 from PIL import ExifTags, Image, PngImagePlugin
 
-from uploads import decoder, images
+from uploads import decoder, sizes
 from uploads.formats import NAMES
 
 from . import icc
@@ -111,8 +111,8 @@ class RenditionTests(RenderTestCase):
     def test_the_sizes_can_be_told_without_the_files(self):
         for size in ((2000, 1501), (1501, 2000), (4032, 3024), (33, 5000), (481, 480)):
             _, display, thumbnail = self.render(encoded(Image.new("RGB", size)))
-            self.assertEqual(display.size, images.fit(size, images.DISPLAY_SIZE))
-            self.assertEqual(thumbnail.size, images.fit(size, images.THUMBNAIL_SIZE))
+            self.assertEqual(display.size, sizes.fit(size, sizes.DISPLAY_SIZE))
+            self.assertEqual(thumbnail.size, sizes.fit(size, sizes.THUMBNAIL_SIZE))
 
     def test_what_is_transparent_is_shown_on_white(self):
         for mode in ("RGBA", "LA", "PA"):

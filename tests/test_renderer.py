@@ -16,7 +16,7 @@ from django.conf import settings
 from django.test import SimpleTestCase
 from PIL import Image
 
-from uploads import renderer
+from uploads import renderer, rendering
 from uploads.renderer import FairQueue, Renderer
 
 from .bombs import jpeg_of_scans, tiff_of_fax_noise
@@ -147,7 +147,7 @@ class EndTests(RendererTestCase):
     def test_one_is_replaced_after_many_pictures(self):
         self.render()
         pid = self.pid()
-        for _ in range(renderer.MAX_PICTURES - 1):
+        for _ in range(rendering.MAX_PICTURES - 1):
             self.assertEqual(self.pid(), pid)
             self.renderer.render(str(self.folder / "original"), "/dev/null", "/dev/null")
 

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from secrets import token_urlsafe
 
+import granian
+import PIL
 from django.test import SimpleTestCase
 
 from .cases import GranianTestCase
@@ -158,6 +160,14 @@ class CheckTests(GranianTestCase):
         self.assertEqual(status, 1)
         self.assertRegex(text, r"^SystemCheckError(?s:.)*\(security\.E023\)")
 
+    def test_packages_that_the_renderers_cannot_import_are_a_failure(self):
+        (self.folder / "pillow_heif.py").write_text("raise ImportError('broken')\n")
+
+        status, text = run_serve("check", **self.environment, PYTHONPATH=str(self.folder))
+
+        self.assertEqual(status, 1)
+        self.assertIn("ImportError: broken", text)
+
     def test_improper_settings_are_told_in_a_sentence(self):
         for mode in (*SERVICES, "check"):
             status, text = run_serve(mode, **self.environment, GOURMIOUS_MAX_UPLOADS="many")
@@ -234,6 +244,18 @@ class ImportTests(GranianTestCase):
         """Tell whether the worker serves, and its renderers are through with what they import."""
         logs = [Path(f"/proc/{pid}/fd/2").readlink() for pid in server.renderers()]
         return "Started worker-1" in log.read_text() and set(logs) <= {Path("/dev/null")}
+
+    def test_workers_import_no_decoders_and_renderers_nothing_else(self):
+        server = self.serve()
+        decoders, other = (Path(package.__file__).parent for package in (PIL, granian))
+        wait_for(server.can_render)
+
+        for pid in server.workers():
+            self.assertTrue(has_mapped(pid, other))
+            self.assertFalse(has_mapped(pid, decoders))
+        for pid in (*server.forkservers(), *server.renderers()):
+            self.assertTrue(has_mapped(pid, decoders))
+            self.assertFalse(has_mapped(pid, other))
 
     def ask_for_everything(self, server, service):
         dish = add_dish(server.address, service)

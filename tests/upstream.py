@@ -132,7 +132,7 @@ class Upstream:
     def break_start(self):
         """Let each worker fail before it imports the app, whose import would take a second."""
         old = "    sys.setswitchinterval("
-        return self.replace("gourmious/serve.py", old, f"    raise RuntimeError\n{old}")
+        return self.replace("gourmious/serve/__init__.py", old, f"    raise RuntimeError\n{old}")
 
     def break_migration(self):
         return self._add_migration(FAIL)

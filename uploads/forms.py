@@ -10,7 +10,7 @@ from django import forms
 from django.conf import settings
 from django.core.exceptions import ValidationError
 
-from . import formats, images, refusals
+from . import formats, refusals, sizes
 from .body import body_of
 from .models import CAPTION_MAX_LENGTH, REASON_MAX_LENGTH, Ban, Dish, Picture
 from .progress import get_progress_id
@@ -88,7 +88,7 @@ class PicturesInput(forms.FileInput):
             "accept": formats.ACCEPT,
             "data-max-size": settings.PICTURE_MAX_SIZE,
             "data-too-large": refusals.TOO_LARGE.fill().message,
-            "data-max-length": 2 * images.DISPLAY_SIZE,
+            "data-max-length": 2 * sizes.DISPLAY_SIZE,
             "data-animated": formats.ANIMATED,
             "data-animated-length": formats.ANIMATED_LENGTH,
             "data-unreadable": "This file can no longer be read. Please choose it again.",

@@ -9,11 +9,7 @@ from PIL.ExifTags import Base as Tag
 from .colours import to_srgb
 from .decoder import decode, decoding
 from .formats import BY_NAME
-
-# The longest side of a rendition, in pixels. DISPLAY_SIZE fits a phone with three device pixels for
-# each CSS pixel. THUMBNAIL_SIZE fits the narrowest column of the grid, on a screen with two.
-DISPLAY_SIZE = 1600
-THUMBNAIL_SIZE = 480
+from .sizes import DISPLAY_SIZE, THUMBNAIL_SIZE, fit
 
 STRIP_HEIGHT = 64  # pixels of a strip, after it was shrunk
 
@@ -121,12 +117,6 @@ def to_8_bit(image):
     if image.mode in {"1", "P", "PA", "RGBa"} or "transparency" in image.info:
         return image.convert("RGBA" if image.has_transparency_data else "RGB")
     return image
-
-
-def fit(size, longest_side):
-    """Return a size in the same proportion whose longest side is at most this, in pixels."""
-    scale = min(1, longest_side / max(size))
-    return tuple(max(1, round(side * scale)) for side in size)
 
 
 def write_jpeg(image, path):

@@ -34,7 +34,7 @@ WAITING = Gauge(
 for outcome in OUTCOMES:
     UPLOADS.labels(outcome)
 
-# The renderers import the module of their queue, and should not import this one.
+# The module of the queue is imported once, before workers are forked, and this one in each worker.
 renderers.track_waiting = WAITING.track_inprogress
 
 

@@ -12,11 +12,11 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.functional import cached_property
 
-from . import images, refusals, renderer
+from . import refusals, renderer, sizes
 from .storage import BATCH_SIZE, delete_files, get_original_storage
 
-DISPLAY_SUFFIX = f"-{images.DISPLAY_SIZE}.jpg"
-THUMBNAIL_SUFFIX = f"-{images.THUMBNAIL_SIZE}.jpg"
+DISPLAY_SUFFIX = f"-{sizes.DISPLAY_SIZE}.jpg"
+THUMBNAIL_SUFFIX = f"-{sizes.THUMBNAIL_SIZE}.jpg"
 
 CAPTION_MAX_LENGTH = 140  # characters
 REASON_MAX_LENGTH = 140  # characters
@@ -219,12 +219,12 @@ class Picture(models.Model):
     @property
     def thumbnail_size(self):
         """Width and height of the thumbnail, in pixels."""
-        return images.fit((self.width, self.height), images.THUMBNAIL_SIZE)
+        return sizes.fit((self.width, self.height), sizes.THUMBNAIL_SIZE)
 
     @property
     def srcset(self):
         """Both renditions with their widths, for a browser to choose from."""
-        width, _ = images.fit((self.width, self.height), images.DISPLAY_SIZE)
+        width, _ = sizes.fit((self.width, self.height), sizes.DISPLAY_SIZE)
         return f"{self.thumbnail.url} {self.thumbnail_size[0]}w, {self.display.url} {width}w"
 
     def is_owned_by(self, *diners):

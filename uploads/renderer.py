@@ -1,15 +1,13 @@
-"""Render pictures in child processes, the renderers, which the kernel limits.
+"""Render pictures in child processes, the renderers, which the kernel limits; see rendering.py.
 
 A file may make its decoder work without end, take gigabytes or crash. That ends only one renderer,
 which is replaced at once. Uploads wait for a renderer in a queue in which networks take turns.
 """
 
 import errno
-import fcntl
 import json
 import multiprocessing
 import os
-import resource
 import signal
 from collections import Counter, deque
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -22,17 +20,11 @@ from django.conf import settings
 from django.core.files import locks
 from django.core.files.uploadedfile import TemporaryUploadedFile
 
-from . import decoder, images, refusals
+from . import refusals, rendering
 
-# CPU time that a picture may take, in seconds: for its header, and for its pixels.
-HEADER_CPU = 2
-PIXELS_CPU = 2
-PIXELS_CPU_PER_MEGAPIXEL = 0.1
 # After this many seconds without an answer a renderer counts as hung. One that works reaches its
 # CPU limit earlier, even if it gets only a quarter of a core.
 HUNG_AFTER = 120
-# A renderer is replaced after this many pictures: a decoder may leak.
-MAX_PICTURES = 500
 
 # The signals that end a renderer whose picture needs too much: its CPU timer sends SIGPROF; its
 # parent sends SIGKILL when it is hung, and so does a kernel that has no memory left.
@@ -47,7 +39,7 @@ RENDERER_MALLOC = {
 
 # A forkserver, since a process with threads cannot fork safely.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload([__name__])
+CONTEXT.set_forkserver_preload(["uploads.rendering", "uploads.images"])
 # Process.start() also collects exit codes of ended children, and could take one that another thread
 # waits for in join().
 starting_or_ending = Lock()
@@ -194,7 +186,7 @@ class Renderer:
         os.environ.update(RENDERER_MALLOC)
         self.connection, theirs = CONTEXT.Pipe()
         arguments = (theirs, settings.RENDERER_MAX_MEMORY)
-        process = CONTEXT.Process(target=run_renderer, args=arguments, daemon=True)
+        process = CONTEXT.Process(target=rendering.run_renderer, args=arguments, daemon=True)
         with theirs, starting_or_ending:
             try:
                 process.start()
@@ -204,73 +196,3 @@ class Renderer:
 
 
 renderers = FairQueue(settings.RENDERERS)
-
-
-def run_renderer(connection, max_memory):
-    """In the child process, render the pictures whose paths come through the connection."""
-    limit_process(max_memory)
-    for count in range(1, MAX_PICTURES + 1):
-        try:
-            paths = json.loads(connection.recv_bytes())
-        except EOFError:
-            return
-        answer = render_picture(*map(Path, paths))
-        answer["ends"] = count == MAX_PICTURES or has_grown(max_memory)
-        connection.send_bytes(json.dumps(answer).encode())
-        if answer["ends"]:
-            return
-
-
-def limit_process(max_memory):
-    """Limit the memory of this process, silence its stderr, and let it end with its parent."""
-    set_limit(resource.RLIMIT_DATA, max_memory)
-    set_limit(resource.RLIMIT_CORE, 0)
-    # libtiff, for one, writes a line for each fault of a file.
-    with open(os.devnull, "wb") as null:  # noqa: PTH123
-        os.dup2(null.fileno(), 2)
-    # A terminal sends Ctrl-C to this process, too, but the parent ends it. Unblock the signals that
-    # the parent had blocked.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    # The parent holds the other end of this pipe. When it ends, even by SIGKILL, the kernel sends
-    # SIGIO, which ends this process even while a decoder works.
-    sentinel = multiprocessing.parent_process().sentinel
-    fcntl.fcntl(sentinel, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(sentinel, fcntl.F_SETFL, fcntl.fcntl(sentinel, fcntl.F_GETFL) | os.O_ASYNC)
-
-
-def set_limit(kind, value):
-    """Set a soft limit of this process, but no higher than the hard limit, which stays."""
-    _, hard = resource.getrlimit(kind)
-    resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
-
-
-def allow_cpu(seconds):
-    """Let this process use this much more CPU time, in seconds; then SIGPROF ends it.
-
-    RLIMIT_CPU is no use: it counts from the start of the process, and getrusage() tells the time
-    used so far only roughly. After a minute it is two seconds off.
-    """
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-
-
-def has_grown(max_memory):
-    """Return whether this process ever used half of its memory: it may not have given it back."""
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak > max_memory / 2
-
-
-def render_picture(original, display, thumbnail):
-    """Return the answer to the parent: an Original, a code with its values, or an errno."""
-    try:
-        allow_cpu(HEADER_CPU)
-        with decoder.open_image(original) as image:
-            megapixels = image.width * image.height / 1e6
-            allow_cpu(PIXELS_CPU + PIXELS_CPU_PER_MEGAPIXEL * megapixels)
-            return {"original": images.render(image, display, thumbnail)}
-    except decoder.PictureError as error:
-        return {"code": error.code, "values": error.values}
-    except MemoryError:
-        return {"code": "too_complex", "values": {}}
-    except OSError as error:
-        return {"errno": error.errno or errno.EIO}

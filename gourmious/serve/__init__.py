@@ -10,9 +10,6 @@ The kernel may deliver a signal to any thread of a process. Python then waits fo
 call the handler, but Granian's main thread (2.8) sleeps until a handler wakes it. On a busy machine
 every third SIGTERM was lost, and workers never ended. Here one thread waits for the signals and
 calls the handlers; the others block them.
-
-multiprocessing runs this module once more in each renderer. Therefore Granian, whose import takes
-0.2 s, is imported in a function.
 """
 
 import argparse
@@ -35,6 +32,11 @@ from wsgiref.util import setup_testing_defaults
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, SystemCheckError
+from granian import Granian
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.net import SocketHolder
 
 BACKLOG = 4096  # connections that wait
 RESPAWN_PAUSE = 0.5  # seconds, for a worker that dies at its start
@@ -108,33 +110,30 @@ def free_socket(path):
     path.unlink(missing_ok=True)
 
 
-def define_server(listener):
-    """Return a Granian that listens on a socket that others may share."""
-    from granian import Granian  # noqa: PLC0415
-    from granian.net import SocketHolder  # noqa: PLC0415
+class Server(Granian):
+    """A Granian that listens on a socket that others may share."""
 
-    class Server(Granian):
-        def _init_shared_socket(self):
-            self._sso = listener
-            self._shd = SocketHolder(listener.fileno(), True, BACKLOG)
+    def __init__(self, listener, **options):
+        super().__init__("gourmious.wsgi:application", **options)
+        self.listener = listener
+        self.respawned_wrks = ForgetfulDict()
 
-        def _unlink_pidfile(self):
-            """Leave the socket, which Granian would remove: other servers may listen there."""
+    def _init_shared_socket(self):
+        self._sso = self.listener
+        self._shd = SocketHolder(self.listener.fileno(), True, BACKLOG)
 
-        def shutdown(self, exit_code=0):
-            # Granian would fail if a worker has just died, and systemd would start it again.
-            self.interrupt_children.clear()
-            super().shutdown(exit_code)
+    def _unlink_pidfile(self):
+        """Leave the socket, which Granian would remove: other servers may listen there."""
 
-    return Server
+    def shutdown(self, exit_code=0):
+        # Granian would fail if a worker has just died, and systemd would start it again.
+        self.interrupt_children.clear()
+        super().shutdown(exit_code)
 
 
 def make_server(service, listener):
-    from granian.constants import HTTPModes, Interfaces  # noqa: PLC0415
-    from granian.http import HTTP1Settings  # noqa: PLC0415
-
-    server = define_server(listener)(
-        "gourmious.wsgi:application",
+    return Server(
+        listener,
         uds=settings.SOCKETS[service],
         interface=Interfaces.WSGI,
         http=HTTPModes.http1,
@@ -146,8 +145,6 @@ def make_server(service, listener):
         respawn_failed_workers=True,
         workers_kill_timeout=END_TIMEOUT,
     )
-    server.respawned_wrks = ForgetfulDict()
-    return server
 
 
 def load_application(service):
@@ -241,10 +238,10 @@ def tell_ready():
 def check():
     """Request pages in this process, and run the checks of `check --deploy`, which warn on stderr.
 
-    Exit with a sentence for each page that does not work, or with the errors of the checks.
+    Exit with a sentence for each page that does not work, or with the errors of the checks. Raise
+    ImportError if the renderers, which import Pillow in their processes, could not do so.
     """
-    from django.core.management.base import BaseCommand, SystemCheckError  # noqa: PLC0415
-
+    import_module("uploads.images")
     statuses = request_pages(import_module("gourmious.wsgi").application)
     faults = {path: status for path, status in statuses.items() if status != "200 OK"}
     if faults:
@@ -257,6 +254,7 @@ def check():
 
 def serve(service):
     multiprocessing.set_start_method("fork")
+    import_module("gourmious.wsgi")  # Workers are forked, and then need not import it.
     # The renderers need the tracker. Start it before signals are blocked: Python (3.11) unblocks
     # SIGTERM in the thread that starts it.
     resource_tracker.ensure_running()
@@ -291,7 +289,3 @@ def main():
         check() if service == "check" else serve(service)
     except ImproperlyConfigured as error:
         sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main()
