@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import runpy
 import sqlite3
 from contextlib import contextmanager
 from functools import cache as remember
@@ -24,7 +23,7 @@ from uploads.forms import read_banned_diners
 from uploads.models import Dish, Picture
 
 from . import buckets
-from .servers import ROOT
+from .environment import read_settings
 
 PRODUCTION = {
     "GOURMIOUS_SECRET_KEY": "a secret of production",
@@ -33,12 +32,6 @@ PRODUCTION = {
 }
 
 FOLDERS = {"originals": "originals", "renditions": "media"}  # by the kind of a bucket
-
-
-def read_settings(**environment):
-    """Return the settings as they are with this environment and no other."""
-    with patch.dict(os.environ, environment, clear=True):
-        return runpy.run_path(ROOT / "gourmious" / "settings.py")
 
 
 def make_dish(name="Bouillabaisse", restaurant="Chez Fonfon"):

@@ -19,9 +19,10 @@ from uploads import decoder, images, refusals, renderer
 from uploads.renderer import FairQueue
 
 from . import buckets
-from .base import PRODUCTION, FoldersMixin, read_settings
+from .base import PRODUCTION, FoldersMixin
 from .bombs import jpeg_of_scans
 from .client import Upload, add_dish, get, poll
+from .environment import read_settings
 from .photos import photo
 from .processes import has_mapped
 from .servers import Granian, Instance, Memcached, Nginx, free_port, prepare_data, requires

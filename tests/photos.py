@@ -5,7 +5,10 @@ from operator import add
 from os import urandom
 from struct import pack
 
+import pillow_heif
 from PIL import Image
+
+pillow_heif.register_heif_opener()
 
 
 def photo(width=640, height=480, image_format="JPEG", randbytes=urandom, **options):

@@ -8,7 +8,6 @@ It prints where each listens. The servers log to the standard error.
 """
 
 import argparse
-import json
 import re
 import resource
 import secrets
@@ -21,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from .environment import deployconf
 from .servers import (
     ADDRESS,
     HERE,
@@ -31,7 +31,6 @@ from .servers import (
     Nginx,
     free_port,
     listening,
-    manage,
     missing_packages,
     prepare_data,
 )
@@ -39,12 +38,6 @@ from .servers import (
 PROGRAMS = ("memcached", "nginx", "openssl")
 SERVERS = ("http", "https", "memcached")  # on ports
 SPARE_DESCRIPTORS = 500  # that HAProxy needs beside those of its connections
-# Prints both files of nginx. To start manage.py for each of them takes a second of a core.
-PRINT = """
-import json
-from uploads.management.nginx import render_nginx, render_nginx_main
-print(json.dumps([render_nginx_main(), render_nginx({})]))
-"""
 
 
 class Servers(ExitStack):
@@ -150,9 +143,7 @@ class Balancer(HAProxy):
         certificate = folder / "both.pem"
         files = make_certificate(folder).values()
         certificate.write_text("".join(Path(file).read_text() for file in files))
-        config = manage(
-            "deployconf", "balancer", f"--certificate={certificate}", *hosts, **environment
-        )
+        config = deployconf("balancer", f"--certificate={certificate}", *hosts, **environment)
         self.plain_port, port = free_port(), free_port()
         for standard, free in ((80, self.plain_port), (443, port)):
             config = config.replace(f" :{standard}", f" {ADDRESS}:{free}")
@@ -172,7 +163,7 @@ class PlainBalancer(HAProxy):
     def __init__(self, folder, hosts, environment):
         port = free_port()
         listen = f"--listen={ADDRESS}:{port}"
-        config = manage("deployconf", "balancer", listen, *hosts, **environment)
+        config = deployconf("balancer", listen, *hosts, **environment)
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         connections = (descriptors - SPARE_DESCRIPTORS) // 2
         config = re.sub(
@@ -187,7 +178,8 @@ def print_nginx(port, environment, hosts=()):
     Without `hosts`, it is a port of loopback.
     """
     listen = [f"{host}:{port}" for host in hosts or loopback_hosts()]
-    return json.loads(manage("shell", "--command", PRINT.format(listen), **environment))
+    options = (f"--listen={address}" for address in listen)
+    return deployconf("nginx-main", **environment), deployconf("nginx", *options, **environment)
 
 
 def loopback_hosts():

@@ -9,12 +9,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from unittest.mock import patch
 
-from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.test import SimpleTestCase, override_settings
 
-from .base import PRODUCTION, read_settings
+from .base import PRODUCTION
 from .buckets import describe_buckets
+from .environment import deployconf, read_settings
 from .servers import manage, requires, write_haproxy_conf, write_nginx_conf
 from .stack import make_certificate
 
@@ -47,14 +47,7 @@ class DeployconfTestCase(SimpleTestCase):
         self.environment = {**PRODUCTION, "GOURMIOUS_DATA_DIR": f"{gettempdir()}/data"}
 
     def deployconf(self, *arguments, **environment):
-        """Return what the command prints with the settings of this environment."""
-        new, output = read_settings(**{**self.environment, **environment}), StringIO()
-        # Django cannot change its databases: a test of theirs runs the command in a process.
-        names = {name for name in new if name.isupper()} - {"DATABASES"}
-        changed = {name: new[name] for name in names if new[name] != getattr(settings, name, None)}
-        with override_settings(**changed):
-            call_command("deployconf", *arguments, stdout=output)
-        return output.getvalue()
+        return deployconf(*arguments, **{**self.environment, **environment})
 
 
 @requires("nginx", "openssl")

@@ -8,7 +8,8 @@ from django.test import TestCase, override_settings
 
 from uploads.storage import note_lost_files
 
-from .base import PRODUCTION, FoldersMixin, read_settings
+from .base import PRODUCTION, FoldersMixin
+from .environment import read_settings
 from .only import local_only
 from .servers import Memcached, free_port, requires
 

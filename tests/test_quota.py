@@ -8,8 +8,9 @@ from django.test import SimpleTestCase, override_settings
 from uploads import quota as quota_module
 from uploads.quota import DAY, Quota, get_network, quota
 
-from .base import PRODUCTION, FoldersMixin, UploadTestCase, read_settings, upload_file
+from .base import PRODUCTION, FoldersMixin, UploadTestCase, upload_file
 from .cases import MemcachedMixin
+from .environment import read_settings
 from .photos import photo
 from .servers import free_port, requires
 

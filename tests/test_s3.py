@@ -25,9 +25,10 @@ from uploads.checks import check_files_can_be_reached
 from uploads.models import Picture
 from uploads.views import media
 
-from .base import FoldersMixin, UploadTestCase, read_settings, store, upload_file, use_buckets
+from .base import FoldersMixin, UploadTestCase, store, upload_file, use_buckets
 from .cases import StackTestCase
 from .client import Upload, connect, get
+from .environment import read_settings
 from .photos import photo
 from .proxy import Proxy, answer, hang, reset
 from .servers import SeaweedFS, requires, share_store

@@ -7,7 +7,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import SimpleTestCase
 
 from . import buckets
-from .base import PRODUCTION, read_settings
+from .base import PRODUCTION
+from .environment import read_settings
 from .servers import manage
 
 
@@ -108,7 +109,7 @@ class SettingsTests(SimpleTestCase):
     def test_without_the_packages_of_the_store_the_start_stops_and_names_them(self):
         store = buckets.describe_buckets("https://s3.example", "gourmious")
 
-        with patch("importlib.util.find_spec", return_value=None):
+        with patch.dict("sys.modules", boto3=None):
             self.assert_improper("gourmious/deploy/requirements.txt", **store)
 
     def test_hosts_may_be_names_wildcards_and_ip_addresses(self):

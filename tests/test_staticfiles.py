@@ -15,7 +15,8 @@ from django.test import SimpleTestCase, override_settings
 
 from gourmious.staticfiles import StaticFilesStorage
 
-from .base import PRODUCTION, FoldersMixin, read_settings
+from .base import PRODUCTION, FoldersMixin
+from .environment import read_settings
 
 
 class StaticFilesStorageTests(FoldersMixin, SimpleTestCase):

@@ -24,7 +24,8 @@ from django.core.files.uploadhandler import FileUploadHandler  # noqa: E402
 from django.test import RequestFactory, override_settings  # noqa: E402
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart  # noqa: E402
 
-from tests.base import PRODUCTION, read_settings, upload_file  # noqa: E402
+from tests.base import PRODUCTION, upload_file  # noqa: E402
+from tests.environment import read_settings  # noqa: E402
 from tests.photos import photo  # noqa: E402
 from tests.servers import Memcached  # noqa: E402
 
