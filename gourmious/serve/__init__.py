@@ -163,7 +163,6 @@ def load_application(service):
         with suppress(OSError):
             import_module("uploads.renderer").renderers.start()
     gc.freeze()  # Imported objects are never garbage.
-    gc.set_threshold(*GC_THRESHOLDS)
     tell_ready()
     return application
 
@@ -253,6 +252,7 @@ def check():
 
 
 def serve(service):
+    gc.set_threshold(*GC_THRESHOLDS)
     multiprocessing.set_start_method("fork")
     import_module("gourmious.wsgi")  # Workers are forked, and then need not import it.
     # The renderers need the tracker. Start it before signals are blocked: Python (3.11) unblocks

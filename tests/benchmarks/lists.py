@@ -5,7 +5,7 @@ is requested through Django, and its queries are then repeated and timed alone.
 
     python -m tests.benchmarks.lists
 
-It takes half an hour, and 6 GB below TMPDIR and /tmp.
+It takes ten minutes, and 6 GB below TMPDIR and /tmp.
 """
 
 import os
