@@ -17,9 +17,10 @@ class StaticFilesStorage(ManifestStaticFilesStorage):
     """
 
     # The app's scripts import each other by hashed names, too. Django (5.2) has a switch for it,
-    # which also searches all other scripts: that doubled the time of collectstatic.
+    # which also searches all other scripts: that doubled the time of collectstatic. The names of
+    # their source maps, which Django hashes, need no search either: it took a third of the rest.
     patterns = (
-        *ManifestStaticFilesStorage.patterns,
+        *(pattern for pattern in ManifestStaticFilesStorage.patterns if pattern[0] == "*.css"),
         ("uploads/*.js", ManifestStaticFilesStorage._js_module_import_aggregation_patterns[1]),
     )
     # A pass may resolve only one level of imports: Django's 5 passes are too few for seven levels.
