@@ -10,7 +10,7 @@ from tests.browser import BrowserTestCase
 from tests.cases import MemcachedMixin
 from tests.photos import photo
 from tests.proxy import Proxy, answer, hang, swallow
-from tests.servers import Runserver, manage, requires
+from tests.servers import Runserver, prepare_data, requires
 from tests.waiting import wait_for
 from uploads.models import Cancellation
 
@@ -32,7 +32,7 @@ class FaultyBrowserTestCase(BrowserTestCase):
 class RetryTests(FaultyBrowserTestCase):
     def serve_a_dish(self):
         """Start a server that can be stopped, and open the page of its first dish."""
-        manage("migrate", GOURMIOUS_DATA_DIR=str(self.folder))
+        prepare_data(self.folder)
         server = self.enterContext(Runserver(self.folder))
         self.browser.get(f"http://localhost:{server.port}/dishes/new")
         self.add_dish()
