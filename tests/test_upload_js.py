@@ -370,14 +370,9 @@ class UploadTests(BrowserTestCase):
         self.wait_for_state("uploading")
         self.assertEqual(self.browser.title, title)
 
-        page = self.browser.current_window_handle
-        self.browser.switch_to.new_window("tab")
-        tab = self.browser.current_window_handle
-        self.addCleanup(self.browser.switch_to.window, page)
-        self.addCleanup(self.browser.close)
-        self.addCleanup(self.browser.switch_to.window, tab)
-        self.browser.switch_to.window(page)
-        self.cdp("Target.activateTarget", targetId=tab)
+        before = self.browser.get_window_rect()
+        self.addCleanup(lambda: self.browser.set_window_rect(**before))
+        self.browser.minimize_window()
 
         wait_for(lambda: re.search(r"^\(\d+ %\) Gourmious$", self.browser.title))
         wait_for(lambda: self.browser.title == title)
