@@ -1,4 +1,4 @@
-"""What a renderer runs: it renders one picture after another, within limits of the kernel.
+"""What a renderer runs: it renders pictures, one after another, within limits of the kernel.
 
 A renderer imports no Django, and its parent no Pillow: both start sooner, and take less memory.
 """

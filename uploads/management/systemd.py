@@ -25,8 +25,8 @@ UNITS = {
     "-failed@.service": "failed@.service",
 }
 
-# In MB, twice the measured memory of a worker without uploads and renderers, of an upload, and of a
-# renderer without a picture.
+# In MB, at least twice the measured memory of a worker without uploads and renderers, of an upload,
+# and of a renderer without a picture.
 WORKER_MEMORY, UPLOAD_MEMORY, RENDERER_MEMORY = 512, 1, 128
 # Threads of Granian, and of the decoders of a renderer.
 SPARE_TASKS = 128
