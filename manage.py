@@ -4,7 +4,7 @@ import sys
 
 
 def main():
-    # Imported here, since renderers run this module once more, and need no Django.
+    # Imported here: multiprocessing runs this file once more in each renderer.
     from django.core.exceptions import ImproperlyConfigured  # noqa: PLC0415
     from django.core.management import execute_from_command_line  # noqa: PLC0415
     from django.db import OperationalError  # noqa: PLC0415

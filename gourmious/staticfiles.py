@@ -18,7 +18,7 @@ class StaticFilesStorage(ManifestStaticFilesStorage):
 
     # The app's scripts import each other by hashed names, too. Django (5.2) has a switch for it,
     # which also searches all other scripts: that doubled the time of collectstatic. Django searches
-    # them for the names of source maps, too, which need no hashes: that took a third of the rest.
+    # all scripts for source maps. These need no hashes, and the search took a third of the rest.
     patterns = (
         *(pattern for pattern in ManifestStaticFilesStorage.patterns if pattern[0] == "*.css"),
         ("uploads/*.js", ManifestStaticFilesStorage._js_module_import_aggregation_patterns[1]),

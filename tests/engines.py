@@ -27,7 +27,7 @@ QUIET = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost",
 )
 
-# A window for one site, without tabs. Its usual first page takes two seconds of a core.
+# An empty window without tabs. Chromium's own first page takes two seconds of a core.
 EMPTY = "--app=data:,"
 
 # Marionette turns most of Firefox's own traffic off. It still looks for its maker's settings and

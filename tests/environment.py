@@ -1,6 +1,7 @@
-"""The settings of a site whose environment is another than that of the tests."""
+"""The settings, and deployconf's output, in another environment than that of the tests."""
 
 import os
+import re
 import runpy
 import sys
 from contextlib import contextmanager
@@ -13,13 +14,29 @@ from django.conf import settings
 from django.core.management import call_command
 from django.test import override_settings
 
+SETTINGS = re.compile(r"(gourmious|tests)\.(.+\.)?settings")
+
 
 def read_settings(**environment):
     """Return the settings as they are with this environment and no other."""
-    with patch.dict(os.environ, environment, clear=True), patch.dict(sys.modules):
-        # Other settings than gourmious.settings import all of those.
-        sys.modules.pop("gourmious.settings", None)
-        return runpy.run_module(environment.get("DJANGO_SETTINGS_MODULE", "gourmious.settings"))
+    module = environment.get("DJANGO_SETTINGS_MODULE", "gourmious.settings")
+    with patch.dict(os.environ, environment, clear=True), without_settings():
+        return runpy.run_module(module)
+
+
+@contextmanager
+def without_settings():
+    """Forget the imported settings during the block: settings that import others read them anew."""
+    imported = pop_settings()
+    try:
+        yield
+    finally:
+        pop_settings()
+        sys.modules.update(imported)
+
+
+def pop_settings():
+    return {name: sys.modules.pop(name) for name in [*filter(SETTINGS.match, sys.modules)]}
 
 
 @contextmanager
@@ -36,7 +53,7 @@ def settings_of(**environment):
 
 
 def deployconf(*arguments, **environment):
-    """Return what the command prints, without the second that a process of its own would take."""
+    """Return what the command prints. A process of its own would take a second of a core."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gourmious.settings")
     if not apps.ready:  # Some benchmarks need no Django otherwise.
         django.setup()

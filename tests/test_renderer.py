@@ -230,6 +230,21 @@ class ProcessTests(RendererTestCase):
 
         self.assertRegex(printed, r"\A\d+\n\Z")
 
+    def test_packages_that_it_cannot_import_are_no_fault_of_the_picture(self):
+        self.write(b"raise ImportError", "pillow_heif.py")
+        photo = self.write(PHOTO, "photo")
+
+        done = subprocess.run(
+            [sys.executable, "-c", PARENT, photo, photo],
+            check=False,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(self.folder)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+        self.assertIn(f"OSError: [Errno {errno.EIO}]", done.stderr)
+
     def test_no_signal_is_blocked(self):
         self.render()
 

@@ -245,7 +245,13 @@ class ImportTests(GranianTestCase):
         logs = [Path(f"/proc/{pid}/fd/2").readlink() for pid in server.renderers()]
         return "Started worker-1" in log.read_text() and set(logs) <= {Path("/dev/null")}
 
-    def test_workers_import_no_decoders_and_renderers_nothing_else(self):
+    def test_renderers_import_no_django(self):
+        script = "import sys, uploads.rendering, uploads.images; print('django' in sys.modules)"
+        command = [sys.executable, "-c", script]
+
+        self.assertEqual(subprocess.check_output(command, cwd=ROOT), b"False\n")
+
+    def test_workers_have_no_decoders_and_renderers_nothing_of_the_server(self):
         server = self.serve()
         decoders, other = (Path(package.__file__).parent for package in (PIL, granian))
         wait_for(server.can_render)

@@ -371,8 +371,9 @@ class UploadTests(BrowserTestCase):
         self.assertEqual(self.browser.title, title)
 
         before = self.browser.get_window_rect()
-        self.addCleanup(lambda: self.browser.set_window_rect(**before))
+        self.addCleanup(self.browser.set_window_rect, **before)
         self.browser.minimize_window()
+        self.assertEqual(self.run_script("return document.visibilityState"), "hidden")
 
         wait_for(lambda: re.search(r"^\(\d+ %\) Gourmious$", self.browser.title))
         wait_for(lambda: self.browser.title == title)

@@ -130,7 +130,7 @@ class Upstream:
         return self.write("gourmious/wsgi.py", "raise RuntimeError\n")
 
     def break_start(self):
-        """Let each worker fail before it imports the app, whose import would take a second."""
+        """Let each worker fail at its start."""
         old = "    sys.setswitchinterval("
         return self.replace("gourmious/serve/__init__.py", old, f"    raise RuntimeError\n{old}")
 

@@ -1,7 +1,7 @@
 """Decoders: a file in, pixels out.
 
-A file can make its decoder work for hours, take gigabytes, or crash. Therefore only the processes
-of renderer.py decode pictures, one at a time in each.
+A file can make its decoder work for hours, take gigabytes, or crash. Therefore only renderers
+decode pictures, one at a time in each; see rendering.py.
 """
 
 import errno

@@ -34,7 +34,8 @@ WAITING = Gauge(
 for outcome in OUTCOMES:
     UPLOADS.labels(outcome)
 
-# The module of the queue is imported once, before workers are forked, and this one in each worker.
+# The main process of the server imports the queue. It must not import this module: only a worker
+# knows where its figures are kept.
 renderers.track_waiting = WAITING.track_inprogress
 
 

@@ -1,6 +1,7 @@
 """What a renderer runs: it renders pictures, one after another, within limits of the kernel.
 
-A renderer imports no Django, and its parent no Pillow: both start sooner, and take less memory.
+A renderer imports no Django, and its parent imports no Pillow: both start sooner, and take less
+memory.
 """
 
 import errno
@@ -76,14 +77,16 @@ def has_grown(max_memory):
 
 def render_picture(original, display, thumbnail):
     """Return the answer to the parent: an Original, a code with its values, or an errno."""
-    from . import decoder, images  # noqa: PLC0415
-
     try:
+        from . import decoder, images  # noqa: PLC0415
+
         allow_cpu(HEADER_CPU)
         with decoder.open_image(original) as image:
             megapixels = image.width * image.height / 1e6
             allow_cpu(PIXELS_CPU + PIXELS_CPU_PER_MEGAPIXEL * megapixels)
             return {"original": images.render(image, display, thumbnail)}
+    except ImportError:  # It is no fault of the picture.
+        return {"errno": errno.EIO}
     except decoder.PictureError as error:
         return {"code": error.code, "values": error.values}
     except MemoryError:

@@ -1,4 +1,4 @@
-"""The sizes of the renditions, which pages tell without Pillow."""
+"""The sizes of the renditions. Pages need them, but not Pillow."""
 
 # The longest side of a rendition, in pixels. DISPLAY_SIZE fits a phone with three device pixels for
 # each CSS pixel. THUMBNAIL_SIZE fits the narrowest column of the grid, on a screen with two.

@@ -238,7 +238,7 @@ def check():
     """Request pages in this process, and run the checks of `check --deploy`, which warn on stderr.
 
     Exit with a sentence for each page that does not work, or with the errors of the checks. Raise
-    ImportError if the renderers, which import Pillow in their processes, could not do so.
+    ImportError if Pillow cannot be imported: elsewhere only renderers do that.
     """
     import_module("uploads.images")
     statuses = request_pages(import_module("gourmious.wsgi").application)
@@ -254,7 +254,7 @@ def check():
 def serve(service):
     gc.set_threshold(*GC_THRESHOLDS)
     multiprocessing.set_start_method("fork")
-    import_module("gourmious.wsgi")  # Workers are forked, and then need not import it.
+    import_module("gourmious.wsgi")  # once, before the workers are forked
     # The renderers need the tracker. Start it before signals are blocked: Python (3.11) unblocks
     # SIGTERM in the thread that starts it.
     resource_tracker.ensure_running()

@@ -1,4 +1,4 @@
+# multiprocessing runs the main module once more in each renderer, unless it has this name.
 from . import main
 
-# Renderers would run a module of any other name once more, and import all that serving needs.
 main()
