@@ -15,7 +15,7 @@ from django.test.runner import DiscoverRunner, ParallelTestSuite
 from . import guardian
 from .only import LOCAL, POSTGRESQL
 
-PROCESSES = 4
+PROCESSES = 3
 
 
 class Suite(ParallelTestSuite):
