@@ -26,7 +26,7 @@ def read_settings(**environment):
 
 @contextmanager
 def without_settings():
-    """Forget the imported settings during the block: settings that import others read them anew."""
+    """Forget the imported settings during the block, so that they are read anew."""
     imported = pop_settings()
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a renderer runs: it renders pictures, one after another, within limits of the kernel.
+"""The work of a renderer: pictures, one after another, within limits that the kernel keeps.
 
 A renderer imports no Django, and its parent imports no Pillow: both start sooner, and take less
 memory.
