@@ -3,7 +3,7 @@
 import hashlib
 import os
 import sqlite3
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache as remember
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -65,6 +65,13 @@ def database_error(kind):
     return error
 
 
+def use_own_buckets():
+    """Use empty buckets of this process alone during the block; without S3, do nothing."""
+    if not settings.S3:
+        return nullcontext()
+    return use_buckets(make_own_buckets(settings.S3["endpoint"], os.getpid()))
+
+
 @contextmanager
 def use_buckets(environment):
     """Empty these buckets, and keep files in them, also those of programs that the block starts."""
@@ -90,9 +97,7 @@ class FoldersMixin:
 
     def setUp(self):
         super().setUp()
-        if settings.S3:
-            environment = make_own_buckets(settings.S3["endpoint"], os.getpid())
-            self.enterContext(use_buckets(environment))
+        self.enterContext(use_own_buckets())
         self.folder = Path(self.enterContext(TemporaryDirectory(prefix="gourmious-")))
         notes = Path(self.enterContext(TemporaryDirectory(prefix="gourmious-")))
         for name in ("incoming", "originals", "media"):

@@ -19,7 +19,7 @@ from uploads import decoder, images, refusals, renderer
 from uploads.renderer import FairQueue
 
 from . import buckets
-from .base import PRODUCTION, FoldersMixin
+from .base import PRODUCTION, FoldersMixin, use_own_buckets
 from .bombs import jpeg_of_scans
 from .client import Upload, add_dish, get, poll
 from .environment import read_settings
@@ -252,6 +252,7 @@ class StackTestCase(SimpleTestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
+        cls.enterClassContext(use_own_buckets())
         cls.log = Path(cls.enterClassContext(TemporaryDirectory()), "log")
         log = cls.enterClassContext(cls.log.open("w"))
         cls.stack = cls.enterClassContext(cls.stack_class(log=log, **cls.variables))
