@@ -289,6 +289,7 @@ class ReleaseTests(DeployTestCase):
         before = self.read_title()
         self.machine.upstream.change_title("Tavola")
         self.machine.upstream.add_static_file()
+        self.machine.upstream.print_in_migration()
         with self.pages_requested():
             output = self.run_command("upgrade")
             wait_for(lambda: "Tavola" in self.read_title())
@@ -324,7 +325,7 @@ class ReleaseTests(DeployTestCase):
     def test_a_release_that_lacks_the_command_is_not_noticed(self):
         self.machine.upstream.git("rm", "--quiet", "-r", "gourmious/deploy")
         self.machine.upstream.write("README.md", "An old release.\n")
-        self.assert_fails("upgrade", because="gourmious.deploy --help")
+        self.assert_fails("upgrade", because="No module named 'gourmious.deploy'")
 
     def test_neither_the_variables_nor_the_umask_of_the_caller_matter(self):
         """cron has hardly any variables, and a login may have a strict umask."""

@@ -23,6 +23,7 @@ class Migration(migrations.Migration):
     operations = [migrations.RunPython(run)]
 """
 FAIL = 'raise ValueError("This migration fails.")'
+PRINT = 'print("This migration prints.")'
 WAIT = """from pathlib import Path
     from time import sleep
     Path("{path}").touch()
@@ -137,16 +138,19 @@ class Upstream:
     def break_migration(self):
         return self._add_migration(FAIL)
 
+    def print_in_migration(self):
+        return self._add_migration(PRINT, "9998_printing")
+
     def slow_migration(self):
         """Add a migration that makes a file and waits until it is gone; return the path."""
         path = self.path.with_name("migrating")
         self._add_migration(WAIT.format(path=path))
         return path
 
-    def _add_migration(self, step):
+    def _add_migration(self, step, name="9999_last"):
         [*_, last] = sorted((self.path / "uploads/migrations").glob("[0-9]*.py"))
         text = MIGRATION.format(last=last.stem, step=step)
-        return self.write("uploads/migrations/9999_last.py", text)
+        return self.write(f"uploads/migrations/{name}.py", text)
 
     def add_static_file(self):
         """Let all pages link to a new style sheet."""

@@ -9,9 +9,13 @@ import os
 import re
 import shutil
 from contextlib import suppress
+from pathlib import Path
 
 from .host import SERVICES, Failure, format_variables, link, read_variables, replace, tell
 from .releases import get_python, validate_environment
+
+# Read at once: while a command waits for another, `current` may come to lead to another release.
+PREPARE = Path(__file__).with_name("prepare.py").read_text()
 
 
 class Deployment:
@@ -42,10 +46,10 @@ class Deployment:
         validate_environment(self.release)
         return get_python(self.release)
 
-    def run(self, *arguments):
+    def run(self, *arguments, **options):
         """Run this release's Python as the site's user, and return what it prints."""
-        command, variables = (self.get_python(), *arguments), read_variables(self.settings)
-        return self.host.run_as_site(*command, variables=variables, cwd=self.release)
+        options |= {"variables": read_variables(self.settings), "cwd": self.release}
+        return self.host.run_as_site(self.get_python(), *arguments, **options)
 
     def manage(self, *arguments):
         return self.run("manage.py", *arguments)
@@ -119,12 +123,11 @@ def write(deployment, release):
     host = deployment.host
     variables = read_variables(host.settings)
     validate_settings(host, variables)
+    validate_environment(release)
     deployment.folder.mkdir(parents=True)
     deployment.release.symlink_to(os.path.relpath(release, deployment.folder))
     replace(deployment.settings, format_variables(variables), mode=0o640)
     host.give_to_site(deployment.settings, user=False)
-    for path, text in json.loads(deployment.manage("deployconf", "files")).items():
-        replace(deployment.files / path, text)
 
 
 def validate_settings(host, variables):
@@ -144,17 +147,18 @@ def validate_settings(host, variables):
 
 
 def prepare(deployment):
-    """Prepare the static files and the database, and request pages; raise Failure if one fails.
+    """Prepare the files, the static files and the database, and request pages.
 
-    Static files and migrations only add: they do not disturb the release that runs.
+    Raise Failure if one of these fails.
     """
-    # The next command, such as a rollback, will be this release's.
-    deployment.run("-m", "gourmious.deploy", "--help")
-    tell("Collecting the static files, and migrating the database.")
-    deployment.manage("collectstatic", "--no-input", "--verbosity", "0")
-    deployment.manage("migrate", "--no-input", "--verbosity", "0")
-    tell("Requesting pages from the new deployment.")
-    deployment.run("-m", "gourmious.serve", "check")
+    tell("Preparing the files, the static files and the database, and requesting pages.")
+    try:
+        files = json.loads(deployment.run("-", script=PREPARE))
+    except Failure as error:
+        name = deployment.release_name
+        raise Failure(f"{name} cannot be run; the lines above tell why.") from error
+    for path, text in files.items():
+        replace(deployment.files / path, text)
 
 
 def apply(host):

@@ -114,9 +114,12 @@ def tell(text):
         os.write(sys.stdout.fileno(), f"{text}\n".encode())
 
 
-def run(command, **options):
+def run(command, script=None, **options):
+    """Run a program, and return what it prints. It may read a script from its standard input."""
     command = [str(word) for word in command]
     options = {"stdout": subprocess.PIPE, "text": True, **options}
+    if script is not None:
+        options["stdin"] = subprocess.PIPE
     with ExitStack() as programs:
         try:
             with signals_held_back():
@@ -124,7 +127,7 @@ def run(command, **options):
                 programs.callback(process.kill)
         except OSError as error:
             raise Failure(f"{command[0]} cannot be run: {error.strerror}.") from error
-        output, _ = process.communicate()
+        output, _ = process.communicate(script)
     if process.returncode:
         raise Failure(f"This command failed: {shlex.join(command)}")
     return output

@@ -34,10 +34,10 @@ class KilledCommandTests(DeployTestCase):
         self.assertIn("Later", self.machine.get("/").text)
 
     def test_a_command_that_is_killed_at_any_step_is_mended(self):
-        """A migration is a step of its own: see below."""
+        """A kill during a migration has a test of its own: see below."""
         host = self.machine.host
         pages, uploads = (f"Starting gourmious-{service}" for service in ("pages", "uploads"))
-        for step in ("Requesting", "Writing", pages, uploads, "gourmious-pages"):
+        for step in ("Preparing", "Writing", pages, uploads, "gourmious-pages"):
             with self.subTest(step):
                 self.machine.edit_settings(GOURMIOUS_MAX_UPLOADS="77")
                 self.kill(step, "apply")
