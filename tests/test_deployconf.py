@@ -293,10 +293,10 @@ class NginxTests(DeployconfTestCase):
         self.assertIn(f'"upload 429" "{busy}";', site)
         self.assertIn(f'"default" "{unreachable}";', site)
 
-    def test_each_process_prints_the_same(self):
-        printed = [manage("deployconf", "nginx", **self.environment) for _ in range(2)]
+    def test_another_process_prints_the_same(self):
+        printed = manage("deployconf", "nginx", **self.environment)
 
-        self.assertEqual(printed, [self.deployconf("nginx")] * 2)
+        self.assertEqual(printed, self.deployconf("nginx"))
 
     def test_a_path_that_would_be_misread_is_refused(self):
         path = Path("/srv/$uri")

@@ -22,8 +22,9 @@ from .client import (
     trusting_context,
 )
 from .contract import REFUSALS
+from .environment import deployconf
 from .photos import photo
-from .servers import ADDRESS, Nginx, free_port, manage, requires
+from .servers import ADDRESS, Nginx, free_port, requires
 from .stack import make_certificate
 from .waiting import wait_for
 
@@ -149,7 +150,7 @@ class HostTests(StackTestCase):
         tls = make_certificate(Path(self.enterContext(TemporaryDirectory())))
         environment = {**self.stack.environment, **tls, "GOURMIOUS_ALLOWED_HOSTS": "localhost"}
         http, https = free_port(), free_port()
-        main, site = (manage("deployconf", kind, **environment) for kind in ("nginx-main", "nginx"))
+        main, site = (deployconf(kind, **environment) for kind in ("nginx-main", "nginx"))
         site = re.sub(r"listen \[::\].*;", "", site)
         for port, free in ((80, http), (443, https)):
             site = site.replace(f"listen {port}", f"listen {ADDRESS}:{free}")

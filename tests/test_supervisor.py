@@ -13,8 +13,9 @@ from django.test import SimpleTestCase
 
 from .base import PRODUCTION
 from .client import get
+from .environment import deployconf
 from .processes import has_ended
-from .servers import manage, requires
+from .servers import requires
 from .supervisor import Supervisor
 from .upstream import Upstream
 from .waiting import wait_for
@@ -208,7 +209,7 @@ class StrictnessTests(SupervisorTestCase):
 class NginxTests(SupervisorTestCase):
     def setUp(self):
         super().setUp()
-        self.write("etc/nginx/nginx.conf", manage("deployconf", "nginx-main", **PRODUCTION))
+        self.write("etc/nginx/nginx.conf", deployconf("nginx-main", **PRODUCTION))
         self.write_site("root /srv/site;")
         self.write("srv/site/dish", "Bouillabaisse")
 
