@@ -18,6 +18,7 @@ from .servers import ROOT, requires
 from .waiting import wait_for
 
 AXE = ROOT / "tests" / "vendor" / "axe-core" / "axe.min.js"
+CONTRAST = {"color-contrast-enhanced": {"enabled": True}}
 
 # Notes what changes too fast for a test to see: the states, percentages and texts of each row, the
 # highest number of parallel uploads, the scheduled polls, and violations of the page's policy.
@@ -100,10 +101,12 @@ class PageTestCase(FoldersMixin, StaticLiveServerTestCase):
         )
 
     def add_dish(self):
-        """Fill in the form for a new dish, which leads to its page."""
+        """Fill in the form for a new dish, and wait until its page has run its scripts."""
         self.element(By.ID, "id_name").send_keys("Aïoli")
         self.element(By.ID, "id_restaurant").send_keys("Chez Fonfon")
         self.element(By.XPATH, "//button[text()='Add it']").click()
+        self.element(By.ID, "picture")
+        wait_for(lambda: self.run_script("return document.readyState") == "complete")
 
     def write(self, contents):
         """Write files by their name and content, and return their paths."""
@@ -161,13 +164,14 @@ class PageTestCase(FoldersMixin, StaticLiveServerTestCase):
     def assert_nothing_polls(self):
         self.assertEqual(self.run_script("return [polls.size, $.active]"), [0, 0])
 
-    def assert_accessible(self):
+    def assert_accessible(self, **options):
         """Let axe-core look at the page as it is. Text must have the contrast of level AAA."""
         if not self.run_script("return Boolean(window.axe)"):
             self.run_script(AXE.read_text())
         found = self.browser.execute_async_script(
-            "axe.run({rules: {'color-contrast-enhanced': {enabled: true}}})"
-            ".then(arguments[0], error => arguments[0]({violations: [String(error)]}))"
+            "const [options, report] = arguments;"
+            "axe.run(options).then(report, error => report({violations: [String(error)]}))",
+            {"rules": CONTRAST, "resultTypes": ["violations"], **options},
         )
         self.assertEqual(found["violations"], [])
 
@@ -219,7 +223,10 @@ class PageTestCase(FoldersMixin, StaticLiveServerTestCase):
 class BrowserTestCase(PageTestCase):
     """Use Chromium, and what only its protocol can do: the line, the device, the media."""
 
-    start_browser = staticmethod(start_chromium)
+    @staticmethod
+    def start_browser():
+        # Animations take half a core. One test turns them on; other browsers always show them.
+        return start_chromium("--force-prefers-reduced-motion")
 
     @classmethod
     def setUpClass(cls):

@@ -28,7 +28,7 @@ QUIET = (
 )
 
 # An empty window without tabs. Chromium's own first page takes two seconds of a core.
-EMPTY = "--app=data:,"
+WINDOW = ("--headless", "--app=data:,")
 
 # Marionette turns most of Firefox's own traffic off. It still looks for its maker's settings and
 # experiments, which it cannot find without DNS; it knows localhost.
@@ -126,13 +126,13 @@ def translate(command, parameters):
 
 
 @contextmanager
-def start_chromium():
+def start_chromium(*arguments):
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
     options.accept_insecure_certs = True
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
     with TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        for argument in ("--headless", EMPTY, f"--user-data-dir={profile}", *QUIET, *sandbox):
+        for argument in (f"--user-data-dir={profile}", *WINDOW, *QUIET, *sandbox, *arguments):
             options.add_argument(argument)
         service = ChromeService(shutil.which("chromedriver"), popen_kw={"process_group": 0})
         with webdriver.Chrome(options, service) as browser:

@@ -213,6 +213,7 @@ class OddInputTests(FoldersMixin, TransactionTestCase):
     After an error PostgreSQL refuses the rest of a transaction, such as that of a TestCase.
     """
 
+    takes_minutes = True
     VALUES = ("9" * 19, "9" * 5000, "-1", "10000", "abc", "", "1\0", "(", "9999-12-31T23:59:59Z")
     PARAMETERS = {
         "uploads/picture": (
