@@ -10,7 +10,7 @@ from django.test import SimpleTestCase
 
 from .servers import ROOT, PostgreSQL, listening, manage, prepare_data, requires
 
-PICTURES = 2500  # more than one batch
+PICTURES = 2100  # more than one batch
 FILL = f"""
 from django.contrib.auth.models import Group, Permission, User
 from uploads.models import *

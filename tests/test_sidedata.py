@@ -251,7 +251,7 @@ class EndTests(RenderTestCase):
     )
     sizes = (
         *((width, height) for width in (1, 7, 8, 9, 16, 17, 31) for height in (1, 8, 15, 16, 33)),
-        *((640, 480), (1601, 1201), (3300, 777)),
+        *((640, 480), (1601, 401), (3300, 205)),
     )
 
     def make(self):
