@@ -23,7 +23,7 @@ from .base import PRODUCTION, FoldersMixin, use_own_buckets
 from .bombs import jpeg_of_scans
 from .client import Upload, add_dish, get, poll
 from .environment import read_settings
-from .photos import photo
+from .photos import photo, photo_of_megabytes
 from .processes import has_mapped
 from .servers import Granian, Instance, Memcached, Nginx, free_port, prepare_data, requires
 from .stack import PROGRAMS, Stack, print_nginx
@@ -280,7 +280,7 @@ class StackTestCase(SimpleTestCase):
     def upload(self, address=None, **options):
         """Begin an upload of megabytes, and return it when its record is there."""
         address = address or self.http
-        content = photo(2400, 1800)
+        content = photo_of_megabytes()
         upload = Upload(address, self.dish, content, self.progress_id, **options)
         self.enterContext(upload)
         upload.send(PIECE)

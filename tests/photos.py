@@ -16,6 +16,11 @@ def photo(width=640, height=480, image_format="JPEG", randbytes=urandom, **optio
     return encoded(noise(width, height, randbytes), image_format, **{"quality": 90, **options})
 
 
+def photo_of_megabytes():
+    """Return a photo of four megabytes with few pixels: it is quickly made and rendered."""
+    return photo(1200, 900, quality=100, subsampling=0)
+
+
 def noise(width, height, randbytes=urandom):
     return Image.frombytes("RGB", (width, height), randbytes(width * height * 3))
 

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from .cases import StackTestCase
 from .client import Upload, client_headers, connect, get, get_answer, open_socket, poll
-from .photos import photo
+from .photos import photo, photo_of_megabytes
 from .servers import ADDRESS, requires
 from .stack import Balancer, loopback_hosts
 from .test_nginx import SECURITY_HEADERS
@@ -102,7 +102,7 @@ class PassageTests(BalancerTestCase):
     @requires("curl")
     def test_the_progress_rises_over_http_2(self):
         file = self.balancer.folder / "dish.jpg"
-        file.write_bytes(photo(2400, 1800))
+        file.write_bytes(photo_of_megabytes())
         headers = client_headers(self.https, secure=True)
         options = [f"-H{name}: {value}" for name, value in headers.items()]
         form = ["-F", f"id={self.dish.pk}", "-F", f"picture=@{file}"]

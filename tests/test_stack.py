@@ -28,7 +28,7 @@ from .client import (
     poll,
     post_dish,
 )
-from .photos import photo
+from .photos import photo, photo_of_megabytes
 from .servers import ADDRESS, Memcached, manage, requires
 from .stack import PROGRAMS, Stack, loopback_hosts
 from .waiting import wait_for
@@ -67,7 +67,7 @@ class ProgressTests(StackTestCase):
         headers = {**client_headers(self.https, secure=True), "Expect": ""}
         options += tuple(f"-H{name}: {value}" for name, value in headers.items())
         file = Path(self.enterContext(TemporaryDirectory()), "dish.jpg")
-        file.write_bytes(photo(2400, 1800))
+        file.write_bytes(photo_of_megabytes())
         form = ["-F", f"id={self.dish.pk}", "-F", f"picture=@{file}"]
         url = f"https://{self.https}/upload?X-Progress-ID={self.progress_id}"
         command = ["curl", "-sk", "-w", " %{http_code} %{http_version}", *options, *form, url]
