@@ -46,10 +46,10 @@ class Deployment:
         validate_environment(self.release)
         return get_python(self.release)
 
-    def run(self, *arguments, **options):
+    def run(self, *arguments, script=None):
         """Run this release's Python as the site's user, and return what it prints."""
-        options |= {"variables": read_variables(self.settings), "cwd": self.release}
-        return self.host.run_as_site(self.get_python(), *arguments, **options)
+        options = {"variables": read_variables(self.settings), "cwd": self.release}
+        return self.host.run_as_site(self.get_python(), *arguments, script=script, **options)
 
     def manage(self, *arguments):
         return self.run("manage.py", *arguments)

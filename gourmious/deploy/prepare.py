@@ -40,7 +40,7 @@ def tell_failure(step):
 
 if __name__ == "__main__":
     run("manage.py deployconf files")
-    # A migration may print, too.
+    # What a migration prints must not come behind the JSON.
     with redirect_stdout(sys.stderr):
         for step in STEPS:
             run(step)
