@@ -26,7 +26,7 @@ def read_settings(**environment):
 
 @contextmanager
 def without_settings():
-    """Forget the imported settings during the block, so that they are read anew."""
+    """Forget the imported settings during the block: an import reads them again."""
     imported = pop_settings()
     try:
         yield

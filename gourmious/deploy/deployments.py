@@ -147,11 +147,11 @@ def validate_settings(host, variables):
 
 
 def prepare(deployment):
-    """Prepare the files, the static files and the database, and request pages.
+    """Prepare the static files and the database, request pages, and write the deployment's files.
 
     Raise Failure if one of these fails.
     """
-    tell("Preparing the files, the static files and the database, and requesting pages.")
+    tell("Preparing the static files and the database, and requesting pages.")
     try:
         files = json.loads(deployment.run("-", script=PREPARE))
     except Failure as error:

@@ -7,6 +7,7 @@ release may lack this file, so it calls only what each release has.
 import runpy
 import sys
 from contextlib import redirect_stdout
+from io import StringIO
 
 import gourmious.deploy.__main__  # noqa: F401 - The next command will be that of this release.
 
@@ -40,7 +41,7 @@ def tell_failure(step):
 
 if __name__ == "__main__":
     run("manage.py deployconf files")
-    # What a migration prints must not come behind the JSON.
-    with redirect_stdout(sys.stderr):
+    # A migration may print, too.
+    with redirect_stdout(StringIO()):
         for step in STEPS:
             run(step)
