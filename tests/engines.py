@@ -134,7 +134,8 @@ def start_chromium(*arguments):
     with TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         for argument in (f"--user-data-dir={profile}", *WINDOW, *QUIET, *sandbox, *arguments):
             options.add_argument(argument)
-        service = ChromeService(shutil.which("chromedriver"), popen_kw={"process_group": 0})
+        driver, port = shutil.which("chromedriver"), free_port()
+        service = ChromeService(driver, port, popen_kw={"process_group": 0})
         with webdriver.Chrome(options, service) as browser:
             yield browser
 

@@ -212,7 +212,7 @@ class Server(Program):
             raise RuntimeError(f"{self.address} is taken.")
         super().start()
         try:
-            wait_for(lambda: self.process.poll() is not None or self.listens())
+            wait_for(lambda: self.process.poll() is not None or self.listens(), 60)
             if self.process.poll() is not None:
                 raise RuntimeError(f"{self.command[0]} stopped at once.")
         except BaseException:

@@ -94,7 +94,7 @@ class PassageTests(BalancerTestCase):
     def test_the_progress_rises_and_the_photo_is_kept(self):
         upload = self.upload(self.https, secure=True)
 
-        self.assert_rising(self.watch(lambda: upload.send_more(5000)))
+        self.assert_rising(self.watch(lambda: upload.send_more(200)))
 
         self.assert_kept(upload)
         self.assert_deleted()

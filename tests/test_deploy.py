@@ -44,6 +44,14 @@ class DeployTestCase(SimpleTestCase):
     def install(cls):
         cls.machine.install()
 
+    def setUp(self):
+        super().setUp()
+        self.settle()
+
+    def settle(self):
+        """Wait until only one deployment runs, pages and uploads: the others end by themselves."""
+        wait_for(lambda: len(self.machine.instances()) == 2)
+
     def pages_requested(self):
         """Request a page ten times a second while the block runs; assert that each is answered."""
         address = self.machine.supervisor.https
@@ -292,14 +300,16 @@ class ReleaseTests(DeployTestCase):
         self.machine.upstream.print_in_migration()
         with self.pages_requested():
             output = self.run_command("upgrade")
-            wait_for(lambda: "Tavola" in self.read_title())
+            self.settle()
         self.assertIn("rollback", output)
+        self.assertIn("Tavola", self.read_title())
         [path] = re.findall(r'href="(/static/uploads/new\.[^"]+)"', self.machine.get("/").text)
         self.assertEqual(self.machine.get(path).status, 200)
         self.assertIn("runs already", self.run_command("upgrade"))
 
         self.assert_succeeds_unnoticed("rollback")
-        wait_for(lambda: self.read_title() == before)
+        self.settle()
+        self.assertEqual(self.read_title(), before)
         self.assertNotIn("new.", self.machine.get("/").text)
 
     def test_an_upload_is_finished_by_the_old_release_whatever_is_deployed_meanwhile(self):

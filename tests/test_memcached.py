@@ -16,7 +16,7 @@ from pymemcache.client.base import Client
 
 from uploads import refusals
 from uploads.formats import LABELS
-from uploads.progress import UploadProgress, cache_answers
+from uploads.progress import UploadProgress, cache_answers, writer
 from uploads.quota import quota
 
 from .base import FoldersMixin, make_dish
@@ -93,8 +93,9 @@ class MemcachedTests(MemcachedMixin, FoldersMixin, StaticLiveServerTestCase):
         quota.add("127.0.0.1/32", 1)
         quota.flush(at_once=True)  # Later uploads of the network only add to this.
         before = self.count_commands()
-        with patch("uploads.progress.WRITE_INTERVAL", 2):  # however busy the machine is
+        with patch("uploads.progress.WRITE_INTERVAL", 3600):  # however busy the machine is
             self.assert_kept(self.begin(photo(1, 1)))
+            writer.wake.set()
             wait_for(lambda: not is_writing())
 
         self.assertEqual(self.count_commands(), before)
@@ -219,7 +220,7 @@ class MemcachedTests(MemcachedMixin, FoldersMixin, StaticLiveServerTestCase):
 
     def test_two_uploads_at_once_have_a_record_each(self):
         first = self.upload()
-        second = self.begin(photo(1600, 1200), "dish-2")
+        second = self.begin(photo(1600, 1000), "dish-2")
         second.send(PIECE)
         wait_for(lambda: poll(self.address, "dish-2"))
 

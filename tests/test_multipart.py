@@ -3,8 +3,10 @@ from xml.etree import ElementTree
 from uploads.multipart import DEFAULT_NAME, MAX_HEADER_SIZE
 
 from .base import UploadTestCase
+from .client import BOUNDARY, FORM_END, FORM_TYPE
 from .photos import photo
 
+DELIMITER = f"--{BOUNDARY}".encode()
 START = b"Content-Disposition: form-data; name=picture"
 LONGEST_HEAD = MAX_HEADER_SIZE - len("\r\n\r\n\r\n")
 
@@ -14,8 +16,8 @@ class MultipartTestCase(UploadTestCase):
         """Upload a file that has these headers."""
         field = b'Content-Disposition: form-data; name="id"\r\n\r\n%d' % self.dish.pk
         file = b"%b\r\n\r\n%b" % (head, content or photo(8, 8))
-        body = b"--b\r\n%b\r\n--b\r\n%b\r\n--b--\r\n" % (field, file)
-        return self.client.generic("POST", "/upload", body, "multipart/form-data; boundary=b")
+        body = b"\r\n".join([DELIMITER, field, DELIMITER, file]) + FORM_END
+        return self.client.generic("POST", "/upload", body, FORM_TYPE)
 
     def assert_kept(self, head):
         with self.subTest(head[:99]):
@@ -93,7 +95,7 @@ class HeaderTests(MultipartTestCase):
         self.assertEqual(self.dish.pictures.count(), 1)
 
     def test_parts_without_a_name_are_counted(self):
-        part = b"\r\n--b\r\nContent-Disposition: form-data; filename=a\r\n\r\n"
+        part = b"\r\n%b\r\nContent-Disposition: form-data; filename=a\r\n\r\n" % DELIMITER
 
         response = self.send(START + b"; filename=a", photo(8, 8) + 1000 * part)
 
