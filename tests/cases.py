@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,6 +32,12 @@ from .waiting import wait_for
 PHOTO = photo(64, 48)
 PIECE = 200_000  # bytes
 WRITER = "progress writer"  # the thread
+
+
+def read_sizes(paths):
+    for path in paths:
+        with suppress(FileNotFoundError):  # An upload stores or removes it just now.
+            yield path.stat().st_size
 
 
 def is_writing():
@@ -232,7 +238,7 @@ class GranianTestCase(FoldersMixin, SimpleTestCase):
 
     def incoming(self):
         """Return the sizes of the files that arrive, or have arrived and are not stored yet."""
-        return {path.stat().st_size for path in self.files("incoming")}
+        return set(read_sizes(self.files("incoming")))
 
     def send_slow_photo(self, server, dish):
         """Send a photo that is rendered for seconds, and return its upload when that has begun."""
@@ -332,7 +338,7 @@ class StackTestCase(SimpleTestCase):
 
     def count_incoming(self, length):
         """Return how many files of this length have arrived, and are not stored yet."""
-        return [path.stat().st_size for path in self.files("incoming")].count(length)
+        return [*read_sizes(self.files("incoming"))].count(length)
 
     def processing_held_back(self):
         """Stop the processes that render photos, until the block ends."""

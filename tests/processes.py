@@ -26,8 +26,10 @@ def has_ended(pid):
 
 def is_stopped(pid):
     """Tell whether all threads of a process have stopped; the signal does not wait for that."""
-    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
-    return all(stat.rpartition(") ")[2].startswith("T") for stat in stats)
+    with suppress(FileNotFoundError, ProcessLookupError):  # A thread ends just now.
+        stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+        return all(stat.rpartition(") ")[2].startswith("T") for stat in stats)
+    return False
 
 
 @contextmanager

@@ -212,7 +212,7 @@ class Server(Program):
             raise RuntimeError(f"{self.address} is taken.")
         super().start()
         try:
-            wait_for(lambda: self.process.poll() is not None or self.listens(), 60)
+            wait_for(lambda: self.process.poll() is not None or self.listens())
             if self.process.poll() is not None:
                 raise RuntimeError(f"{self.command[0]} stopped at once.")
         except BaseException:
@@ -341,8 +341,9 @@ class PostgreSQL(Server):
 
     def end_sessions(self, database):
         """Have the server end all connections to a database; return how many there were."""
-        mine = "datname = current_database() AND pid != pg_backend_pid()"
-        ended = f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE {mine}"
+        others = "datname = current_database() AND pid != pg_backend_pid()"
+        clients = f"{others} AND backend_type = 'client backend'"
+        ended = f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE {clients}"
         return len(self.execute(ended, database))
 
     def create_database(self, name, template="template1"):

@@ -69,6 +69,13 @@ class BackendTests(ServerMixin, SimpleTestCase):
             cursor.execute(command)
             return cursor.fetchone()[0]
 
+    def occupy_the_only_connection(self):
+        """Return its wrapper. From now on others wait for it only for a moment."""
+        wrapper = self.connect(max_size=1)
+        self.ask(wrapper)
+        wrapper.pool.timeout = 0.2
+        return wrapper
+
     def provoke(self, wrapper, command):
         """Return the exception that Django raises for a command."""
         with closing(wrapper), self.assertRaises(DatabaseError) as caught:
@@ -111,8 +118,7 @@ class BackendTests(ServerMixin, SimpleTestCase):
         self.assertLessEqual(max(sizes), 8)
 
     def test_a_thread_that_gets_no_connection_is_told_that_the_database_is_unavailable(self):
-        first, second = self.connect(max_size=1, timeout=0.2), self.connect()
-        self.ask(first)
+        first, second = self.occupy_the_only_connection(), self.connect()
 
         error = self.provoke(second, "SELECT 1")
 
@@ -122,8 +128,7 @@ class BackendTests(ServerMixin, SimpleTestCase):
         second.close()
 
     def test_nobody_waits_after_another_has_waited_in_vain(self):
-        first, others = self.connect(max_size=1, timeout=0.2), [self.connect() for _ in range(2)]
-        self.ask(first)
+        first, others = self.occupy_the_only_connection(), [self.connect() for _ in range(2)]
 
         errors = [str(self.provoke(other, "SELECT 1")) for other in others]
 

@@ -129,10 +129,10 @@ class WriterTests(WriterTestCase):
         wait_for(lambda: not self.record())
 
     def test_the_records_of_a_crowd_are_written_in_batches(self):
-        uploads = [self.start(f"crowd-{number}") for number in range(BATCH + 1)]
-
+        ids = [f"crowd-{number}" for number in range(BATCH + 1)]
         with self.watch("set_many") as set_many:
-            wait_for(lambda: all(self.record(f"crowd-{number}") for number in (0, BATCH)))
+            uploads = [self.start(progress_id) for progress_id in ids]
+            wait_for(lambda: all(map(self.record, ids)))
 
         sizes = [len(call.args[1]) for call in set_many.call_args_list]
         self.assertEqual(sum(sizes), len(uploads))

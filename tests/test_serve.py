@@ -72,7 +72,7 @@ class SocketTests(GranianTestCase):
 
         old.process.terminate()
 
-        self.assertEqual(old.process.wait(20), 0)
+        self.assertEqual(old.process.wait(60), 0)
         self.assert_answers(server)
 
     def test_a_second_server_of_the_same_service_is_refused(self):

@@ -55,7 +55,7 @@ WorkingDirectory=/srv/site
 ExecStart={python} server.py %i
 Restart=on-failure
 RestartSec=1
-TimeoutStartSec=1min
+TimeoutStartSec={start_time}
 TimeoutStopSec=1min
 ProtectSystem=strict
 """
@@ -90,7 +90,7 @@ class ServiceTests(SupervisorTestCase):
     def setUp(self):
         super().setUp()
         self.write_unit("site.socket", SOCKET)
-        self.write_unit("site@.service", SERVICE.format(python=PYTHON))
+        self.write_unit("site@.service", SERVICE.format(python=PYTHON, start_time="60min"))
         self.write("srv/site/server.py", SERVER)
         self.write("srv/site/1.env", "# Settings\nCOLOUR='light red'\n")
         self.write("srv/site/2.env", "COLOUR=blue\n")
@@ -158,6 +158,7 @@ class ServiceTests(SupervisorTestCase):
         self.assertEqual((unit.active, unit.main_pid), ("failed", 0))
 
     def test_a_service_that_is_never_ready_fails_in_time(self):
+        self.write_unit("site@.service", SERVICE.format(python=PYTHON, start_time="1min"))
         self.write("srv/site/server.py", "import signal\nsignal.pause()")
 
         self.systemctl("start", "site@1", status=1)
@@ -174,7 +175,7 @@ class ServiceTests(SupervisorTestCase):
 
     def test_changed_units_count_after_a_reload(self):
         self.systemctl("start", "site@1")
-        self.write_unit("site@.service", SERVICE.format(python=f"{PYTHON} -B"))
+        self.write_unit("site@.service", SERVICE.format(python=f"{PYTHON} -B", start_time="60min"))
         self.write("srv/site/server.py", SERVER.replace("sys.argv[1:]", "sys.orig_argv[1:2]"))
 
         self.systemctl("restart", "site@1")

@@ -8,7 +8,6 @@ from threading import Event
 from unittest.mock import patch
 
 from django.core.cache import cache
-from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
@@ -17,9 +16,24 @@ from uploads.models import PictureQuerySet
 from .base import store
 from .browser import BrowserTestCase
 from .client import poll
-from .photos import encoded, photo
-from .samples import with_video
+from .photos import photo
 from .waiting import wait_for
+
+
+@contextmanager
+def store_held_back():
+    """Let the server store no picture until the block ends."""
+    held, get_or_store = Event(), PictureQuerySet.get_or_store
+
+    def store_later(*args, **fields):
+        held.wait(60)
+        return get_or_store(*args, **fields)
+
+    with patch.object(PictureQuerySet, "get_or_store", store_later):
+        try:
+            yield
+        finally:
+            held.set()
 
 
 class UploadTests(BrowserTestCase):
@@ -81,16 +95,14 @@ class UploadTests(BrowserTestCase):
             self.assertGreaterEqual(beginning, end)
 
     def test_after_the_last_byte_the_photo_is_being_processed(self):
-        content = encoded(Image.new("RGB", (9000, 9000)), "PNG", compress_level=1)
-        self.throttle(5_000_000)
-        self.run_script("document.querySelector('#originals').checked = true")
+        self.throttle(1_000_000)
+        with store_held_back():
+            self.upload(dish=photo(800, 600))
+            self.wait_for_state("processing")
 
-        self.upload(dish=with_video(content, 5_000_000))
-        self.wait_for_state("processing")
-
-        self.assertEqual(self.find_text(".upload-state"), ["Processing…"])
-        [bar] = self.find('.upload [role="progressbar"]')
-        self.assertIsNone(bar.get_attribute("aria-valuenow"))
+            self.assertEqual(self.find_text(".upload-state"), ["Processing…"])
+            [bar] = self.find('.upload [role="progressbar"]')
+            self.assertIsNone(bar.get_attribute("aria-valuenow"))
         self.wait_for_done()
         self.assertEqual(self.witnessed("dish")[0], ["starting", "uploading", "processing", "done"])
 
@@ -182,8 +194,9 @@ class UploadTests(BrowserTestCase):
     def test_of_seven_photos_two_are_sent_at_once_over_http_1(self):
         self.throttle(2_000_000)
 
-        self.upload(**{f"photo{number}": photo(600, 500) for number in range(7)})
-        self.wait_for_state("waiting", 5)
+        with store_held_back():
+            self.upload(**{f"photo{number}": photo(600, 500) for number in range(7)})
+            self.wait_for_state("waiting", 5)
         self.wait_for_done(7)
 
         self.assertEqual(self.run_script("return mostAtOnce"), 2)
@@ -241,10 +254,10 @@ class UploadTests(BrowserTestCase):
         first, *texts = self.witnessed("dish")[2]
         self.assertRegex(first, r"^\d\.\d of \d\.\d\sMB$")
         self.assertGreaterEqual(len(texts), 5)
+        speed, left = r"(\d{2,3}\skB|\d\.\d\sMB)/s", r"([1-9]\d?\ss|[1-9]\smin)\sleft"
         for text in texts:
-            self.assertRegex(
-                text, r"^\d\.\d of \d\.\d\sMB · \d{2,3}\skB/s · ([1-9]\d?\ss|[1-9]\smin)\sleft$"
-            )
+            self.assertRegex(text, rf"^\d\.\d of \d\.\d\sMB · {speed} · {left}$")
+        self.assertIn("kB/s", texts[-1])
 
     def test_one_summary_tells_of_all_photos(self):
         self.throttle(300_000)
@@ -365,7 +378,7 @@ class UploadTests(BrowserTestCase):
 
     def test_the_title_tells_the_percentage_while_the_page_is_in_the_background(self):
         title = self.browser.title
-        self.throttle(500_000)
+        self.throttle(50_000)
         self.upload(dish=photo(1500, 1200))
         self.wait_for_state("uploading")
         self.assertEqual(self.browser.title, title)
@@ -376,6 +389,7 @@ class UploadTests(BrowserTestCase):
         self.assertEqual(self.run_script("return document.visibilityState"), "hidden")
 
         wait_for(lambda: re.search(r"^\(\d+ %\) Gourmious$", self.browser.title))
+        self.throttle(None)
         wait_for(lambda: self.browser.title == title)
         self.wait_for_done()
 
@@ -425,7 +439,7 @@ class CancelTests(BrowserTestCase):
         self.upload(**contents or {"dish": photo(1500, 1200)})
         self.wait_for_state("uploading", len(contents) or 1)
 
-    def test_a_cancelled_upload_leaves_nothing_within_a_second(self):
+    def test_a_cancelled_upload_leaves_nothing(self):
         self.upload_slowly()
         progress_id = self.requests("/get_upload_progress")[-1][0].split("=")[1]
         address = self.live_server_url.removeprefix("http://")
@@ -433,7 +447,7 @@ class CancelTests(BrowserTestCase):
         self.assertEqual(len(self.files("incoming")), 1)
 
         self.act("cancel", "uploading")
-        wait_for(lambda: poll(address, progress_id) is None and not self.files(), 1)
+        wait_for(lambda: poll(address, progress_id) is None and not self.files())
 
         self.assertEqual(self.find_text(".upload-state"), ["Cancelled"])
         self.assert_nothing_polls()
@@ -472,24 +486,9 @@ class CancelTests(BrowserTestCase):
 
         self.assertEqual(len(self.requests("/upload")), 2)
 
-    @contextmanager
-    def store_held_back(self):
-        """Let the server store no picture until the block ends."""
-        held, get_or_store = Event(), PictureQuerySet.get_or_store
-
-        def store_later(*args, **fields):
-            held.wait(60)
-            return get_or_store(*args, **fields)
-
-        with patch.object(PictureQuerySet, "get_or_store", store_later):
-            try:
-                yield
-            finally:
-                held.set()
-
     def upload_and_cancel_too_late(self, content):
         self.throttle(1_000_000)
-        with self.store_held_back():
+        with store_held_back():
             self.upload(dish=content)
             self.wait_for_state("processing")
             self.act("cancel", "processing")
@@ -535,7 +534,7 @@ class CancelTests(BrowserTestCase):
 
     def test_those_that_wait_are_sent_when_others_are_taken_back(self):
         self.throttle(5_000_000)
-        with self.store_held_back():
+        with store_held_back():
             self.upload(**{f"photo{number}": photo(400, 300) for number in range(3)})
             self.wait_for_state("processing", 2)
             for _ in range(2):

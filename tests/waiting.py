@@ -5,7 +5,7 @@ import time
 LONGEST_PAUSE = 0.05  # seconds; each look at a page takes a browser 10 ms
 
 
-def wait_for(condition, seconds=20):
+def wait_for(condition, seconds=60):
     """Return what the condition gives once that is true; raise after so many seconds."""
     deadline, pause = time.monotonic() + seconds, 0.01
     while not (result := condition()):

@@ -217,8 +217,8 @@ class Ledger:
         try:
             wait_for(is_kept)
         except TimeoutError:
-            found = [f"SEED={SEED}:", *broken, *self.broken_promises()]
-            raise AssertionError("\n".join(found)) from None
+            if found := [*self.broken_promises()]:
+                raise AssertionError("\n".join([f"SEED={SEED}:", *broken, *found])) from None
 
 
 def compute_digest(content):

@@ -214,7 +214,7 @@ class DiskTestCase(FaultTestCase):
 
     def assert_uploads_work(self):
         super().assert_uploads_work()
-        self.assertEqual(get(self.http, "/healthz").status, 200)
+        wait_for(lambda: get(self.http, "/healthz").status == 200)
 
     def assert_unhealthy(self, name):
         """Assert that /healthz reports a fault, with a sentence."""
@@ -273,8 +273,8 @@ class DiskTests(DiskTestCase):
         """Send the upload piece by piece, and yield the code in its record after each."""
         for until in range(0, len(upload.data), 2000):
             upload.send(until)
-            record = poll(self.http, upload.progress_id) or {}
-            yield record.get("code")
+            if record := poll(self.http, upload.progress_id):
+                yield record.get("code")
 
     def test_uploads_that_fill_the_disk_are_kept_or_refused(self):
         for _ in range(TIMES):

@@ -100,7 +100,7 @@ class QuotaTests(GreedTestCase):
     variables = {"GOURMIOUS_MAX_MB_PER_DAY": "1"}
 
     def test_a_network_that_has_used_up_its_quota_keeps_nobody_else_out(self):
-        for content in (photo(160, 120), photo(1600, 1200)):
+        for content in (photo(640, 480), photo(1600, 1200)):
             wait_for(lambda content=content: self.is_refused(content))
         self.assert_open_to_others(10)
 

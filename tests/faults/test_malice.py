@@ -10,6 +10,7 @@ from base64 import b64encode
 from contextlib import ExitStack, closing, suppress
 from http.client import HTTPResponse
 from pathlib import Path
+from random import Random
 
 from django.conf import settings
 
@@ -30,7 +31,7 @@ from tests.samples import with_video
 from tests.servers import ADDRESS
 from tests.waiting import wait_for
 
-from .rig import TIMES, Entry, FaultTestCase
+from .rig import SEED, TIMES, Entry, FaultTestCase
 
 MULTIPART = "multipart/form-data; boundary=b"
 SCRIPT = "'><script>alert(1)"
@@ -58,7 +59,7 @@ class MaliceTestCase(FaultTestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.photo = photo(40, 30)
+        cls.photo = photo(40, 30, randbytes=Random(SEED).randbytes)
         cls.addresses = (cls.http, cls.stack.uploads.address)
         cls.pages = (cls.http, cls.stack.pages.address)
 
@@ -301,7 +302,8 @@ class FormTests(MaliceTestCase):
         self.attack_all("a form without its last boundary", [make_request], "interrupted")
 
     def test_a_form_that_ends_between_two_photos_is_refused(self):
-        second = make_part("name=picture; filename=second.jpg", photo(40, 30))
+        content = photo(40, 30, randbytes=self.rng.randbytes)
+        second = make_part("name=picture; filename=second.jpg", content)
         data = self.build_request(self.make_form()[: -len(END)] + second + END)
         start = data.index(second)
 

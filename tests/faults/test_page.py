@@ -51,9 +51,8 @@ class PageTests(BrowserTestCase):
         servers = (stack.http, stack.pages, stack.uploads, stack.memcached)
         for server in servers:
             Server.stop(server)
-        self.wait_for_state("paused")
         sentence = "The connection was lost. Trying again…"
-        self.assertEqual(self.read_row(), [sentence, "Caption", "Retry", "Cancel"])
+        wait_for(lambda: self.read_row() == [sentence, "Caption", "Retry", "Cancel"])
 
         for server in servers:
             server.start()

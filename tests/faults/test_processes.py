@@ -11,7 +11,7 @@ from random import Random
 from socket import MSG_PEEK
 from threading import Barrier, Event
 
-from tests.cases import pages_requested
+from tests.cases import pages_requested, read_sizes
 from tests.client import get, poll
 from tests.photos import photo
 from tests.processes import has_opened, is_stopped
@@ -306,7 +306,7 @@ class ProcessTests(ProcessTestCase):
 
     def count_filled(self, files):
         """Return how many files have bytes. Files that wait for their renditions are empty."""
-        return sum(path.stat().st_size > 0 for path in files)
+        return sum(size > 0 for size in read_sizes(files))
 
     def test_files_that_wait_for_their_row_are_not_pruned(self):
         with ThreadPoolExecutor(5) as pool:

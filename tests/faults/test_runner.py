@@ -40,7 +40,7 @@ class RunnerTests(SimpleTestCase):
             self.assertGreater(len(programs), 5)
 
             run.process.send_signal(number)
-            self.assertEqual(run.process.wait(20), -number)
+            self.assertEqual(run.process.wait(60), -number)
             wait_for(lambda: all(map(has_ended, programs)))
             wait_for(lambda: not list(folder.iterdir()))
 
@@ -74,7 +74,7 @@ class CommandTests(SimpleTestCase):
             names = ["http", "https", "pages", "uploads", "memcached", "data"]
             self.assertEqual(list(lines), names)
             self.assertEqual(lines["http"], f"http://{ADDRESS}:{port}")
-            self.assertEqual(get(f"{ADDRESS}:{port}", "/healthz").status, 200)
+            wait_for(lambda port=port: get(f"{ADDRESS}:{port}", "/healthz").status == 200)
             https = lines["https"].removeprefix("https://")
             self.assertEqual(get(https, "/", secure=True).status, 200)
             process.send_signal(number)

@@ -56,7 +56,7 @@ class SignalTests(GranianTestCase):
             server.signal_workers(signal.SIGTERM)
         server.process.terminate()
 
-        self.assertIn(server.process.wait(20), {0, 1})
+        self.assertIn(server.process.wait(60), {0, 1})
 
 
 class EndTests(GranianTestCase):
@@ -89,7 +89,7 @@ class EndTests(GranianTestCase):
             wait_for(lambda: not server.listens())
 
         self.assertEqual([upload.answer().status for upload in uploads], [200] * 4)
-        self.assertEqual(server.process.wait(20), 0)
+        self.assertEqual(server.process.wait(60), 0)
         self.assert_nothing_left(server)
 
     def test_a_server_that_ends_leaves_no_record(self):
@@ -102,5 +102,5 @@ class EndTests(GranianTestCase):
         wait_for(lambda: not server.listens())
         self.assertEqual(upload.answer().status, 200)
 
-        self.assertEqual(server.process.wait(20), 0)
+        self.assertEqual(server.process.wait(60), 0)
         self.assertEqual(self.memcached.ask("get gourmious:1:127.0.0.1_dish-1"), "END\r\n")

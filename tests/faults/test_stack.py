@@ -29,7 +29,7 @@ class TakeoverTests(StackTestCase):
         server = self.stack.pages
         with pages_requested(self, self.http):
             server.process.terminate()
-            self.assertEqual(server.process.wait(20), 0)
+            self.assertEqual(server.process.wait(60), 0)
             server.start()
 
         self.assertEqual(get(self.http, "/").status, 200)
@@ -48,7 +48,7 @@ class TakeoverTests(StackTestCase):
         with pages_requested(self, self.http):
             self.stack.pages = self.stack.start_instance("pages")
             old.process.terminate()
-            self.assertEqual(old.process.wait(20), 0)
+            self.assertEqual(old.process.wait(60), 0)
 
         self.assertEqual(get(self.http, "/").status, 200)
 
@@ -65,7 +65,7 @@ class TakeoverTests(StackTestCase):
         for upload in uploads:
             self.assert_kept(upload)
 
-        self.assertEqual(old.process.wait(20), 0)
+        self.assertEqual(old.process.wait(60), 0)
         wait_for(lambda: not old.processes())
 
 
@@ -77,11 +77,11 @@ class EndTests(StackTestCase):
 
         server.process.terminate()
         wait_for(lambda: get(self.http, "/upload").status == 502)
-        self.assertTrue(all(poll(self.http, progress_id) for progress_id in ids))
+        wait_for(lambda: all(poll(self.http, progress_id) for progress_id in ids))
         for upload in uploads:
             self.assert_kept(upload)
 
-        self.assertEqual(server.process.wait(20), 0)
+        self.assertEqual(server.process.wait(60), 0)
         self.assertFalse(any(poll(self.http, progress_id) for progress_id in ids))
         server.start()
         self.assert_kept(self.uploads(1)[0])
@@ -91,7 +91,7 @@ class EndTests(StackTestCase):
         uploads = self.uploads(2)
 
         server.process.terminate()
-        self.assertEqual(server.process.wait(20), 0)
+        self.assertEqual(server.process.wait(60), 0)
         self.assertEqual(get(self.http, "/").status, 502)
         for upload in uploads:
             self.assert_kept(upload)
