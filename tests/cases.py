@@ -35,9 +35,11 @@ WRITER = "progress writer"  # the thread
 
 
 def read_sizes(paths):
+    """Yield the sizes of the files that still exist: an upload may have moved or deleted one."""
     for path in paths:
-        with suppress(FileNotFoundError):  # An upload stores or removes it just now.
-            yield path.stat().st_size
+        with suppress(FileNotFoundError):
+            size = path.stat().st_size
+            yield size
 
 
 def is_writing():

@@ -26,7 +26,7 @@ def has_ended(pid):
 
 def is_stopped(pid):
     """Tell whether all threads of a process have stopped; the signal does not wait for that."""
-    with suppress(FileNotFoundError, ProcessLookupError):  # A thread ends just now.
+    with suppress(FileNotFoundError, ProcessLookupError):  # A thread has just ended.
         stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
         return all(stat.rpartition(") ")[2].startswith("T") for stat in stats)
     return False

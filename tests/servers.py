@@ -340,7 +340,7 @@ class PostgreSQL(Server):
             return cursor.fetchall() if cursor.description else []
 
     def end_sessions(self, database):
-        """Have the server end all connections to a database; return how many there were."""
+        """Have the server end the connections of all clients to a database; return how many."""
         others = "datname = current_database() AND pid != pg_backend_pid()"
         clients = f"{others} AND backend_type = 'client backend'"
         ended = f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE {clients}"

@@ -49,7 +49,7 @@ class DeployTestCase(SimpleTestCase):
         self.settle()
 
     def settle(self):
-        """Wait until only one deployment runs, pages and uploads: the others end by themselves."""
+        """Wait until one server of pages and one of uploads are left; replaced ones end later."""
         wait_for(lambda: len(self.machine.instances()) == 2)
 
     def pages_requested(self):

@@ -201,7 +201,7 @@ class RateTests(StackTestCase):
         return [self.post(path, source).status for _ in range(times)]
 
     def get_refusal(self, *form, **headers):
-        """Post until nginx refuses it, and return that answer: it lets one in now and then."""
+        """Post until nginx refuses, and return the refusal: now and then it lets one in."""
         return wait_for(lambda: (answer := self.post(*form, **headers)).status == 429 and answer)
 
     def test_the_posts_of_each_form_are_limited(self):

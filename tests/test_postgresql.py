@@ -70,7 +70,7 @@ class BackendTests(ServerMixin, SimpleTestCase):
             return cursor.fetchone()[0]
 
     def occupy_the_only_connection(self):
-        """Return its wrapper. From now on others wait for it only for a moment."""
+        """Take the only connection of the pool, and return its wrapper. Others wait 0.2 seconds."""
         wrapper = self.connect(max_size=1)
         self.ask(wrapper)
         wrapper.pool.timeout = 0.2

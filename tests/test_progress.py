@@ -7,7 +7,7 @@ from django.core.exceptions import ValidationError
 from django.test import RequestFactory, SimpleTestCase, override_settings
 
 from uploads import progress, refusals
-from uploads.progress import BATCH, UploadProgress, get_progress_id, get_record, writer
+from uploads.progress import UploadProgress, get_progress_id, get_record, writer
 
 from .base import FoldersMixin
 from .servers import free_port
@@ -128,15 +128,16 @@ class WriterTests(WriterTestCase):
 
         wait_for(lambda: not self.record())
 
+    @patch("uploads.progress.BATCH", 100)
     def test_the_records_of_a_crowd_are_written_in_batches(self):
-        ids = [f"crowd-{number}" for number in range(BATCH + 1)]
+        ids = [f"crowd-{number}" for number in range(201)]
         with self.watch("set_many") as set_many:
             uploads = [self.start(progress_id) for progress_id in ids]
             wait_for(lambda: all(map(self.record, ids)))
 
         sizes = [len(call.args[1]) for call in set_many.call_args_list]
         self.assertEqual(sum(sizes), len(uploads))
-        self.assertLessEqual(max(sizes), BATCH)
+        self.assertLessEqual(max(sizes), 100)
 
     def test_an_upload_without_an_id_or_with_a_malformed_one_has_no_record(self):
         for progress_id in (None, "a b"):

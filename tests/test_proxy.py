@@ -157,7 +157,7 @@ class PassTests(ProxyTestCase):
             get_answer(kept)
 
         self.assertEqual(idle.recv(1), b"")
-        wait_for(lambda: threads.issuperset(threading.enumerate()))  # the server's own among them
+        wait_for(lambda: threads.issuperset(threading.enumerate()))  # The server's may end, too.
 
 
 class ThrottleTests(ProxyTestCase):

@@ -299,7 +299,7 @@ class EndTests(RenderTestCase):
                     self.assert_refused(content[: -2 - cut])
 
     def test_a_tiny_one_that_is_cut_is_refused(self):
-        """Other bytes at the end often give the same pixels, by chance: it has so few."""
+        """It has few pixels, so that different paddings often give the same ones, by chance."""
         for seed in range(500):
             content = encoded(self.coarse_noise(9, 15, seed), optimize=True, quality=30)
             self.assert_refused(content[:-7])

@@ -435,7 +435,8 @@ class UploadTests(BrowserTestCase):
 
 class CancelTests(BrowserTestCase):
     def upload_slowly(self, **contents):
-        self.throttle(200_000)
+        """Upload photos that would take longer than a test waits."""
+        self.throttle(20_000)
         self.upload(**contents or {"dish": photo(1500, 1200)})
         self.wait_for_state("uploading", len(contents) or 1)
 
@@ -444,7 +445,7 @@ class CancelTests(BrowserTestCase):
         progress_id = self.requests("/get_upload_progress")[-1][0].split("=")[1]
         address = self.live_server_url.removeprefix("http://")
         wait_for(lambda: poll(address, progress_id))
-        self.assertEqual(len(self.files("incoming")), 1)
+        wait_for(lambda: len(self.files("incoming")) == 1)
 
         self.act("cancel", "uploading")
         wait_for(lambda: poll(address, progress_id) is None and not self.files())

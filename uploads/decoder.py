@@ -25,8 +25,8 @@ from .sidedata import clean_png, has_all_scans, hide_side_data
 MIN_DENSITY = 1 / 2000
 ANY_DENSITY_PIXELS = 24_000_000
 
-# Paddings for a JPEG that lacks its end. They hold no 0xFF, which would begin a marker. With three
-# of them, the few pixels of a tiny picture were the same by chance in one case of a hundred.
+# Paddings for a JPEG that lacks its end. They hold no 0xFF, which would begin a marker. Three would
+# be too few: one in a hundred tiny pictures that were cut looked the same with each.
 NOISE = (bytes(Random(seed).choices(range(0xFF), k=4096)) for seed in range(4))  # noqa: S311
 PADDINGS = [bytes(4096), *NOISE]
 

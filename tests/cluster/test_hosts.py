@@ -70,8 +70,8 @@ class HostTests(ClusterTestCase):
             with self.make_upload(content, self.hosts[number % 2].http.address) as upload:
                 return upload.answer().status
 
-        # nginx allows 30 at once from an address, and all may be on one host. For a moment it still
-        # counts those that it has answered.
+        # nginx allows 30 at once from an address, and all may be on one host. It counts a request
+        # until a moment after its answer.
         with ThreadPoolExecutor(20) as pool:
             statuses = list(pool.map(send, range(200)))
 

@@ -273,8 +273,7 @@ class DiskTests(DiskTestCase):
         """Send the upload piece by piece, and yield the code in its record after each."""
         for until in range(0, len(upload.data), 2000):
             upload.send(until)
-            if record := poll(self.http, upload.progress_id):
-                yield record.get("code")
+            yield wait_for(lambda: poll(self.http, upload.progress_id)).get("code")
 
     def test_uploads_that_fill_the_disk_are_kept_or_refused(self):
         for _ in range(TIMES):
