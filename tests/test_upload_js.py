@@ -106,6 +106,31 @@ class UploadTests(BrowserTestCase):
         self.wait_for_done()
         self.assertEqual(self.witnessed("dish")[0], ["starting", "uploading", "processing", "done"])
 
+    def test_what_moves_needs_no_layout(self):
+        """A layout for each frame would empty a phone's battery."""
+        self.emulate_media(**{"prefers-reduced-motion": "no-preference"})
+        self.throttle(20_000)
+        self.upload(one=photo())
+        self.assertEqual(wait_for(lambda: self.list_moved("uploading")), {"transform"})
+        self.throttle(None)
+        self.wait_for_done()
+
+        self.throttle(1_000_000)
+        with store_held_back():
+            self.upload(two=photo(800, 600))
+            self.assertEqual(wait_for(lambda: self.list_moved("processing")), {"transform"})
+        wait_for(lambda: self.dish.pictures.count() == 2)
+
+    def list_moved(self, state):
+        """Return the CSS properties that move in the row of a photo that is in this state."""
+        frames = self.run_script(
+            f"return [...document.querySelectorAll('.upload[data-state={state}]')]"
+            "  .flatMap(row => row.getAnimations({subtree: true}))"
+            "  .flatMap(animation => animation.effect.getKeyframes())"
+        )
+        names = {name for frame in frames for name in frame}
+        return names - {"offset", "computedOffset", "easing", "composite"}
+
     def test_what_is_refused_is_told_beside_its_name_and_the_others_go_on(self):
         self.upload(menu=b"A text.", dish=photo())
         self.wait_for_state("refused")

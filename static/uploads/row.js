@@ -1,4 +1,5 @@
 /* Paints the row of an upload. */
+import './bar.js';
 import {drawScaled} from './draw.js';
 
 const PREVIEW_LENGTH = 160; // pixels

@@ -1,5 +1,6 @@
 /* Paints the summary of all uploads above their rows, and announces it. */
 import {announce} from './announce.js';
+import './bar.js';
 import {findCancellable} from './state.js';
 import {describeTotal, listAdded} from './total.js';
 
