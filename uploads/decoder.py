@@ -25,10 +25,11 @@ from .sidedata import clean_png, has_all_scans, hide_side_data
 MIN_DENSITY = 1 / 2000
 ANY_DENSITY_PIXELS = 24_000_000
 
-# Paddings for a JPEG that lacks its end. They hold no 0xFF, which would begin a marker. Three would
-# be too few: one in a hundred tiny pictures that were cut looked the same with each.
-NOISE = (bytes(Random(seed).choices(range(0xFF), k=4096)) for seed in range(4))  # noqa: S311
-PADDINGS = [bytes(4096), *NOISE]
+# Paddings for a JPEG that lacks its end. They hold no 0xFF, which would begin a marker. With most
+# others, some of the tiny pictures that were cut would look the same by chance.
+NOISE = bytes(Random(1).choices(range(0xFF), k=4096))  # noqa: S311
+PADDINGS = [bytes(4096), b"\xaa" * 4096, NOISE]
+RESTARTS = range(0xD0, 0xD8)
 
 # Errors of the machine, not of the file.
 MACHINE_ERRORS = {
@@ -197,12 +198,15 @@ def complete_jpeg(content):
     """Generate versions of a JPEG that lacks its end marker, each completed with other bytes.
 
     If pixels are missing, the versions differ. The restart markers are for a decoder that
-    waits for one. Generate none if whole scans are missing.
+    waits for one, from the one that comes next. Generate none if whole scans are missing.
     """
     if not has_all_scans(content):
         return
     whole = content.rstrip(b"\xff")  # the first half of a marker
-    markers = b"\xd0\xd1\xd2\xd3\xd4\xd5\xd6\xd7\xd9"  # restart 0 to 7, and the end
+    scan = whole.rindex(b"\xff\xda")
+    last = max(whole.rfind(bytes((0xFF, marker)), scan) for marker in RESTARTS)
+    expected = whole[last + 1] + 1 if last > 0 else 0
+    markers = [*(RESTARTS[(expected + number) % 8] for number in range(8)), 0xD9]
     for padding in PADDINGS:
         yield whole + b"".join(padding + bytes((0xFF, marker)) for marker in markers)
 
