@@ -182,7 +182,7 @@ class PeerTests(SimpleTestCase):
         self.assertEqual(json.loads(answer.text), {"length": 9, "uploaded": uploaded})
 
     def poll_for_seconds(self, progress_id):
-        """Poll for three seconds. Yield whether each poll found a record, and its seconds."""
+        """Poll for three seconds. Yield whether each poll found a record, and how long it took."""
         end = time.monotonic() + 3
         while (start := time.monotonic()) < end:
             yield bool(poll(self.address, progress_id)), time.monotonic() - start
