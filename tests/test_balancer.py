@@ -147,11 +147,16 @@ class PassageTests(BalancerTestCase):
         self.assertEqual(answer.headers["location"], "https://localhost/dishes/1/?page=2")
 
     def test_a_request_under_a_foreign_host_gets_no_answer(self):
-        for host in ("evil.example", "evil.example,localhost", "localhost,evil.example"):
+        refusals = {b"", b"HTTP/1.1 400"}  # HAProxy (3.0) refuses a comma.
+        for host, answers in (
+            ("evil.example", {b""}),
+            ("evil.example,localhost", refusals),
+            ("localhost,evil.example", refusals),
+        ):
             for address, secure in ((self.https, True), (self.balancer.plain_address, False)):
                 with open_socket(address, secure=secure) as client:
                     client.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-                    self.assertEqual(client.recv(100), b"", host)
+                    self.assertIn(client.recv(12), answers, host)
 
     def test_no_answer_tells_the_version_of_a_server(self):
         for path in ("/", "/static/none.css", "/upload"):
@@ -227,7 +232,9 @@ class LimitTests(BalancerTestCase):
         with self.balance() as balancer:
             get(f"[::1]:{balancer.port}", "/upload", secure=True)
 
-            self.assertRegex(balancer.ask("show table upload_of_client"), "key=:: ")
+            # HAProxy (3.0) takes ::1 for an IPv4 address in an old notation.
+            table = balancer.ask("show table upload_of_client")
+            self.assertRegex(table, r"key=::(ffff:0\.0\.0\.1)? ")
 
 
 class ReleaseTests(BalancerTestCase):

@@ -310,10 +310,11 @@ class NginxTests(DeployconfTestCase):
 
 class SystemdTests(DeployconfTestCase):
     def make_deployment(self, home):
-        """Make what the units name: a deployment with the name that systemd-analyze gives it."""
-        python = home / "deployments" / "i" / "release" / ".venv" / "bin" / "python"
-        python.parent.mkdir(parents=True)
-        python.symlink_to(sys.executable)
+        """Make what the units name: a deployment with each name that systemd-analyze gives it."""
+        for name in ("i", "test_instance"):  # in systemd 252 and 257
+            python = home / "deployments" / name / "release" / ".venv" / "bin" / "python"
+            python.parent.mkdir(parents=True)
+            python.symlink_to(sys.executable)
         (home / "current").symlink_to("deployments/i")
 
     @requires("systemd-analyze")
