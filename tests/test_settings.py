@@ -11,6 +11,39 @@ from .base import PRODUCTION
 from .environment import read_settings
 from .servers import manage
 
+UNUSABLE = (
+    ("GOURMIOUS_ALLOWED_HOSTS", "https://gourmious.example"),
+    ("GOURMIOUS_ALLOWED_HOSTS", "gourmious.example:443"),
+    ("GOURMIOUS_ALLOWED_HOSTS", "gourmious.example www.gourmious.example"),
+    ("GOURMIOUS_ALLOWED_HOSTS", "gourmious.example;"),
+    ("GOURMIOUS_MEMCACHED", "localhost"),
+    ("GOURMIOUS_MEMCACHED", "localhost:http"),
+    ("GOURMIOUS_MEMCACHED", "localhost:65536"),
+    ("GOURMIOUS_MEMCACHED_PEERS", "10.0.0.2"),
+    ("GOURMIOUS_SITE", "My-Site"),
+    ("GOURMIOUS_SITE", "1-site"),
+    ("GOURMIOUS_SITE", "s" * 22),
+    ("GOURMIOUS_TRUSTED_PROXIES", "nginx"),
+    ("GOURMIOUS_TRUSTED_PROXIES", "10.0.0.0/33"),
+    ("GOURMIOUS_BALANCERS", "balancer"),
+    ("GOURMIOUS_TLS_CERTIFICATE", "/certificate.pem"),
+    ("GOURMIOUS_TLS_KEY", "/key.pem"),
+    ("GOURMIOUS_RUN_DIR", "run"),
+    ("GOURMIOUS_RUN_DIR", "/" + "x" * 60),
+    ("GOURMIOUS_BACKUP_DIR", "backup"),
+    ("GOURMIOUS_METRICS_PORT", "http"),
+    ("GOURMIOUS_METRICS_PORT", "65536"),
+    ("GOURMIOUS_ALERT_MAIL", "ops@"),
+    ("GOURMIOUS_ALERT_MAIL", "a@a.example, b@a.example"),
+    ("GOURMIOUS_WORKERS", "0"),
+    ("GOURMIOUS_MAX_UPLOADS", "many"),
+    ("GOURMIOUS_MAX_MB_PER_DAY", "2G"),
+    ("GOURMIOUS_MIN_FREE_MB", "-1"),
+    ("GOURMIOUS_MAX_UPLOADS_PER_ADDRESS", "-1"),
+    ("GOURMIOUS_UPLOADS_PER_MINUTE", "0"),
+    ("GOURMIOUS_POSTS_PER_MINUTE", "1.5"),
+)
+
 
 class SettingsTests(SimpleTestCase):
     def assert_improper(self, name, **environment):
@@ -42,38 +75,7 @@ class SettingsTests(SimpleTestCase):
                 self.assert_improper(name, **{**PRODUCTION, name: ""})
 
     def test_a_value_that_cannot_be_used_stops_the_start_and_is_named(self):
-        for name, value in (
-            ("GOURMIOUS_ALLOWED_HOSTS", "https://gourmious.example"),
-            ("GOURMIOUS_ALLOWED_HOSTS", "gourmious.example:443"),
-            ("GOURMIOUS_ALLOWED_HOSTS", "gourmious.example www.gourmious.example"),
-            ("GOURMIOUS_ALLOWED_HOSTS", "gourmious.example;"),
-            ("GOURMIOUS_MEMCACHED", "localhost"),
-            ("GOURMIOUS_MEMCACHED", "localhost:http"),
-            ("GOURMIOUS_MEMCACHED", "localhost:65536"),
-            ("GOURMIOUS_MEMCACHED_PEERS", "10.0.0.2"),
-            ("GOURMIOUS_SITE", "My-Site"),
-            ("GOURMIOUS_SITE", "1-site"),
-            ("GOURMIOUS_SITE", "s" * 22),
-            ("GOURMIOUS_TRUSTED_PROXIES", "nginx"),
-            ("GOURMIOUS_TRUSTED_PROXIES", "10.0.0.0/33"),
-            ("GOURMIOUS_BALANCERS", "balancer"),
-            ("GOURMIOUS_TLS_CERTIFICATE", "/certificate.pem"),
-            ("GOURMIOUS_TLS_KEY", "/key.pem"),
-            ("GOURMIOUS_RUN_DIR", "run"),
-            ("GOURMIOUS_RUN_DIR", "/" + "x" * 60),
-            ("GOURMIOUS_BACKUP_DIR", "backup"),
-            ("GOURMIOUS_METRICS_PORT", "http"),
-            ("GOURMIOUS_METRICS_PORT", "65536"),
-            ("GOURMIOUS_ALERT_MAIL", "ops@"),
-            ("GOURMIOUS_ALERT_MAIL", "a@a.example, b@a.example"),
-            ("GOURMIOUS_WORKERS", "0"),
-            ("GOURMIOUS_MAX_UPLOADS", "many"),
-            ("GOURMIOUS_MAX_MB_PER_DAY", "2G"),
-            ("GOURMIOUS_MIN_FREE_MB", "-1"),
-            ("GOURMIOUS_MAX_UPLOADS_PER_ADDRESS", "-1"),
-            ("GOURMIOUS_UPLOADS_PER_MINUTE", "0"),
-            ("GOURMIOUS_POSTS_PER_MINUTE", "1.5"),
-        ):
+        for name, value in UNUSABLE:
             with self.subTest(value):
                 self.assert_improper(name, **{name: value})
 

@@ -198,15 +198,15 @@ def complete_jpeg(content):
     """Generate versions of a JPEG that lacks its end marker, each completed with other bytes.
 
     If pixels are missing, the versions differ. The restart markers are for a decoder that
-    waits for one, from the one that comes next. Generate none if whole scans are missing.
+    waits for one; the next one comes first. Generate none if whole scans are missing.
     """
     if not has_all_scans(content):
         return
     whole = content.rstrip(b"\xff")  # the first half of a marker
-    scan = whole.rindex(b"\xff\xda")
+    scan = whole.rindex(b"\xff\xda")  # the last
     last = max(whole.rfind(bytes((0xFF, marker)), scan) for marker in RESTARTS)
     expected = whole[last + 1] + 1 if last > 0 else 0
-    markers = [*(RESTARTS[(expected + number) % 8] for number in range(8)), 0xD9]
+    markers = [*(RESTARTS[(expected + number) % 8] for number in range(8)), 0xD9]  # and the end
     for padding in PADDINGS:
         yield whole + b"".join(padding + bytes((0xFF, marker)) for marker in markers)
 
